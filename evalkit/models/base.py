@@ -1,0 +1,41 @@
+"""A model ready to run, as backends see it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from evalkit.types import Json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class TextTokenizer(Protocol):
+    """Text to token ids and back, by the rules the model was published with."""
+
+    def encode(self, texts: Sequence[str], *, for_generation: bool = False) -> list[list[int]]:
+        """Token ids of each whole text, its BOS included where the family has one.
+
+        Strings that look like special tokens are plain text. `for_generation` chooses the path that the
+        publisher's script takes for generation where it differs (Qwen-1: no NFC normalisation).
+        """
+        ...
+
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+        """Text that `new_ids` add behind the ids `after` (the prompt's last ones are enough).
+
+        A leading space survives, special tokens leave nothing behind, and bytes at the end that do not make a
+        whole character yet give U+FFFD.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """Weights on their device, in evaluation mode, with their tokenizer."""
+
+    network: "PreTrainedModel"
+    tokenizer: TextTokenizer
+    end_of_text_ids: frozenset[int]  # any of them ends a generation
+    max_length: int  # tokens the model can attend to, prompt and continuation together
+    provenance: Mapping[str, Json]  # dtype, device, architecture table, kernels

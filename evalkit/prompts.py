@@ -1,0 +1,21 @@
+"""The one few-shot prompt builder that all tasks share."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A header, worked examples and the question asked, in this order, nothing between them.
+
+    Each part brings its own separators: what a model reads is the plain concatenation, so a protocol can be
+    followed to the byte.
+    """
+
+    header: str = ""
+    shots: tuple[str, ...] = ()
+    query: str = ""
+
+    @property
+    def text(self) -> str:
+        """The whole prompt."""
+        return self.header + "".join(self.shots) + self.query

@@ -1,0 +1,1 @@
+"""Reports: summaries set beside the published numbers."""

@@ -1,0 +1,1 @@
+"""Sandboxes run a candidate program and say whether it passed."""

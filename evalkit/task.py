@@ -1,0 +1,49 @@
+"""What a benchmark is to the rest of evalkit."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from evalkit.types import Aggregate, Example, Json, Output, Request, Score
+
+
+class Task(Protocol):
+    """A benchmark: rows into requests, outputs into scores. It never sees a model.
+
+    Every method is free of side effects (HumanEval's `score` runs a program, in a sandbox), so answering can
+    be batched and resumed, and scoring repeated.
+    """
+
+    @property
+    def name(self) -> str:
+        """The benchmark's name, e.g. "ceval"."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """Name of the headline metric, e.g. "accuracy" or "pass@1"."""
+        ...
+
+    @property
+    def cell(self) -> str:
+        """Which column of the benchmark's published table this run measures, e.g. "val"."""
+        ...
+
+    def examples(self) -> Sequence[Example]:
+        """The questions to ask, in a fixed order. Raises DataError where the data is not what was pinned."""
+        ...
+
+    def request(self, example: Example) -> Request:
+        """What to ask a model for one question."""
+        ...
+
+    def score(self, example: Example, output: Output) -> Score:
+        """What an output is worth."""
+        ...
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """Scores put together as the benchmark publishes them."""
+        ...
+
+    def provenance(self) -> dict[str, Json]:
+        """Where the rows came from: source, row counts, content hashes, `comparable`, protocol, shots."""
+        ...

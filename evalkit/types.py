@@ -1,0 +1,175 @@
+"""The nouns: what passes between tasks, backends, the store and the report. Standard library only."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, TypeAlias
+
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
+
+
+def sha256_of(value: Any) -> str:
+    """SHA-256 (hex) of a JSON value in its one canonical spelling: sorted keys, no spaces, ASCII only."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def sha256_of_text(text: str) -> str:
+    """SHA-256 (hex) of a text's UTF-8 bytes."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question of a benchmark."""
+
+    id: str  # stable, never a position in a batch: "anatomy/test/17"
+    row: Mapping[str, str]  # the row's cells as text
+    target: str | None  # the right answer; None where the publisher withholds it
+    group: str = ""  # the subject; "" where the benchmark has none
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """A prompt of more than `longer_than` tokens keeps its last `keep_last`."""
+
+    longer_than: int
+    keep_last: int
+
+
+@dataclass(frozen=True)
+class LoglikelihoodRequest:
+    """Log-probability of each continuation after one prompt."""
+
+    prompt: str
+    continuations: tuple[str, ...]
+    truncation: Truncation | None = None
+
+    @property
+    def sha(self) -> str:
+        """SHA-256 over every field."""
+        return sha256_of(["loglikelihood", asdict(self)])
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """Greedy continuation of one prompt.
+
+    Decoding ends with the token that completes the first of the `stop` strings, with an end-of-text token, or
+    after `max_new_tokens`.
+    """
+
+    prompt: str
+    stop: tuple[str, ...]
+    max_new_tokens: int
+    truncation: Truncation | None = None
+
+    @property
+    def sha(self) -> str:
+        """SHA-256 over every field."""
+        return sha256_of(["generate", asdict(self)])
+
+
+Request: TypeAlias = LoglikelihoodRequest | GenerateRequest
+FinishReason: TypeAlias = Literal["stop", "end_of_text", "length"]
+
+
+@dataclass(frozen=True)
+class LoglikelihoodOutput:
+    """Answer to a LoglikelihoodRequest."""
+
+    logprobs: tuple[float, ...]  # one per continuation, natural log, summed over its tokens
+    num_prompt_tokens: int  # after truncation
+    num_cached_tokens: int = 0  # of these, how many were computed for an earlier sequence
+    truncated: bool = False
+
+
+@dataclass(frozen=True)
+class GenerateOutput:
+    """Answer to a GenerateRequest."""
+
+    text: str  # uncut: it ends with the token that completed the stop string, if one did
+    finish_reason: FinishReason
+    num_tokens: int  # generated, the end-of-text token not counted
+    num_prompt_tokens: int  # after truncation
+    num_cached_tokens: int = 0
+    truncated: bool = False
+
+
+Output: TypeAlias = LoglikelihoodOutput | GenerateOutput
+
+
+@dataclass(frozen=True)
+class Record:
+    """One question answered: what outputs.jsonl keeps."""
+
+    id: str
+    request_sha: str
+    prompt_sha: str
+    output: Output
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a task makes of one output."""
+
+    id: str
+    group: str
+    answer: str | None  # what was read out of the output; None where nothing could be read
+    target: str | None
+    value: float | None  # 1 right, 0 wrong, None where the target is withheld
+    detail: Mapping[str, Json] = field(default_factory=dict)  # task-specific, e.g. the sandbox status
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A figure with its 95 % interval, all three in percent; None where there is nothing to say."""
+
+    value: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A task's scores put together: the headline metric first, then metrics by kind of group and group."""
+
+    metrics: Mapping[str, Metric]  # {"accuracy": …}; the first is the one the card publishes
+    groups: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)  # {"subject": {"anatomy": …}}
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a run cost."""
+
+    prompt_tokens: int
+    computed_tokens: int  # prompt tokens that went through the model, cached ones not counted
+    generated_tokens: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """A card's own figure, in percent."""
+
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One task of one model: the content of summary.json."""
+
+    task: str
+    model: str
+    metrics: Mapping[str, Metric]
+    groups: Mapping[str, Mapping[str, Metric]]
+    published: Published | None
+    verdict: str
+    num_unanswered: int
+    num_truncated: int
+    usage: Usage
+    provenance: Mapping[str, Json]
