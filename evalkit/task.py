@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from evalkit.errors import ConfigError
 from evalkit.types import Aggregate, Example, Json, Output, Request, Score
 
 
@@ -47,3 +48,23 @@ class Task(Protocol):
     def provenance(self) -> dict[str, Json]:
         """Where the rows came from: source, row counts, content hashes, `comparable`, protocol, shots."""
         ...
+
+
+def check_choice(setting: str, value: object, allowed: Sequence[object]) -> None:
+    """Refuse a setting that is not among the allowed values. Raises ConfigError naming them."""
+    if value not in allowed:
+        raise ConfigError(f"{setting}={value}: use one of {', '.join(map(str, allowed))}")
+
+
+def check_range(setting: str, value: object, low: int, high: int) -> None:
+    """Refuse a setting that is not a whole number in a range, both ends counted. Raises ConfigError."""
+    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+        raise ConfigError(f"{setting}={value}: use a whole number from {low} to {high}")
+
+
+def by_group(scores: Sequence[Score]) -> dict[str, list[float | None]]:
+    """The scores' values by group, groups in the order in which they first appear."""
+    groups: dict[str, list[float | None]] = {}
+    for score in scores:
+        groups.setdefault(score.group, []).append(score.value)
+    return groups

@@ -1,0 +1,97 @@
+"""The oracle: one unpadded sequence at a time, no cache, log-softmax over float32 logits.
+
+Slow and plain on purpose. Every fast path is compared with it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+
+from evalkit.backends.base import Answer, Item
+from evalkit.errors import ModelError
+from evalkit.models.base import LoadedModel
+from evalkit.models.checkpoint import resolve
+from evalkit.models.continuations import encode_choice_request, encode_generate_request
+from evalkit.models.loading import load
+from evalkit.models.spec import ModelSpec
+from evalkit.types import (
+    FinishReason,
+    GenerateOutput,
+    GenerateRequest,
+    Json,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+)
+
+
+class ReferenceBackend:
+    """Answers requests one by one, in the order asked."""
+
+    def __init__(self, model: ModelSpec) -> None:
+        self.model = model
+        self._loaded: LoadedModel | None = None
+
+    def fingerprint(self) -> Mapping[str, Json]:
+        """What the checkpoint says of itself."""
+        return {"backend": "reference", **resolve(self.model).fingerprint()}
+
+    def provenance(self) -> Mapping[str, Json]:
+        """The fingerprint, and what the loaded model tells."""
+        return {**self.fingerprint(), **(self._loaded.provenance if self._loaded else {})}
+
+    def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
+        """One output after the other. Raises ModelError for a sequence beyond the model's length."""
+        if self._loaded is None:
+            self._loaded = load(resolve(self.model), self.model)
+        for example_id, request in items:
+            if isinstance(request, LoglikelihoodRequest):
+                yield example_id, loglikelihood(self._loaded, request, example_id)
+            else:
+                yield example_id, generate(self._loaded, request, example_id)
+
+
+def loglikelihood(
+    model: LoadedModel, request: LoglikelihoodRequest, example_id: str = ""
+) -> LoglikelihoodOutput:
+    """Log-probability of each continuation, summed over its tokens, natural log."""
+    encoded = encode_choice_request(model.tokenizer, request)
+    forwards: dict[tuple[int, ...], torch.Tensor] = {}  # one-token choices of one context share a forward
+    logprobs = []
+    for index, continuation in enumerate(encoded.continuation_ids):
+        ids = (*encoded.context(index), *continuation[:-1])
+        if ids not in forwards:
+            forwards[ids] = _logprobs(model, ids, len(continuation), example_id)
+        rows = forwards[ids][-len(continuation) :]
+        logprobs.append(float(rows.gather(1, torch.tensor(continuation)[:, None]).sum()))
+    return LoglikelihoodOutput(tuple(logprobs), len(encoded.prompt_ids), truncated=encoded.truncated)
+
+
+def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "") -> GenerateOutput:
+    """The greedy continuation: the largest float32 logit, the smallest id of equals."""
+    encoded = encode_generate_request(model.tokenizer, request)
+    new_ids: list[int] = []
+    text = ""
+    reason: FinishReason = "length"
+    while len(new_ids) < request.max_new_tokens:
+        token = int(_logprobs(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1].argmax())
+        if token in model.end_of_text_ids:
+            reason = "end_of_text"
+            break
+        new_ids.append(token)
+        text = model.tokenizer.decode(new_ids, after=encoded.prompt_ids)
+        if any(stop in text for stop in request.stop):
+            reason = "stop"
+            break
+    return GenerateOutput(text, reason, len(new_ids), len(encoded.prompt_ids), truncated=encoded.truncated)
+
+
+@torch.inference_mode()
+def _logprobs(model: LoadedModel, ids: Sequence[int], num_positions: int, example_id: str) -> torch.Tensor:
+    """Log-softmax over the vocabulary behind the last `num_positions` ids: (num_positions, vocabulary), float32."""
+    if len(ids) > model.max_length:
+        raise ModelError(
+            f"{example_id}: {len(ids)} tokens, but the model attends to {model.max_length} at most"
+        )
+    input_ids = torch.tensor([ids], device=model.network.device)
+    logits = model.network(input_ids=input_ids, use_cache=False, logits_to_keep=num_positions).logits
+    return torch.log_softmax(logits[0].float(), dim=-1).cpu()

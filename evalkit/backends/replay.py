@@ -1,0 +1,85 @@
+"""Outputs made elsewhere, scored as if the model had said them.
+
+A file of JSON lines, each with `id` (the example's) and either `text` (a continuation) or `logprobs` (one per
+choice, natural log).
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from evalkit.backends.base import Answer, Item
+from evalkit.errors import DataError
+from evalkit.types import GenerateOutput, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Request
+
+
+class ReplayBackend:
+    """Answers from a file. Raises DataError for a line that is broken, or a question without an answer."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path).expanduser()
+
+    def fingerprint(self) -> Mapping[str, Json]:
+        """The file's content."""
+        return {"backend": "replay", "replay_sha256": hashlib.sha256(self._content).hexdigest()}
+
+    def provenance(self) -> Mapping[str, Json]:
+        """The file and its content's hash."""
+        return {**self.fingerprint(), "path": str(self.path)}
+
+    def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
+        """Every output, checked to be there and of the right kind before the first is given."""
+        lines = self._lines
+        missing = [example_id for example_id, _ in items if example_id not in lines]
+        if missing:
+            raise DataError(
+                f"{self.path} has no line for {len(missing)} of {len(items)} questions, first {missing[0]}"
+            )
+        yield from [(example_id, self._output(example_id, request)) for example_id, request in items]
+
+    @cached_property
+    def _content(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"backend.path={self.path} cannot be read ({error.strerror}); name a file of JSON lines"
+            ) from None
+
+    @cached_property
+    def _lines(self) -> dict[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        for number, line in enumerate(self._content.split(b"\n"), start=1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+                example_id = str(value["id"])
+            except (ValueError, KeyError, TypeError):
+                raise DataError(f"{self.path} line {number} is not a JSON object with an id") from None
+            if example_id in found:
+                raise DataError(
+                    f"{self.path} line {number}: {example_id} was answered before; keep one line for each id"
+                )
+            found[example_id] = value
+        return found
+
+    def _output(self, example_id: str, request: Request) -> Output:
+        line = self._lines[example_id]
+        if isinstance(request, LoglikelihoodRequest):
+            values = line.get("logprobs")
+            if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
+                raise DataError(f"{self.path}: {example_id} needs logprobs, a list of numbers")
+            if len(values) != len(request.continuations):
+                raise DataError(
+                    f"{self.path}: {example_id} has {len(values)} logprobs for {len(request.continuations)} choices"
+                )
+            return LoglikelihoodOutput(tuple(map(float, values)), num_prompt_tokens=0)
+        text = line.get("text")
+        if not isinstance(text, str):
+            raise DataError(f"{self.path}: {example_id} needs text, a string")
+        stopped = any(stop in text for stop in request.stop)
+        return GenerateOutput(text, "stop" if stopped else "length", num_tokens=0, num_prompt_tokens=0)

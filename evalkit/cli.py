@@ -1,0 +1,116 @@
+"""`python -m evalkit`: the Hydra entry. It builds objects from the configuration and calls evalkit.run."""
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from evalkit.errors import ConfigError, EvalkitError
+from evalkit.report.markdown import render_closing_table
+from evalkit.run import Settings, run
+
+INTERRUPTED = 130
+
+
+def main() -> None:
+    """Run and exit: 0 done, 2 wrong usage, 3 data or model, 4 gate, 130 interrupted."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
+    try:
+        _hydra_main()
+    except KeyboardInterrupt:
+        _fail("interrupted; every finished answer is kept, run the same command again to go on", INTERRUPTED)
+    except EvalkitError as error:
+        _fail(str(error), error.exit_code)
+    except (HydraException, OmegaConfBaseException) as error:
+        _fail(_explain(error), ConfigError.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+@hydra.main(version_base="1.3", config_path="pkg://evalkit.configs", config_name="config")
+def _hydra_main(config: DictConfig) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    _quiet_libraries()
+    card = build(config, "published")
+    model = build(config, "model")
+    tasks = [build(config, f"tasks.{name}") for name in config.tasks]
+    backend = build(config, "backend")
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    settings = Settings(model.name, Path(config.results_dir), config.limit, card, resolved)
+    summaries = run(tasks, backend, settings)
+    sys.stdout.write(render_closing_table(summaries, card))
+    sys.stdout.write(f"\nreport: {settings.results_dir / settings.model / 'report.md'}\n")
+    sys.stdout.flush()
+
+
+def build(config: DictConfig, key: str) -> Any:
+    """The object that a node of the configuration describes.
+
+    Raises ConfigError for a key its constructor does not know, or lacks, or refuses.
+    """
+    node = OmegaConf.select(config, key)
+    try:
+        return instantiate(node, _convert_="all")
+    except HydraException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, EvalkitError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, EvalkitError):
+            raise cause from None
+        raise ConfigError(_explain_constructor(key, node, cause or error)) from None
+
+
+def _explain_constructor(key: str, node: DictConfig, error: BaseException) -> str:
+    text = str(error).splitlines()[0]
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
+        known = ", ".join(str(name) for name in node if name not in ("_target_", unknown[1]))
+        return f"{key} has no key {unknown[1]!r}; its keys are {known}"
+    return f"{key}: {text}"
+
+
+def _explain(error: BaseException) -> str:
+    """One line out of Hydra's several, with the right names."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    if found := re.search(r"Could not find '(\w+)/([^']*)'.*?Available options in '\w+': (.*)", text):
+        group, name, options = found[1], found[2], found[3].split()
+        return f"unknown {group} {name!r}; use one of {', '.join(options)}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        return _explain_key(found[1])
+    return lines[0] if lines else type(error).__name__
+
+
+def _explain_key(key: str) -> str:
+    """Which keys there are beside a misspelt one."""
+    with hydra.initialize_config_module("evalkit.configs", version_base="1.3"):
+        config = hydra.compose("config")
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, Mapping | DictConfig):
+        return f"unknown key {key!r}; python -m evalkit --cfg job shows all keys"
+    known = [str(k) for k in node if k != "_target_"]
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else ""
+    return f"unknown key {key!r}{hint} The keys{f' of {parent}' if parent else ''} are {', '.join(known)}"
+
+
+def _quiet_libraries() -> None:
+    """Libraries below evalkit speak up only when something is wrong."""
+    for name in ("datasets", "transformers", "huggingface_hub", "httpx", "filelock", "fsspec"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stderr.write(f"evalkit: {message}\n")
+    sys.exit(code)

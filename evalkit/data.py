@@ -1,0 +1,344 @@
+"""Rows of a benchmark, from the hub or from a folder in its publisher's layout, and the proof that they are
+the rows they should be.
+
+Cells are read as text and nothing else: no missing-value words (the choice `None` stays "None"), no numbers
+(1 does not become 1.0), no change of line ends.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+
+from evalkit.errors import ConfigError, DataError
+from evalkit.types import Json, sha256_of
+
+Row = Mapping[str, str]
+Tables = Mapping[str, Sequence[Row]]  # rows of one split, by subject ("" where there are none)
+BUNDLED = "bundled"
+_ROW_DIGITS = 4  # hex digits of a row's hash kept to name the first row that differs
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What one split must hold: its number of rows, and the SHA-256 over all of them."""
+
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where one benchmark's rows come from: the constructor is the schema of `data:` in configs/task/*.yaml."""
+
+    folder: str  # the benchmark's folder under data_dir
+    hub: str  # dataset on the hub
+    pins: Mapping[str, Mapping[str, Mapping[str, Any]]]  # {"published" | "bundled": {split: Pin}}
+    licence: str
+    revision: str | None = None
+    data_dir: str | None = None  # a folder in the publishers' layouts, "bundled", or None: the hub
+    data_check: Literal["strict", "warn"] = "strict"
+
+    def __post_init__(self) -> None:
+        if self.data_check not in ("strict", "warn"):
+            raise ConfigError(f"data_check={self.data_check}: use one of strict, warn")
+
+    @property
+    def bundled(self) -> bool:
+        """Whether these are the small sets that come with evalkit."""
+        return self.data_dir == BUNDLED
+
+    @property
+    def pin_set(self) -> str:
+        """Which pins hold for these rows."""
+        return BUNDLED if self.bundled else "published"
+
+    @property
+    def where(self) -> str:
+        """The place in words, for messages and the manifest."""
+        if self.data_dir:
+            return f"{self.data_dir}/{self.folder}"
+        return f"hub {self.hub}@{self.revision or 'main'}"
+
+    def pin(self, split: str) -> Pin:
+        """The pin of a split. Raises ConfigError for a split that is not pinned."""
+        pins = self.pins[self.pin_set]
+        if split not in pins:
+            raise ConfigError(f"{self.folder} has no split {split!r}; use one of {', '.join(sorted(pins))}")
+        return Pin(**pins[split])
+
+
+def benchmark_folder(source: Source, home: Path) -> Path:
+    """The benchmark's own folder.
+
+    home: where the small sets lie that come with evalkit.
+    Raises DataError where data_dir or the folder in it does not exist.
+    """
+    root = home / BUNDLED if source.bundled else Path(str(source.data_dir)).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"data_dir={root} is not a folder; name one that holds {source.folder}/, or data_dir=null for the hub"
+        )
+    if not (root / source.folder).is_dir():
+        held = ", ".join(sorted(path.name for path in root.iterdir())) or "nothing"
+        raise DataError(
+            f"data_dir={root} has no folder {source.folder}/ (it holds {held}); name the folder above it"
+        )
+    return root / source.folder
+
+
+def csv_tables(source: Source, home: Path, split: str, columns: Sequence[str], *, header: bool) -> Tables:
+    """Rows by subject of `{split}/{subject}_{split}.csv`, for the pinned subjects.
+
+    With data_check=warn, for the subjects that are there. Raises DataError as read_csv does.
+    """
+    folder = benchmark_folder(source, home) / split
+    subjects = list(pinned_digests(source, home, split))
+    if source.data_check == "warn":
+        subjects = sorted(path.name.removesuffix(f"_{split}.csv") for path in folder.glob(f"*_{split}.csv"))
+    return {s: read_csv(folder / f"{s}_{split}.csv", columns, header=header) for s in subjects}
+
+
+def pinned_digests(source: Source, home: Path, split: str) -> dict[str, str]:
+    """Row digests of the pinned rows of a split, by subject, from pins/{folder}.json under `home`."""
+    pins = json.loads((home / "pins" / f"{source.folder}.json").read_text(encoding="utf-8"))
+    digests: dict[str, str] = pins[source.pin_set].get(split, {})
+    return digests
+
+
+def read_csv(path: Path, columns: Sequence[str], *, header: bool) -> list[Row]:
+    """Rows of a csv file as text, CR LF inside cells kept.
+
+    columns: names of the cells in order; with `header` the file's first row must begin with them.
+    Raises DataError for a file that is missing, torn, not UTF-8, or has a row with another number of cells.
+    """
+    rows: list[Row] = []
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            names = next(reader, []) if header else list(columns)
+            if names[: len(columns)] != list(columns):
+                raise DataError(
+                    f"{path} begins with the columns {','.join(names) or 'of an empty file'}; expected {','.join(columns)}"
+                )
+            for cells in reader:
+                if len(cells) != len(names):
+                    raise DataError(
+                        f"{path} line {reader.line_num}: {len(cells)} cells instead of {len(names)}; the file is torn, fetch it again"
+                    )
+                rows.append(dict(zip(columns, cells, strict=False)))
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; fetch it again from the publisher") from None
+    except csv.Error as error:
+        raise DataError(f"{path} line {reader.line_num}: {error}; the file is torn, fetch it again") from None
+    except (UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    return rows
+
+
+def read_jsonl(path: Path, fields: Sequence[str]) -> list[Row]:
+    """The named text fields of each line of a JSON-lines file.
+
+    Raises DataError for a file that is missing or a line that is torn or lacks a field.
+    """
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from None
+    rows: list[Row] = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+            rows.append({name: value[name] for name in fields})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                f"{path} line {number} is torn or lacks a field ({error}); fetch the file again"
+            ) from None
+    return rows
+
+
+def check_answers(tables: Tables, allowed: str, where: str) -> None:
+    """Refuse a row whose answer is not one of the allowed letters. Raises DataError naming the row."""
+    for subject, rows in tables.items():
+        for index, row in enumerate(rows):
+            if len(row["answer"]) != 1 or row["answer"] not in allowed:
+                found = repr(row["answer"]) if row["answer"] else "missing"
+                raise DataError(
+                    f"{where}: subject {subject}, row {index}: the answer is {found}, expected one of "
+                    f"{', '.join(allowed)}; fetch the file again"
+                )
+
+
+def read_hub(source: Source, split: str, config: str | None = None) -> list[dict[str, Any]]:
+    """All rows of a split of a dataset on the hub, through `datasets`.
+
+    Raises DataError where it is neither in the local cache nor reachable.
+    """
+    try:
+        table = datasets.load_dataset(source.hub, config, split=split, revision=source.revision)
+    except Exception as error:  # noqa: BLE001 - datasets, the hub client, httpx and pyarrow each raise their own
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"cannot load {source.hub} ({config or 'default'}, {split}) from the hub: {reason}; name a local copy with data_dir=FOLDER"
+        ) from None
+    return list(table)
+
+
+@dataclass(frozen=True)
+class FilePin:
+    """A file that evalkit may read but not ship: its name in the benchmark's folder, its publisher's address at
+    a fixed commit, and the SHA-256 its bytes must have, by set of pins."""
+
+    name: str
+    url: str
+    sha256: Mapping[str, str]
+
+
+def read_file(pin: FilePin, source: Source, home: Path) -> str:
+    """The text of a pinned file, from data_dir or else fetched once from its publisher.
+
+    Raises DataError where it is missing, cannot be fetched, or is not what was pinned.
+    """
+    if source.data_dir is not None:
+        path = benchmark_folder(source, home) / pin.name
+    else:
+        path = cache_dir() / source.folder / pin.name
+        if not path.is_file():
+            fetch(pin.url, path)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read ({error.strerror}); its publisher has it at {pin.url}"
+        ) from None
+    if hashlib.sha256(content).hexdigest() != pin.sha256[source.pin_set] and source.data_check == "strict":
+        raise DataError(
+            f"{path} is not what was pinned (SHA-256 differs); fetch it again from {pin.url}, or go on with data_check=warn"
+        )
+    return content.decode("utf-8")
+
+
+def cache_dir() -> Path:
+    """Where evalkit keeps what it fetched: $EVALKIT_CACHE, or evalkit/ in the user's cache folder."""
+    chosen = os.environ.get("EVALKIT_CACHE")
+    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return Path(chosen) if chosen else base / "evalkit"
+
+
+def fetch(url: str, path: Path) -> None:
+    """Download a small file to `path`, whole or not at all. Raises DataError where that fails."""
+    try:
+        with urllib.request.urlopen(url, timeout=30) as response:
+            content = response.read()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.part")
+        partial.write_bytes(content)
+        partial.replace(path)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"cannot fetch {url} to {path}: {error}; put the file there, or name a local copy with data_dir=FOLDER"
+        ) from None
+
+
+def digest(subject: str, row: Row) -> str:
+    """SHA-256 (hex) of one normalised row: its subject and its cells in the order of their names."""
+    return sha256_of([subject, *(row[name] for name in sorted(row))])
+
+
+def split_sha(tables: Tables) -> str:
+    """SHA-256 (hex) over a split: subjects in alphabetical order, rows in file order."""
+    whole = hashlib.sha256()
+    for subject in sorted(tables):
+        for row in tables[subject]:
+            whole.update(bytes.fromhex(digest(subject, row)))
+    return whole.hexdigest()
+
+
+def row_digests(tables: Tables) -> dict[str, str]:
+    """Per subject, the first hex digits of each row's hash, one after the other: what tasks/pins/ keeps."""
+    return {
+        subject: "".join(digest(subject, row)[:_ROW_DIGITS] for row in tables[subject])
+        for subject in sorted(tables)
+    }
+
+
+@dataclass(frozen=True)
+class SplitCheck:
+    """What was found of one split."""
+
+    rows: int
+    sha256: str
+    subjects: int
+    difference: str | None = None  # from the pinned rows; None where there is none
+
+
+def describe(source: Source, checks: Mapping[str, SplitCheck]) -> dict[str, Json]:
+    """What the manifest and the report say of the data: its place, licence and splits, and whether a score on
+    it may be set beside a published one."""
+    reasons = [f"{split}: {check.difference}" for split, check in checks.items() if check.difference]
+    if source.bundled:
+        reasons.append("bundled sample, not comparable")
+    return {
+        "source": source.where,
+        "licence": source.licence,
+        "comparable": not reasons,
+        "remarks": list(reasons),
+        "splits": {
+            split: {"rows": c.rows, "sha256": c.sha256, "subjects": c.subjects} for split, c in checks.items()
+        },
+    }
+
+
+def check_split(
+    source: Source, home: Path, split: str, tables: Tables, *, without: str | None = None
+) -> SplitCheck:
+    """Hold a split against its pin.
+
+    without: a cell left out of the comparison (the answer, where the publisher withholds it).
+    Raises DataError at a difference, unless the source's data_check is "warn".
+    """
+    compared = {
+        s: [{k: v for k, v in row.items() if k != without} for row in rows] for s, rows in tables.items()
+    }
+    pin, found = source.pin(split), split_sha(compared)
+    rows = sum(len(rows) for rows in tables.values())
+    if found == pin.sha256 and rows == pin.rows:
+        return SplitCheck(rows, found, len(tables))
+    difference = first_difference(compared, pinned_digests(source, home, split))
+    if source.data_check == "strict":
+        raise DataError(
+            f"{source.where} split {split} is not what was pinned: {difference}; fetch it again, or go on with data_check=warn"
+        )
+    return SplitCheck(rows, found, len(tables), difference)
+
+
+def first_difference(tables: Tables, digests: Mapping[str, str]) -> str:
+    """The first subject and row (0-based) in which a split differs from the pinned one, in words."""
+    actual = row_digests(tables)
+    for subject in sorted(actual.keys() | digests.keys()):
+        if subject not in digests:
+            return f"subject {subject} is not among the pinned ones"
+        if subject not in actual:
+            return f"subject {subject} is missing"
+        if actual[subject] == digests[subject]:
+            continue
+        label = f"subject {subject}, " if subject else ""
+        for row, (a, b) in enumerate(zip(_pieces(actual[subject]), _pieces(digests[subject]), strict=False)):
+            if a != b:
+                return f"{label}row {row} differs"
+        have, want = (len(text) // _ROW_DIGITS for text in (actual[subject], digests[subject]))
+        return f"{label}{have} rows instead of {want}"
+    return "a row differs whose short hash does not"
+
+
+def _pieces(text: str) -> Iterable[str]:
+    return (text[i : i + _ROW_DIGITS] for i in range(0, len(text), _ROW_DIGITS))

@@ -1,0 +1,198 @@
+"""A run: the chosen tasks of one model, from checks to report. An ordinary function; the command line calls it."""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tqdm import tqdm
+
+from evalkit.backends.base import Backend
+from evalkit.errors import ConfigError
+from evalkit.evaluate import Question, evaluate, questions_of, unanswered
+from evalkit.provenance import environment
+from evalkit.report.markdown import render_report
+from evalkit.report.published import Card, published_for
+from evalkit.report.verdict import verdict_for
+from evalkit.store import RunStore, Session, write_whole
+from evalkit.task import Task
+from evalkit.types import (
+    GenerateOutput,
+    Json,
+    LoglikelihoodOutput,
+    Output,
+    Score,
+    Summary,
+    Usage,
+    sha256_of,
+    sha256_of_text,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is, besides its tasks and its backend."""
+
+    model: str  # name of the run folder
+    results_dir: Path
+    limit: int | None
+    card: Card | None
+    config: Mapping[str, Json]  # resolved, for the manifest
+
+
+class Submits(Protocol):
+    """A task that writes a benchmark site's submission file where labels are withheld."""
+
+    def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
+        """The site's form, or None where the split has labels."""
+        ...
+
+
+def run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> list[Summary]:
+    """Check everything, then answer and score task by task, then write the report.
+
+    Everything that can be wrong with settings, data, model files and folders is found before weights load.
+    Raises EvalkitError.
+    """
+    questions = {task.name: questions_of(task, settings.limit) for task in tasks}
+    for name, asked in questions.items():
+        if not asked:
+            raise ConfigError(f"task {name} has no questions")
+    fingerprint = dict(backend.fingerprint())
+    with ExitStack() as stack:
+        stores = {
+            task.name: stack.enter_context(
+                RunStore(settings.results_dir / settings.model / task.name, fingerprint)
+            )
+            for task in tasks
+        }
+        summaries = [
+            _run_task(task, backend, stores[task.name], questions[task.name], settings) for task in tasks
+        ]
+    report = render_report(summaries, settings.card)
+    write_whole(settings.results_dir / settings.model / "report.md", report)
+    return summaries
+
+
+def _run_task(
+    task: Task, backend: Backend, store: RunStore, questions: Sequence[Question], settings: Settings
+) -> Summary:
+    if store.num_rejected:
+        log.warning("%s: %d damaged lines moved to outputs.rejected.jsonl", store.folder, store.num_rejected)
+    missing = unanswered(questions, store)
+    log.info(
+        "%s: %d questions, %d already answered", task.name, len(questions), len(questions) - len(missing)
+    )
+    if missing:
+        log.info("%s: the first prompt\n%s\n%s\n%s", task.name, "-" * 8, questions[0].request.prompt, "-" * 8)
+    with _bar(task.name, len(questions), len(questions) - len(missing)) as bar:
+        scores, session = evaluate(task, backend, store, questions, Ticker(bar))
+    provenance = _provenance(task, backend, questions, settings, store, session)
+    sessions = store.write_manifest({"config": dict(settings.config), "provenance": provenance}, session)
+    summary = summarize(task, questions, scores, store, sessions, settings, provenance)
+    store.write_scores(scores)
+    _write_submission(task, scores, store)
+    store.write_summary(summary)
+    return summary
+
+
+def summarize(
+    task: Task,
+    questions: Sequence[Question],
+    scores: Sequence[Score],
+    store: RunStore,
+    sessions: Sequence[Session],
+    settings: Settings,
+    provenance: Mapping[str, Json],
+) -> Summary:
+    """Put one task's scores, costs and published number together."""
+    outputs = [store.records[q.example.id, q.request_sha].output for q in questions]
+    aggregate = task.aggregate(scores)
+    published = published_for(settings.card, task.name, task.cell, settings.model)
+    return Summary(
+        task=task.name,
+        model=settings.model,
+        metrics=aggregate.metrics,
+        groups=aggregate.groups,
+        published=published,
+        verdict=verdict_for(aggregate.metrics[task.metric], published, provenance),
+        num_unanswered=sum(score.answer is None for score in scores),
+        num_truncated=sum(output.truncated for output in outputs),
+        usage=usage_of(outputs, sessions),
+        provenance=provenance,
+    )
+
+
+def usage_of(outputs: Sequence[Output], sessions: Sequence[Session]) -> Usage:
+    """What the answers cost, over all sessions."""
+    return Usage(
+        prompt_tokens=sum(output.num_prompt_tokens for output in outputs),
+        computed_tokens=sum(output.num_prompt_tokens - output.num_cached_tokens for output in outputs),
+        generated_tokens=sum(output.num_tokens for output in outputs if isinstance(output, GenerateOutput)),
+        seconds=round(sum(session.seconds for session in sessions), 3),
+        peak_memory_bytes=max((session.peak_memory_bytes for session in sessions), default=0),
+    )
+
+
+def _provenance(
+    task: Task,
+    backend: Backend,
+    questions: Sequence[Question],
+    settings: Settings,
+    store: RunStore,
+    session: Session | None,
+) -> dict[str, Json]:
+    """Of the session that last answered something: a run that asks nothing changes nothing."""
+    derived: dict[str, Json] = {
+        **task.provenance(),
+        "cell": task.cell,
+        "metric": task.metric,
+        "limit": settings.limit,
+        "num_questions": len(questions),
+        "num_all_questions": len(task.examples()),
+        "first_prompt_sha": sha256_of_text(questions[0].request.prompt),
+        "prompt_set_sha": sha256_of([[q.example.id, q.request_sha] for q in questions]),
+    }
+    kept = None if session else store.provenance()
+    ran: Mapping[str, Json] = kept or {**environment(), "model": dict(backend.provenance())}
+    return {**ran, **derived}
+
+
+def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> None:
+    form = getattr(task, "submission", None)
+    if form is not None and (content := form(scores)) is not None:
+        store.write_json("submission.json", content)
+        log.info(
+            "%s: labels are withheld; answers to submit are in %s",
+            task.name,
+            store.folder / "submission.json",
+        )
+
+
+class Ticker:
+    """Moves a progress bar and shows tokens per second."""
+
+    def __init__(self, bar: "tqdm[object]") -> None:
+        self._bar = bar
+        self._tokens = 0
+
+    def __call__(self, output: Output) -> None:
+        """One more question is answered."""
+        self._tokens += output.num_prompt_tokens
+        if not isinstance(output, LoglikelihoodOutput):
+            self._tokens += output.num_tokens
+        elapsed = self._bar.format_dict["elapsed"]
+        if elapsed:
+            self._bar.set_postfix_str(f"{self._tokens / elapsed:,.0f} tokens/s", refresh=False)
+        self._bar.update()
+
+
+def _bar(name: str, total: int, done: int) -> "tqdm[object]":
+    return tqdm(
+        total=total, initial=done, desc=name, unit="q", file=sys.stderr, disable=None, dynamic_ncols=True
+    )

