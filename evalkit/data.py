@@ -1,5 +1,4 @@
-"""Rows of a benchmark, from the hub or from a folder in its publisher's layout, and the proof that they are
-the rows they should be.
+"""Rows of a benchmark, from the hub or from a folder in its publisher's layout.
 
 Cells are read as text and nothing else: no missing-value words (the choice `None` stays "None"), no numbers
 (1 does not become 1.0), no change of line ends.
@@ -10,7 +9,7 @@ import hashlib
 import json
 import os
 import urllib.request
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,12 +17,10 @@ from typing import Any, Literal
 import datasets
 
 from evalkit.errors import ConfigError, DataError
-from evalkit.types import Json, sha256_of
 
 Row = Mapping[str, str]
 Tables = Mapping[str, Sequence[Row]]  # rows of one split, by subject ("" where there are none)
 BUNDLED = "bundled"
-_ROW_DIGITS = 4  # hex digits of a row's hash kept to name the first row that differs
 
 
 @dataclass(frozen=True)
@@ -88,13 +85,13 @@ def benchmark_folder(source: Source, home: Path) -> Path:
         )
     if not (root / source.folder).is_dir():
         held = ", ".join(sorted(path.name for path in root.iterdir())) or "nothing"
-        raise DataError(
-            f"data_dir={root} has no folder {source.folder}/ (it holds {held}); name the folder above it"
-        )
+        raise DataError(f"data_dir={root} has no folder {source.folder}/ (it holds {held}); name the folder above it")
     return root / source.folder
 
 
-def csv_tables(source: Source, home: Path, split: str, columns: Sequence[str], *, header: bool) -> Tables:
+def csv_tables(
+    source: Source, home: Path, split: str, columns: Sequence[str], optional: Sequence[str] | None = None
+) -> Tables:
     """Rows by subject of `{split}/{subject}_{split}.csv`, for the pinned subjects.
 
     With data_check=warn, for the subjects that are there. Raises DataError as read_csv does.
@@ -103,7 +100,7 @@ def csv_tables(source: Source, home: Path, split: str, columns: Sequence[str], *
     subjects = list(pinned_digests(source, home, split))
     if source.data_check == "warn":
         subjects = sorted(path.name.removesuffix(f"_{split}.csv") for path in folder.glob(f"*_{split}.csv"))
-    return {s: read_csv(folder / f"{s}_{split}.csv", columns, header=header) for s in subjects}
+    return {s: read_csv(folder / f"{s}_{split}.csv", columns, optional=optional) for s in subjects}
 
 
 def pinned_digests(source: Source, home: Path, split: str) -> dict[str, str]:
@@ -113,34 +110,44 @@ def pinned_digests(source: Source, home: Path, split: str) -> dict[str, str]:
     return digests
 
 
-def read_csv(path: Path, columns: Sequence[str], *, header: bool) -> list[Row]:
+def read_csv(path: Path, columns: Sequence[str], *, optional: Sequence[str] | None = None) -> list[Row]:
     """Rows of a csv file as text, CR LF inside cells kept.
 
-    columns: names of the cells in order; with `header` the file's first row must begin with them.
+    columns: the cells' names in order. A file with a header row is told by `optional`: names of cells that are
+    "" where the header lacks them.
     Raises DataError for a file that is missing, torn, not UTF-8, or has a row with another number of cells.
     """
     rows: list[Row] = []
+    line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.reader(file, strict=True)
-            names = next(reader, []) if header else list(columns)
-            if names[: len(columns)] != list(columns):
-                raise DataError(
-                    f"{path} begins with the columns {','.join(names) or 'of an empty file'}; expected {','.join(columns)}"
-                )
+            names = list(columns) if optional is None else _header(next(reader, []), columns, path)
+            blank = dict.fromkeys((*columns, *(optional or ())), "")
             for cells in reader:
+                line = reader.line_num
                 if len(cells) != len(names):
                     raise DataError(
-                        f"{path} line {reader.line_num}: {len(cells)} cells instead of {len(names)}; the file is torn, fetch it again"
+                        f"{path} line {line}: {len(cells)} cells instead of {len(names)}; "
+                        "the file is torn, fetch it again"
                     )
-                rows.append(dict(zip(columns, cells, strict=False)))
+                found = dict(zip(names, cells, strict=True))
+                rows.append(blank | {name: found[name] for name in blank if name in found})
     except FileNotFoundError:
         raise DataError(f"{path} is missing; fetch it again from the publisher") from None
     except csv.Error as error:
-        raise DataError(f"{path} line {reader.line_num}: {error}; the file is torn, fetch it again") from None
+        raise DataError(f"{path} behind line {line}: {error}; the file is torn, fetch it again") from None
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     return rows
+
+
+def _header(names: list[str], columns: Sequence[str], path: Path) -> list[str]:
+    if missing := [name for name in columns if name not in names]:
+        raise DataError(
+            f"{path} has no column {missing[0]} (its first row is {','.join(names) or 'empty'}); fetch it again"
+        )
+    return names
 
 
 def read_jsonl(path: Path, fields: Sequence[str]) -> list[Row]:
@@ -160,9 +167,7 @@ def read_jsonl(path: Path, fields: Sequence[str]) -> list[Row]:
             value = json.loads(line)
             rows.append({name: value[name] for name in fields})
         except (ValueError, KeyError, TypeError) as error:
-            raise DataError(
-                f"{path} line {number} is torn or lacks a field ({error}); fetch the file again"
-            ) from None
+            raise DataError(f"{path} line {number} is torn or lacks a field ({error}); fetch the file again") from None
     return rows
 
 
@@ -188,7 +193,8 @@ def read_hub(source: Source, split: str, config: str | None = None) -> list[dict
     except Exception as error:  # noqa: BLE001 - datasets, the hub client, httpx and pyarrow each raise their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"cannot load {source.hub} ({config or 'default'}, {split}) from the hub: {reason}; name a local copy with data_dir=FOLDER"
+            f"cannot load {source.hub} ({config or 'default'}, {split}) from the hub: {reason}; "
+            "name a local copy with data_dir=FOLDER"
         ) from None
     return list(table)
 
@@ -217,12 +223,11 @@ def read_file(pin: FilePin, source: Source, home: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); its publisher has it at {pin.url}"
-        ) from None
+        raise DataError(f"{path} cannot be read ({error.strerror}); its publisher has it at {pin.url}") from None
     if hashlib.sha256(content).hexdigest() != pin.sha256[source.pin_set] and source.data_check == "strict":
         raise DataError(
-            f"{path} is not what was pinned (SHA-256 differs); fetch it again from {pin.url}, or go on with data_check=warn"
+            f"{path} is not what was pinned (SHA-256 differs); "
+            f"fetch it again from {pin.url}, or go on with data_check=warn"
         )
     return content.decode("utf-8")
 
@@ -247,98 +252,3 @@ def fetch(url: str, path: Path) -> None:
         raise DataError(
             f"cannot fetch {url} to {path}: {error}; put the file there, or name a local copy with data_dir=FOLDER"
         ) from None
-
-
-def digest(subject: str, row: Row) -> str:
-    """SHA-256 (hex) of one normalised row: its subject and its cells in the order of their names."""
-    return sha256_of([subject, *(row[name] for name in sorted(row))])
-
-
-def split_sha(tables: Tables) -> str:
-    """SHA-256 (hex) over a split: subjects in alphabetical order, rows in file order."""
-    whole = hashlib.sha256()
-    for subject in sorted(tables):
-        for row in tables[subject]:
-            whole.update(bytes.fromhex(digest(subject, row)))
-    return whole.hexdigest()
-
-
-def row_digests(tables: Tables) -> dict[str, str]:
-    """Per subject, the first hex digits of each row's hash, one after the other: what tasks/pins/ keeps."""
-    return {
-        subject: "".join(digest(subject, row)[:_ROW_DIGITS] for row in tables[subject])
-        for subject in sorted(tables)
-    }
-
-
-@dataclass(frozen=True)
-class SplitCheck:
-    """What was found of one split."""
-
-    rows: int
-    sha256: str
-    subjects: int
-    difference: str | None = None  # from the pinned rows; None where there is none
-
-
-def describe(source: Source, checks: Mapping[str, SplitCheck]) -> dict[str, Json]:
-    """What the manifest and the report say of the data: its place, licence and splits, and whether a score on
-    it may be set beside a published one."""
-    reasons = [f"{split}: {check.difference}" for split, check in checks.items() if check.difference]
-    if source.bundled:
-        reasons.append("bundled sample, not comparable")
-    return {
-        "source": source.where,
-        "licence": source.licence,
-        "comparable": not reasons,
-        "remarks": list(reasons),
-        "splits": {
-            split: {"rows": c.rows, "sha256": c.sha256, "subjects": c.subjects} for split, c in checks.items()
-        },
-    }
-
-
-def check_split(
-    source: Source, home: Path, split: str, tables: Tables, *, without: str | None = None
-) -> SplitCheck:
-    """Hold a split against its pin.
-
-    without: a cell left out of the comparison (the answer, where the publisher withholds it).
-    Raises DataError at a difference, unless the source's data_check is "warn".
-    """
-    compared = {
-        s: [{k: v for k, v in row.items() if k != without} for row in rows] for s, rows in tables.items()
-    }
-    pin, found = source.pin(split), split_sha(compared)
-    rows = sum(len(rows) for rows in tables.values())
-    if found == pin.sha256 and rows == pin.rows:
-        return SplitCheck(rows, found, len(tables))
-    difference = first_difference(compared, pinned_digests(source, home, split))
-    if source.data_check == "strict":
-        raise DataError(
-            f"{source.where} split {split} is not what was pinned: {difference}; fetch it again, or go on with data_check=warn"
-        )
-    return SplitCheck(rows, found, len(tables), difference)
-
-
-def first_difference(tables: Tables, digests: Mapping[str, str]) -> str:
-    """The first subject and row (0-based) in which a split differs from the pinned one, in words."""
-    actual = row_digests(tables)
-    for subject in sorted(actual.keys() | digests.keys()):
-        if subject not in digests:
-            return f"subject {subject} is not among the pinned ones"
-        if subject not in actual:
-            return f"subject {subject} is missing"
-        if actual[subject] == digests[subject]:
-            continue
-        label = f"subject {subject}, " if subject else ""
-        for row, (a, b) in enumerate(zip(_pieces(actual[subject]), _pieces(digests[subject]), strict=False)):
-            if a != b:
-                return f"{label}row {row} differs"
-        have, want = (len(text) // _ROW_DIGITS for text in (actual[subject], digests[subject]))
-        return f"{label}{have} rows instead of {want}"
-    return "a row differs whose short hash does not"
-
-
-def _pieces(text: str) -> Iterable[str]:
-    return (text[i : i + _ROW_DIGITS] for i in range(0, len(text), _ROW_DIGITS))

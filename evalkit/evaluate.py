@@ -39,9 +39,7 @@ def questions_of(task: Task, limit: int | None) -> list[Question]:
     Raises ConfigError for a limit below 1, DataError where the data is not what was pinned.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
-        raise ConfigError(
-            f"limit={limit}: use a whole number from 1 up (questions per subject), or null for all"
-        )
+        raise ConfigError(f"limit={limit}: use a whole number from 1 up (questions per subject), or null for all")
     taken: dict[str, int] = {}
     questions = []
     for example in task.examples():

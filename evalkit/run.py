@@ -66,14 +66,10 @@ def run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> list[Sum
     fingerprint = dict(backend.fingerprint())
     with ExitStack() as stack:
         stores = {
-            task.name: stack.enter_context(
-                RunStore(settings.results_dir / settings.model / task.name, fingerprint)
-            )
+            task.name: stack.enter_context(RunStore(settings.results_dir / settings.model / task.name, fingerprint))
             for task in tasks
         }
-        summaries = [
-            _run_task(task, backend, stores[task.name], questions[task.name], settings) for task in tasks
-        ]
+        summaries = [_run_task(task, backend, stores[task.name], questions[task.name], settings) for task in tasks]
     report = render_report(summaries, settings.card)
     write_whole(settings.results_dir / settings.model / "report.md", report)
     return summaries
@@ -85,9 +81,7 @@ def _run_task(
     if store.num_rejected:
         log.warning("%s: %d damaged lines moved to outputs.rejected.jsonl", store.folder, store.num_rejected)
     missing = unanswered(questions, store)
-    log.info(
-        "%s: %d questions, %d already answered", task.name, len(questions), len(questions) - len(missing)
-    )
+    log.info("%s: %d questions, %d already answered", task.name, len(questions), len(questions) - len(missing))
     if missing:
         log.info("%s: the first prompt\n%s\n%s\n%s", task.name, "-" * 8, questions[0].request.prompt, "-" * 8)
     with _bar(task.name, len(questions), len(questions) - len(missing)) as bar:
@@ -193,6 +187,4 @@ class Ticker:
 
 
 def _bar(name: str, total: int, done: int) -> "tqdm[object]":
-    return tqdm(
-        total=total, initial=done, desc=name, unit="q", file=sys.stderr, disable=None, dynamic_ncols=True
-    )
+    return tqdm(total=total, initial=done, desc=name, unit="q", file=sys.stderr, disable=None, dynamic_ncols=True)

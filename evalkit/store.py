@@ -95,7 +95,8 @@ class RunStore:
             self._writer.write({**line, _CHECKSUM: _checksum(line)})
         except OSError as error:
             raise StoreError(
-                f"{self.folder / 'outputs.jsonl'} cannot be written ({error.strerror}); make room and run the same command again"
+                f"{self.folder / 'outputs.jsonl'} cannot be written ({error.strerror}); "
+                "make room and run the same command again"
             ) from None
         self.records[record.id, record.request_sha] = record
 
@@ -152,9 +153,7 @@ class RunStore:
     def _check_manifest(self) -> None:
         manifest = self._manifest()
         if manifest is None:
-            write_whole(
-                self.folder / "manifest.json", json.dumps({"fingerprint": self.fingerprint}, indent=2) + "\n"
-            )
+            write_whole(self.folder / "manifest.json", json.dumps({"fingerprint": self.fingerprint}, indent=2) + "\n")
             return
         found = manifest.get("fingerprint", {})
         for key in sorted(found.keys() | self.fingerprint.keys()):
@@ -217,9 +216,7 @@ def _lock(path: Path) -> IO[str]:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
-        raise StoreError(
-            f"{path.parent} is in use by {holder}; wait for it, or name another results_dir"
-        ) from None
+        raise StoreError(f"{path.parent} is in use by {holder}; wait for it, or name another results_dir") from None
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
@@ -245,9 +242,7 @@ def _read_line(line: bytes) -> Record | None:
             return None
         head = {key: value.pop(key) for key in ("id", "request_sha", "prompt_sha")}
         if "logprobs" in value:
-            return Record(
-                **head, output=LoglikelihoodOutput(**{**value, "logprobs": tuple(value["logprobs"])})
-            )
+            return Record(**head, output=LoglikelihoodOutput(**{**value, "logprobs": tuple(value["logprobs"])}))
         return Record(**head, output=GenerateOutput(**value))
     except (ValueError, KeyError, TypeError):
         return None

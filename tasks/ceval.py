@@ -19,20 +19,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evalkit.answers import best_choice
-from evalkit.data import (
-    Row,
-    Source,
-    SplitCheck,
-    Tables,
-    check_answers,
-    check_split,
-    csv_tables,
-    describe,
-    pinned_digests,
-    read_hub,
-)
 from evalkit.metrics import macro_mean, micro_mean
+
+from evalkit.answers import best_choice
+from evalkit.data import Row, Source, Tables, check_answers, csv_tables, pinned_digests, read_hub
+from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.task import by_group, check_choice, check_range
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
@@ -164,14 +155,11 @@ class CEval:
 
     def _tables(self, split: str) -> Tables:
         if self.data.data_dir is not None:
-            return csv_tables(self.data, HOME, split, COLUMNS, header=True)
+            return csv_tables(self.data, HOME, split, COLUMNS, optional=("answer",))
         subjects = pinned_digests(self.data, HOME, split)
         return {
             subject: [
-                {
-                    name: str(row.get(name) if row.get(name) is not None else "")
-                    for name in (*COLUMNS, "answer")
-                }
+                {name: str(row.get(name) if row.get(name) is not None else "") for name in (*COLUMNS, "answer")}
                 for row in read_hub(self.data, split, subject)
             ]
             for subject in subjects

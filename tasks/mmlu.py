@@ -18,19 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evalkit.answers import best_choice
-from evalkit.data import (
-    Row,
-    Source,
-    SplitCheck,
-    Tables,
-    check_answers,
-    check_split,
-    csv_tables,
-    describe,
-    read_hub,
-)
 from evalkit.metrics import micro_mean
+
+from evalkit.answers import best_choice
+from evalkit.data import Row, Source, Tables, check_answers, csv_tables, read_hub
+from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.task import by_group, check_choice, check_range
 from evalkit.types import (
@@ -152,7 +144,7 @@ class MMLU:
 
     def _tables(self, split: str) -> Tables:
         if self.data.data_dir is not None:
-            tables = csv_tables(self.data, HOME, split, COLUMNS, header=False)
+            tables = csv_tables(self.data, HOME, split, COLUMNS)
             check_answers(tables, LETTERS, f"{self.data.where}/{split}")
             return tables
         found: dict[str, list[Row]] = {}

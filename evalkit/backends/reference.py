@@ -50,9 +50,7 @@ class ReferenceBackend:
                 yield example_id, generate(self._loaded, request, example_id)
 
 
-def loglikelihood(
-    model: LoadedModel, request: LoglikelihoodRequest, example_id: str = ""
-) -> LoglikelihoodOutput:
+def loglikelihood(model: LoadedModel, request: LoglikelihoodRequest, example_id: str = "") -> LoglikelihoodOutput:
     """Log-probability of each continuation, summed over its tokens, natural log."""
     encoded = encode_choice_request(model.tokenizer, request)
     forwards: dict[tuple[int, ...], torch.Tensor] = {}  # one-token choices of one context share a forward
@@ -89,9 +87,7 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
 def _logprobs(model: LoadedModel, ids: Sequence[int], num_positions: int, example_id: str) -> torch.Tensor:
     """Log-softmax over the vocabulary behind the last `num_positions` ids: (num_positions, vocabulary), float32."""
     if len(ids) > model.max_length:
-        raise ModelError(
-            f"{example_id}: {len(ids)} tokens, but the model attends to {model.max_length} at most"
-        )
+        raise ModelError(f"{example_id}: {len(ids)} tokens, but the model attends to {model.max_length} at most")
     input_ids = torch.tensor([ids], device=model.network.device)
     logits = model.network(input_ids=input_ids, use_cache=False, logits_to_keep=num_positions).logits
     return torch.log_softmax(logits[0].float(), dim=-1).cpu()

@@ -35,9 +35,7 @@ class ReplayBackend:
         lines = self._lines
         missing = [example_id for example_id, _ in items if example_id not in lines]
         if missing:
-            raise DataError(
-                f"{self.path} has no line for {len(missing)} of {len(items)} questions, first {missing[0]}"
-            )
+            raise DataError(f"{self.path} has no line for {len(missing)} of {len(items)} questions, first {missing[0]}")
         yield from [(example_id, self._output(example_id, request)) for example_id, request in items]
 
     @cached_property

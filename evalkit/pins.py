@@ -1,0 +1,105 @@
+"""The proof that a benchmark's rows are the rows they should be.
+
+A split is pinned by its number of rows and a SHA-256 over all of them, in the task's configuration. The first
+hex digits of each row's own hash, in tasks/pins/, name the first subject and row that differ.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from evalkit.data import Row, Source, Tables, pinned_digests
+from evalkit.errors import DataError
+from evalkit.types import Json, sha256_of
+
+_ROW_DIGITS = 4  # hex digits of a row's hash kept to name the first row that differs
+
+
+def digest(subject: str, row: Row) -> str:
+    """SHA-256 (hex) of one normalised row: its subject and its cells in the order of their names."""
+    return sha256_of([subject, *(row[name] for name in sorted(row))])
+
+
+def split_sha(tables: Tables) -> str:
+    """SHA-256 (hex) over a split: subjects in alphabetical order, rows in file order."""
+    whole = hashlib.sha256()
+    for subject in sorted(tables):
+        for row in tables[subject]:
+            whole.update(bytes.fromhex(digest(subject, row)))
+    return whole.hexdigest()
+
+
+def row_digests(tables: Tables) -> dict[str, str]:
+    """Per subject, the first hex digits of each row's hash, one after the other: what tasks/pins/ keeps."""
+    return {
+        subject: "".join(digest(subject, row)[:_ROW_DIGITS] for row in tables[subject]) for subject in sorted(tables)
+    }
+
+
+@dataclass(frozen=True)
+class SplitCheck:
+    """What was found of one split."""
+
+    rows: int
+    sha256: str
+    subjects: int
+    difference: str | None = None  # from the pinned rows; None where there is none
+
+
+def describe(source: Source, checks: Mapping[str, SplitCheck]) -> dict[str, Json]:
+    """What the manifest and the report say of the data: its place, licence and splits, and whether a score on
+    it may be set beside a published one."""
+    reasons = [f"{split}: {check.difference}" for split, check in checks.items() if check.difference]
+    if source.bundled:
+        reasons.append("bundled sample, not comparable")
+    return {
+        "source": source.where,
+        "licence": source.licence,
+        "comparable": not reasons,
+        "remarks": list(reasons),
+        "splits": {split: {"rows": c.rows, "sha256": c.sha256, "subjects": c.subjects} for split, c in checks.items()},
+    }
+
+
+def check_split(source: Source, home: Path, split: str, tables: Tables, *, without: str | None = None) -> SplitCheck:
+    """Hold a split against its pin.
+
+    without: a cell left out of the comparison (the answer, where the publisher withholds it).
+    Raises DataError at a difference, unless the source's data_check is "warn".
+    """
+    compared = {s: [{k: v for k, v in row.items() if k != without} for row in rows] for s, rows in tables.items()}
+    pin, found = source.pin(split), split_sha(compared)
+    rows = sum(len(rows) for rows in tables.values())
+    if found == pin.sha256 and rows == pin.rows:
+        return SplitCheck(rows, found, len(tables))
+    difference = first_difference(compared, pinned_digests(source, home, split))
+    if source.data_check == "strict":
+        raise DataError(
+            f"{source.where} split {split} is not what was pinned: {difference}; "
+            "fetch it again, or go on with data_check=warn"
+        )
+    return SplitCheck(rows, found, len(tables), difference)
+
+
+def first_difference(tables: Tables, digests: Mapping[str, str]) -> str:
+    """The first subject and row (0-based) in which a split differs from the pinned one, in words."""
+    actual = row_digests(tables)
+    for subject in sorted(actual.keys() | digests.keys()):
+        if subject not in digests:
+            return f"subject {subject} is not among the pinned ones"
+        if subject not in actual:
+            return f"subject {subject} is missing"
+        if actual[subject] == digests[subject]:
+            continue
+        label = f"subject {subject}, " if subject else ""
+        for row, (a, b) in enumerate(zip(_pieces(actual[subject]), _pieces(digests[subject]), strict=False)):
+            if a != b:
+                return f"{label}row {row} differs"
+        have, want = (len(text) // _ROW_DIGITS for text in (actual[subject], digests[subject]))
+        return f"{label}{have} rows instead of {want}"
+    return "a row differs whose short hash does not"
+
+
+def _pieces(text: str) -> Iterable[str]:
+    return (text[i : i + _ROW_DIGITS] for i in range(0, len(text), _ROW_DIGITS))
