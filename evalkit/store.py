@@ -76,7 +76,7 @@ class RunStore:
         except StoreError:
             self.__exit__(None, None, None)
             raise
-        self._writer = jsonlines.Writer(self._stream, compact=True, flush=True)
+        self._writer = jsonlines.Writer(self._stream, dumps=_dumps, flush=True)
         return self
 
     def __exit__(
@@ -221,6 +221,10 @@ def _lock(path: Path) -> IO[str]:
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()
     return file
+
+
+def _dumps(line: Any) -> str:
+    return json.dumps(line, separators=(",", ":"))
 
 
 def _checksum(line: Mapping[str, Json]) -> str:
