@@ -15,7 +15,8 @@ from evalkit.errors import ConfigError
 from evalkit.evaluate import Question, evaluate, questions_of, unanswered
 from evalkit.provenance import environment
 from evalkit.report.markdown import render_report
-from evalkit.report.published import Card, published_for
+from evalkit.report.published import PublishedCard, published_for
+from evalkit.report.runs import protocol_of
 from evalkit.report.verdict import verdict_for
 from evalkit.store import RunStore, Session, write_whole
 from evalkit.task import Task
@@ -41,7 +42,7 @@ class Settings:
     model: str  # name of the run folder
     results_dir: Path
     limit: int | None
-    card: Card | None
+    card: PublishedCard
     config: Mapping[str, Json]  # resolved, for the manifest
 
 
@@ -107,19 +108,34 @@ def summarize(
     """Put one task's scores, costs and published number together."""
     outputs = [store.records[q.example.id, q.request_sha].output for q in questions]
     aggregate = task.aggregate(scores)
-    published = published_for(settings.card, task.name, task.cell, settings.model)
+    verdict = verdict_for(
+        settings.card,
+        task=task.name,
+        cell=task.cell,
+        model=settings.model,
+        metric=aggregate.metrics[task.metric],
+        comparable=data_of(provenance)["comparable"] is True,
+        protocol=str(protocol_of(provenance)),
+    )
     return Summary(
         task=task.name,
         model=settings.model,
         metrics=aggregate.metrics,
         groups=aggregate.groups,
-        published=published,
-        verdict=verdict_for(aggregate.metrics[task.metric], published, provenance),
+        published=published_for(settings.card, task.name, task.cell, settings.model),
+        verdict=verdict.answer,
         num_unanswered=sum(score.answer is None for score in scores),
         num_truncated=sum(output.truncated for output in outputs),
         usage=usage_of(outputs, sessions),
         provenance=provenance,
     )
+
+
+def data_of(provenance: Mapping[str, Json]) -> Mapping[str, Json]:
+    """What a task's provenance says of its data."""
+    data = provenance["data"]
+    assert isinstance(data, Mapping)
+    return data
 
 
 def usage_of(outputs: Sequence[Output], sessions: Sequence[Session]) -> Usage:

@@ -1,6 +1,6 @@
 """What a benchmark is to the rest of evalkit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from evalkit.errors import ConfigError
@@ -60,6 +60,15 @@ def check_range(setting: str, value: object, low: int, high: int) -> None:
     """Refuse a setting that is not a whole number in a range, both ends counted. Raises ConfigError."""
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise ConfigError(f"{setting}={value}: use a whole number from {low} to {high}")
+
+
+def protocol_json(name: str, settings: Mapping[str, Json], standard: Mapping[str, Json]) -> dict[str, Json]:
+    """A protocol for the manifest: its settings, and its name with every departure from the published ones.
+
+    A run that asks other than the card's scripts did is not the card's protocol, and its name says so.
+    """
+    changed = [f"{key}={settings[key]}" for key in standard if settings[key] != standard[key]]
+    return {"name": f"{name} ({', '.join(changed)})" if changed else name, **settings}
 
 
 def by_group(scores: Sequence[Score]) -> dict[str, list[float | None]]:

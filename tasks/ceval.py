@@ -25,7 +25,7 @@ from evalkit.answers import best_choice
 from evalkit.data import Row, Source, Tables, check_answers, csv_tables, pinned_digests, read_hub
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.task import by_group, check_choice, check_range
+from evalkit.task import by_group, check_choice, check_range, protocol_json
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
 
 from . import HOME
@@ -135,11 +135,9 @@ class CEval:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        data = describe(self.data, self._load[1])
-        return {
-            "data": data,
-            "protocol": {"name": self.protocol, "num_fewshot": self.num_fewshot, "split": self.split},
-        }
+        settings: dict[str, Json] = {"num_fewshot": self.num_fewshot, "split": self.split}
+        protocol = protocol_json(self.protocol, settings, {"num_fewshot": 5})
+        return {"data": describe(self.data, self._load[1]), "protocol": protocol}
 
     @cached_property
     def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:

@@ -26,7 +26,7 @@ from evalkit.data import FilePin, Row, Source, benchmark_folder, read_file, read
 from evalkit.errors import DataError
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.task import check_choice, check_range
+from evalkit.task import check_choice, check_range, protocol_json
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
@@ -65,8 +65,8 @@ class GSM8K:
 
     @property
     def cell(self) -> str:
-        """The card's only column."""
-        return self.split
+        """The card's only column, for its split."""
+        return "accuracy" if self.split == "test" else self.split
 
     def examples(self) -> Sequence[Example]:
         """Every problem in file order."""
@@ -94,15 +94,13 @@ class GSM8K:
         """The data and the protocol."""
         data = describe(self.data, {self.split: self._load[1]})
         data["prompt_file_sha256"] = self.prompt_file.sha256[self.data.pin_set]
-        return {
-            "data": data,
-            "protocol": {
-                "name": self.protocol,
-                "num_fewshot": self.num_fewshot,
-                "split": self.split,
-                "max_new_tokens": self.max_new_tokens,
-            },
+        settings: dict[str, Json] = {
+            "num_fewshot": self.num_fewshot,
+            "split": self.split,
+            "max_new_tokens": self.max_new_tokens,
         }
+        protocol = protocol_json(self.protocol, settings, {"num_fewshot": 8, "max_new_tokens": 512})
+        return {"data": data, "protocol": protocol}
 
     @cached_property
     def _load(self) -> tuple[Sequence[Row], SplitCheck]:

@@ -26,7 +26,7 @@ from evalkit.data import Row, Source
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.sandbox.base import Sandbox
-from evalkit.task import check_choice, check_range
+from evalkit.task import check_choice, check_range, protocol_json
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
@@ -62,7 +62,7 @@ class HumanEval:
     @property
     def cell(self) -> str:
         """The card's only column."""
-        return self.split
+        return "pass@1"
 
     def examples(self) -> Sequence[Example]:
         """Every problem in the package's order."""
@@ -90,14 +90,14 @@ class HumanEval:
 
     def provenance(self) -> dict[str, Json]:
         """The data, the protocol and the sandbox."""
-        data = describe(self.data, {self.split: self._load[1]})
-        protocol: dict[str, Json] = {
-            "name": self.protocol,
-            "num_fewshot": 0,
+        settings: dict[str, Json] = {
+            "num_fewshot": self.num_fewshot,
             "split": self.split,
             "max_new_tokens": self.max_new_tokens,
             "timeout_seconds": self.timeout,
         }
+        protocol = protocol_json(self.protocol, settings, {"max_new_tokens": 512, "timeout_seconds": 3.0})
+        data = describe(self.data, {self.split: self._load[1]})
         return {"data": data, "protocol": protocol, "sandbox": dict(self.sandbox.provenance())}
 
     @cached_property

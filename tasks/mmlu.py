@@ -24,7 +24,7 @@ from evalkit.answers import best_choice
 from evalkit.data import Row, Source, Tables, check_answers, csv_tables, read_hub
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.task import by_group, check_choice, check_range
+from evalkit.task import by_group, check_choice, check_range, protocol_json
 from evalkit.types import (
     Aggregate,
     Example,
@@ -81,8 +81,8 @@ class MMLU:
 
     @property
     def cell(self) -> str:
-        """The card's only column."""
-        return self.split
+        """The card's only column, for its split."""
+        return "accuracy" if self.split == "test" else self.split
 
     def examples(self) -> Sequence[Example]:
         """Every question, subject by subject in the script's order."""
@@ -131,11 +131,9 @@ class MMLU:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        data = describe(self.data, self._load[1])
-        return {
-            "data": data,
-            "protocol": {"name": self.protocol, "num_fewshot": self.num_fewshot, "split": self.split},
-        }
+        settings: dict[str, Json] = {"num_fewshot": self.num_fewshot, "split": self.split}
+        protocol = protocol_json(self.protocol, settings, {"num_fewshot": 5})
+        return {"data": describe(self.data, self._load[1]), "protocol": protocol}
 
     @cached_property
     def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:
