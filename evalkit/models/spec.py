@@ -1,18 +1,67 @@
 """Which model to load, and how: the constructor is the schema of configs/model/*.yaml."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
+
+from evalkit.errors import ConfigError
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+TokenizerKind: TypeAlias = Literal["auto", "huggingface", "sentencepiece", "qwen"]
+
+_NAME = re.compile(r"[\w][\w.\-]*")
+PACKAGE_PREFIX = "package:"
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model as the user names it. Construction checks the settings and touches nothing else."""
+    """A model as the user names it. Construction checks the settings and touches nothing else.
+
+    `path` is a hub id, a local folder, a .gguf file, or `package:NAME/FILE` for a file that an installed
+    Python package carries; `fallback` is the hub id to use where that package is not installed.
+    """
 
     name: str  # the name of the run folder and of the published row, e.g. "qwen-1_8b"
-    path: str  # hub id or local folder (or a .gguf file in it)
-    revision: str | None = None  # hub revision
-    dtype: Dtype = "auto"
+    path: str
+    revision: str | None = None  # hub revision: a commit, a tag or a branch
+    dtype: Dtype = "auto"  # auto: bfloat16 on a GPU that has it, float32 elsewhere
     device: Device = "auto"
+    fallback: str | None = None
+    gguf_file: str | None = None  # which .gguf of a folder or hub repository that holds several
+    tokenizer: TokenizerKind = "auto"
+    add_bos: bool | None = None  # whether prompts start with BOS; None: as the tokenizer's own files say
+    end_of_text: Sequence[str] | None = None  # tokens that end a generation; None: the checkpoint's eos ids
+    max_length: int | None = None  # tokens in all; None: what the checkpoint's config states
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for the first setting that cannot be meant."""
+        _require(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, '.', '_' and '-'")
+        _require(isinstance(self.path, str) and bool(self.path), "path", self.path, "a hub id or a folder")
+        _require(self.dtype in get_args(Dtype), "dtype", self.dtype, _one_of(Dtype))
+        _require(self.device in get_args(Device), "device", self.device, _one_of(Device))
+        _require(
+            self.tokenizer in get_args(TokenizerKind), "tokenizer", self.tokenizer, _one_of(TokenizerKind)
+        )
+        _require(self.add_bos in (None, True, False), "add_bos", self.add_bos, "true, false or null")
+        _require(
+            self.max_length is None or (type(self.max_length) is int and self.max_length > 0),
+            "max_length",
+            self.max_length,
+            "a positive number of tokens or null",
+        )
+        if self.end_of_text is not None:
+            _require(
+                not isinstance(self.end_of_text, str), "end_of_text", self.end_of_text, "a list of tokens"
+            )
+            object.__setattr__(self, "end_of_text", tuple(self.end_of_text))
+
+
+def _require(holds: bool, key: str, value: object, expected: str) -> None:
+    if not holds:
+        raise ConfigError(f"model.{key}={value!r} is not valid: expected {expected}")
+
+
+def _one_of(literal: object) -> str:
+    return "one of " + ", ".join(get_args(literal))

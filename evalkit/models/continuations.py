@@ -1,0 +1,117 @@
+"""Requests into token ids: the one rule for prompts and choices that every backend follows.
+
+Prompt and continuation are tokenised as one text, never in pieces, since a tokenizer may merge across the
+seam. What is scored is the tokens of prompt + continuation behind the longest token prefix that this text
+shares with the prompt alone; nearly always that prefix is the whole prompt.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from evalkit.errors import ConfigError, ModelError
+from evalkit.models.base import TextTokenizer
+from evalkit.types import GenerateRequest, LoglikelihoodRequest, Truncation
+
+
+@dataclass(frozen=True)
+class EncodedChoices:
+    """A LoglikelihoodRequest in token ids, truncation done.
+
+    Continuation i is scored behind `prompt_ids[:context_lengths[i]]`. Its context is shorter than the prompt
+    where its first character changes how the prompt's end is split; it has at least one token.
+    """
+
+    prompt_ids: tuple[int, ...]
+    continuation_ids: tuple[tuple[int, ...], ...]
+    context_lengths: tuple[int, ...]
+    truncated: bool
+
+    def context(self, index: int) -> tuple[int, ...]:
+        """Token ids in front of continuation `index`."""
+        return self.prompt_ids[: self.context_lengths[index]]
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """A GenerateRequest's prompt in token ids, truncation done."""
+
+    prompt_ids: tuple[int, ...]
+    truncated: bool
+
+
+def encode_choice_request(tokenizer: TextTokenizer, request: LoglikelihoodRequest) -> EncodedChoices:
+    """Token ids of one request.
+
+    Raises ConfigError for an empty continuation, ModelError where nothing is left in front of one.
+    """
+    return encode_choice_requests(tokenizer, [request])[0]
+
+
+def encode_choice_requests(
+    tokenizer: TextTokenizer, requests: Sequence[LoglikelihoodRequest]
+) -> list[EncodedChoices]:
+    """Token ids of many requests, tokenised in one call; errors as `encode_choice_request`."""
+    encoded = iter(tokenizer.encode([text for request in requests for text in _texts(request)]))
+    return [_encode(request, encoded) for request in requests]
+
+
+def encode_generate_request(tokenizer: TextTokenizer, request: GenerateRequest) -> EncodedPrompt:
+    """Token ids of one prompt to continue. Raises ModelError where it has none."""
+    return encode_generate_requests(tokenizer, [request])[0]
+
+
+def encode_generate_requests(
+    tokenizer: TextTokenizer, requests: Sequence[GenerateRequest]
+) -> list[EncodedPrompt]:
+    """Token ids of many prompts to continue, tokenised in one call; errors as `encode_generate_request`."""
+    encoded = tokenizer.encode([request.prompt for request in requests], for_generation=True)
+    return [_prompt(ids, request.truncation) for ids, request in zip(encoded, requests, strict=True)]
+
+
+def _texts(request: LoglikelihoodRequest) -> Iterator[str]:
+    if "" in request.continuations:
+        raise ConfigError("a continuation is empty: there is nothing to score; give each choice some text")
+    yield request.prompt
+    for continuation in request.continuations:
+        yield request.prompt + continuation
+
+
+def _encode(request: LoglikelihoodRequest, encoded: Iterator[list[int]]) -> EncodedChoices:
+    prompt_ids = next(encoded)
+    start = _start(len(prompt_ids), request.truncation)
+    contexts: list[int] = []
+    continuations: list[tuple[int, ...]] = []
+    for continuation in request.continuations:
+        whole_ids = next(encoded)
+        # At least the last token of the whole is the continuation's own, whatever the prompt alone ends with.
+        context = min(common_prefix_length(prompt_ids, whole_ids), len(whole_ids) - 1)
+        if context <= start:
+            raise ModelError(
+                f"no token is left in front of the choice {continuation!r} behind a prompt of "
+                f"{len(prompt_ids)} tokens: give the prompt some text"
+            )
+        contexts.append(context - start)
+        continuations.append(tuple(whole_ids[context:]))
+    return EncodedChoices(tuple(prompt_ids[start:]), tuple(continuations), tuple(contexts), start > 0)
+
+
+def _prompt(prompt_ids: list[int], truncation: Truncation | None) -> EncodedPrompt:
+    if not prompt_ids:
+        raise ModelError("the prompt has no tokens: there is nothing to continue; give it some text")
+    start = _start(len(prompt_ids), truncation)
+    return EncodedPrompt(tuple(prompt_ids[start:]), start > 0)
+
+
+def _start(num_tokens: int, truncation: Truncation | None) -> int:
+    """How many of a prompt's first tokens the truncation drops."""
+    if truncation is None or num_tokens <= truncation.longer_than:
+        return 0
+    return max(0, num_tokens - truncation.keep_last)
+
+
+def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
+    """Number of leading ids that two sequences share."""
+    shorter = min(len(left), len(right))
+    if left[:shorter] == right[:shorter]:
+        return shorter
+    return next(i for i in range(shorter) if left[i] != right[i])

@@ -1,0 +1,162 @@
+"""A checkpoint into a LoadedModel: every tensor accounted for, no code of the checkpoint executed."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from evalkit.errors import ConfigError, ModelError
+from evalkit.models.architecture import architecture_table, max_length
+from evalkit.models.assemble import refuse_unaccounted
+from evalkit.models.base import LoadedModel
+from evalkit.models.checkpoint import Checkpoint
+from evalkit.models.gguf_llama import is_plain_llama, load_llama, require_gguf_package
+from evalkit.models.quiet import quiet
+from evalkit.models.spec import ModelSpec
+from evalkit.models.tokenizer import CheckpointTokenizer, load_huggingface_tokenizer
+from evalkit.types import Json
+
+# Buffers that old checkpoints carry and that today's code computes: causal masks and rotary frequencies.
+_COMPUTED_BUFFERS = (
+    *(".attn.attention.bias", ".attn.attention.masked_bias", ".attention.bias", ".attention.masked_bias"),
+    ".rotary_emb.inv_freq",
+)
+
+
+def placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
+    """Device and dtype that `auto` stands for on this machine.
+
+    Raises ConfigError for a device that is not here.
+    """
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("model.device=cuda, but torch sees no CUDA device: use model.device=cpu")
+    on_gpu = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if on_gpu else "cpu")
+    if spec.dtype != "auto":
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        return device, dtype
+    return device, torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def load_tokenizer(checkpoint: Checkpoint, spec: ModelSpec) -> CheckpointTokenizer:
+    """The checkpoint's tokenizer under the rules of the model's config."""
+    return load_huggingface_tokenizer(checkpoint, spec)
+
+
+def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
+    """Weights on their device, with their tokenizer.
+
+    Raises ModelError where a tensor is missing, surplus or of the wrong shape, or the tokenizer is unfit.
+    """
+    started = time.perf_counter()
+    device, dtype = placement(spec)
+    tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
+    network, warnings = _load_network(checkpoint, dtype, device)
+    length = max_length(network.config, spec.max_length)
+    end_ids = end_of_text_ids(checkpoint, spec, tokenizer, network.config)
+    provenance: dict[str, Json] = {
+        "source": checkpoint.source,
+        "format": checkpoint.format,
+        "dtype": str(dtype).removeprefix("torch."),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "attention": network.config._attn_implementation,
+        "tokenizer": dict(tokenizer.describe()),
+        "end_of_text_ids": list[Json](sorted(end_ids)),
+        "generation_config": dict(checkpoint.generation_config),
+        "architecture": architecture_table(network, tokenizer.vocabulary_size, length),
+        "weight_bytes": sum(p.numel() * p.element_size() for p in network.parameters()),
+        "load_seconds": round(time.perf_counter() - started, 2),
+        "warnings": list(warnings),
+    }
+    return LoadedModel(network, tokenizer, end_ids, length, provenance)
+
+
+def end_of_text_ids(
+    checkpoint: Checkpoint, spec: ModelSpec, tokenizer: CheckpointTokenizer, config: Any
+) -> frozenset[int]:
+    """Ids that end a generation: the spec's tokens, or every eos id that the checkpoint's files name."""
+    if spec.end_of_text is not None:
+        ids = {token: tokenizer.id_of(token) for token in spec.end_of_text}
+        unknown = [token for token, index in ids.items() if index is None]
+        if unknown:
+            raise ModelError(f"model.end_of_text names {unknown[0]!r}, which is not in the vocabulary")
+        return frozenset(index for index in ids.values() if index is not None)
+    named = [checkpoint.generation_config.get("eos_token_id"), config.eos_token_id, tokenizer.eos_id]
+    flat = [index for value in named for index in (value if isinstance(value, list) else [value])]
+    return frozenset(index for index in flat if isinstance(index, int))
+
+
+def _load_network(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, list[str]]:
+    if checkpoint.gguf is not None and is_plain_llama(checkpoint.gguf):
+        return load_llama(checkpoint.weight_files[0], checkpoint.gguf, dtype, device), []
+    return _load_with_transformers(checkpoint, dtype, device)
+
+
+def _load_with_transformers(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, list[str]]:
+    where = str(checkpoint.folder)
+    arguments: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+    warnings = []
+    if checkpoint.format == "gguf":
+        require_gguf_package()
+        arguments["gguf_file"] = checkpoint.weight_files[0].name
+        warnings.append("surplus tensors of this GGUF architecture are not checked")
+    else:
+        _require_known_family(checkpoint)
+        arguments["use_safetensors"] = checkpoint.format == "safetensors"
+        arguments["weights_only"] = True
+    if checkpoint.format == "pytorch":
+        warnings.append("weights in pytorch_model.bin, read with weights_only=True; prefer safetensors")
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(where, **_only(arguments, "gguf_file"))
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                where,
+                config=config,
+                dtype=dtype,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # so that they are listed; they are refused below
+                **arguments,
+            )
+    except (ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{where} cannot be loaded: {_first_line(error)}") from error
+    network, info = loaded
+    _refuse_broken(where, info)
+    return network.to(device).train(False), warnings
+
+
+def _only(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    kept = ("trust_remote_code", "local_files_only", *names)
+    return {name: value for name, value in arguments.items() if name in kept}
+
+
+def _require_known_family(checkpoint: Checkpoint) -> None:
+    if checkpoint.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"{checkpoint.folder / 'config.json'}: transformers {transformers.__version__} knows no causal "
+            f"language model of type {checkpoint.model_type!r}; code from a checkpoint is never run"
+        )
+
+
+def _refuse_broken(where: str, info: Mapping[str, Any]) -> None:
+    mismatched = sorted(info["mismatched_keys"])
+    if mismatched:
+        name, found, expected = mismatched[0]
+        raise ModelError(
+            f"{where}: tensor {name} has shape {list(found)}, its config asks for {list(expected)}"
+        )
+    surplus = [name for name in info["unexpected_keys"] if not name.endswith(_COMPUTED_BUFFERS)]
+    refuse_unaccounted(where, missing=info["missing_keys"], surplus=surplus)
+    if info["error_msgs"]:
+        raise ModelError(f"{where} cannot be loaded: {info['error_msgs'][0]}")
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
