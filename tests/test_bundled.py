@@ -88,8 +88,8 @@ def normalised(question: str) -> str:
 
 def runs(question: str, chinese: bool) -> set[str]:
     """Every run of SHARED_RUN words or 2 x SHARED_RUN characters of a question, and the whole of it."""
-    text = unicodedata.normalize("NFKC", question).casefold()
-    units = list(normalised(question)) if chinese else re.findall(r"[^\W_]+", text)
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", question).casefold())
+    units = "".join(words) if chinese else words
     size = SHARED_RUN * 2 if chinese else SHARED_RUN
     return {"".join(units)} | {"".join(units[i : i + size]) for i in range(len(units) - size + 1)}
 
@@ -99,9 +99,7 @@ def bundled_questions() -> Iterator[tuple[str, str]]:
     for file in CHOICE_FILES:
         yield from (("/".join(file), row[0]) for row in choice_rows(*file))
     yield from (("gsm8k", row["question"]) for row in gsm8k_problems(BUNDLED / "gsm8k" / "test.jsonl"))
-    yield from (
-        ("gsm8k_prompt", text.splitlines()[0].removeprefix("Question: ")) for text in worked_examples()
-    )
+    yield from (("gsm8k_prompt", text.splitlines()[0].removeprefix("Question: ")) for text in worked_examples())
 
 
 @pytest.fixture
@@ -199,18 +197,14 @@ def test_gsm8k_annotations_and_final_numbers_are_right() -> None:
             assert match is not None, line
             assert arithmetic(match[1]) == number(match[2]) == number(match[3]), line
             visible = equations(re.sub("<<.*?>>", "", line))
-            assert (
-                [left for _, left, _ in visible] == [right for _, _, right in visible] == [number(match[2])]
-            )
+            assert [left for _, left, _ in visible] == [right for _, _, right in visible] == [number(match[2])]
         assert re.fullmatch(r"#### (\d{1,3}(,\d{3})+|\d+)", final), final
         assert results[-1] is not None
         assert number(final.removeprefix("#### ")) == number(results[-1][2]), problem
 
 
 def test_gsm8k_writes_one_large_number_with_a_comma_and_one_without() -> None:
-    finals = [
-        row["answer"].rpartition("#### ")[2] for row in gsm8k_problems(BUNDLED / "gsm8k" / "test.jsonl")
-    ]
+    finals = [row["answer"].rpartition("#### ")[2] for row in gsm8k_problems(BUNDLED / "gsm8k" / "test.jsonl")]
     large = [final for final in finals if number(final) >= 1000]
     assert sorted("," in final for final in large) == [False, True]
 
@@ -256,9 +250,7 @@ def published_questions(root: Path) -> Iterator[tuple[str, bool]]:
 
 @pytest.mark.data
 def test_no_question_is_taken_from_a_published_set(published_dir: Path) -> None:
-    ours = {
-        run: where for where, text in bundled_questions() for run in runs(text, where.startswith("ceval"))
-    }
+    ours = {run: where for where, text in bundled_questions() for run in runs(text, where.startswith("ceval"))}
     num_published, copied = 0, set()
     for question, chinese in published_questions(published_dir):
         num_published += 1
@@ -269,9 +261,7 @@ def test_no_question_is_taken_from_a_published_set(published_dir: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(("benchmark", "split", "subject"), CHOICE_FILES)
-def test_subjects_are_named_as_published(
-    benchmark: str, split: str, subject: str, published_dir: Path
-) -> None:
+def test_subjects_are_named_as_published(benchmark: str, split: str, subject: str, published_dir: Path) -> None:
     header, *_ = csv_rows(BUNDLED / benchmark / split / f"{subject}_{split}.csv")
     published, *_ = csv_rows(published_dir / benchmark / split / f"{subject}_{split}.csv")
     assert len(header) == len(published)
