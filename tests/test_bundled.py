@@ -4,7 +4,6 @@ import ast
 import csv
 import json
 import operator
-import os
 import re
 import unicodedata
 from collections import Counter
@@ -88,8 +87,8 @@ def normalised(question: str) -> str:
 
 def runs(question: str, chinese: bool) -> set[str]:
     """Every run of SHARED_RUN words or 2 x SHARED_RUN characters of a question, and the whole of it."""
-    text = unicodedata.normalize("NFKC", question).casefold()
-    units = list(normalised(question)) if chinese else re.findall(r"[^\W_]+", text)
+    words = re.findall(r"[^\W_]+", unicodedata.normalize("NFKC", question).casefold())
+    units = "".join(words) if chinese else words
     size = SHARED_RUN * 2 if chinese else SHARED_RUN
     return {"".join(units)} | {"".join(units[i : i + size]) for i in range(len(units) - size + 1)}
 
@@ -100,15 +99,6 @@ def bundled_questions() -> Iterator[tuple[str, str]]:
         yield from (("/".join(file), row[0]) for row in choice_rows(*file))
     yield from (("gsm8k", row["question"]) for row in gsm8k_problems(BUNDLED / "gsm8k" / "test.jsonl"))
     yield from (("gsm8k_prompt", text.splitlines()[0].removeprefix("Question: ")) for text in worked_examples())
-
-
-@pytest.fixture
-def published_dir() -> Path:
-    default = Path(__file__).parent.parent.parent / "shared" / "data"
-    path = Path(os.environ.get("EVALKIT_DATA_DIR", default))
-    if not (path / "ceval-exam").is_dir():
-        pytest.skip(f"no published data at {path}; set EVALKIT_DATA_DIR")
-    return path
 
 
 def test_the_folder_holds_these_files_and_no_others() -> None:
@@ -249,10 +239,10 @@ def published_questions(root: Path) -> Iterator[tuple[str, bool]]:
 
 
 @pytest.mark.data
-def test_no_question_is_taken_from_a_published_set(published_dir: Path) -> None:
+def test_no_question_is_taken_from_a_published_set(data_dir: Path) -> None:
     ours = {run: where for where, text in bundled_questions() for run in runs(text, where.startswith("ceval"))}
     num_published, copied = 0, set()
-    for question, chinese in published_questions(published_dir):
+    for question, chinese in published_questions(data_dir):
         num_published += 1
         copied |= {(ours[run], question) for run in runs(question, chinese) & ours.keys()}
     assert num_published == 13948 + 14327 + 8792 + 8
@@ -261,8 +251,8 @@ def test_no_question_is_taken_from_a_published_set(published_dir: Path) -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize(("benchmark", "split", "subject"), CHOICE_FILES)
-def test_subjects_are_named_as_published(benchmark: str, split: str, subject: str, published_dir: Path) -> None:
+def test_subjects_are_named_as_published(benchmark: str, split: str, subject: str, data_dir: Path) -> None:
     header, *_ = csv_rows(BUNDLED / benchmark / split / f"{subject}_{split}.csv")
-    published, *_ = csv_rows(published_dir / benchmark / split / f"{subject}_{split}.csv")
+    published, *_ = csv_rows(data_dir / benchmark / split / f"{subject}_{split}.csv")
     assert len(header) == len(published)
     assert benchmark == "mmlu" or header == published
