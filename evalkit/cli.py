@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +26,30 @@ INTERRUPTED = 130
 def main() -> None:
     """Run and exit: 0 done, 2 wrong usage, 3 data or model, 4 gate, 130 interrupted."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
+    failures: list[EvalkitError] = []
+
+    def job(config: DictConfig) -> None:
+        try:
+            run_config(config)
+        except EvalkitError as error:  # kept from Hydra, which would print a line of its own
+            sys.stderr.write(f"evalkit: {error}\n")
+            failures.append(error)
+
     try:
-        _hydra_main()
+        hydra.main(version_base="1.3", config_path="pkg://evalkit.configs", config_name="config")(job)()
     except KeyboardInterrupt:
         _fail("interrupted; every finished answer is kept, run the same command again to go on", INTERRUPTED)
-    except EvalkitError as error:
-        _fail(str(error), error.exit_code)
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), ConfigError.exit_code)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    if failures:
+        sys.exit(failures[0].exit_code)
 
 
-@hydra.main(version_base="1.3", config_path="pkg://evalkit.configs", config_name="config")
-def _hydra_main(config: DictConfig) -> None:
+def run_config(config: DictConfig) -> None:
+    """Build what a composed configuration describes, and run it. Raises EvalkitError."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     _quiet_libraries()
     card = build(config, "published")
@@ -83,12 +93,19 @@ def _explain(error: BaseException) -> str:
     """One line out of Hydra's several, with the right names."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)
-    if found := re.search(r"Could not find '(\w+)/([^']*)'.*?Available options in '\w+': (.*)", text):
-        group, name, options = found[1], found[2], found[3].split()
-        return f"unknown {group} {name!r}; use one of {', '.join(options)}"
+    if found := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text):
+        options = available(found[1])
+        return f"unknown {found[1]} {found[2]!r}; use one of {', '.join(options)}"
     if found := re.search(r"Could not override '([^']+)'", text):
         return _explain_key(found[1])
     return lines[0] if lines else type(error).__name__
+
+
+def available(group: str) -> list[str]:
+    """The names a configuration group offers."""
+    folder = files("evalkit.configs").joinpath(group)
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
 def _explain_key(key: str) -> str:

@@ -140,11 +140,26 @@ def spoil(data: Path, name: str, edit: Callable[[bytes], bytes | None]) -> None:
         ("mmlu", "mmlu/test/nutrition_test.csv", lambda _: None, "nutrition_test.csv is missing"),
         ("mmlu", "mmlu/test/nutrition_test.csv", lambda b: b[:-30], "is torn, fetch it again"),
         ("mmlu", "mmlu/test/nutrition_test.csv", lambda b: b + b'"open', "is torn, fetch it again"),
-        ("mmlu", "mmlu/test/nutrition_test.csv", lambda b: b.replace(b"?", b"!", 1), "subject nutrition, row 0 differs"),
-        ("mmlu", "mmlu/test/nutrition_test.csv", lambda b: b"\n".join(b.split(b"\n")[:-2]) + b"\n", "7 rows instead of 8"),
+        (
+            "mmlu",
+            "mmlu/test/nutrition_test.csv",
+            lambda b: b.replace(b"?", b"!", 1),
+            "subject nutrition, row 0 differs",
+        ),
+        (
+            "mmlu",
+            "mmlu/test/nutrition_test.csv",
+            lambda b: b"\n".join(b.split(b"\n")[:-2]) + b"\n",
+            "7 rows instead of 8",
+        ),
         ("mmlu", "mmlu/test/nutrition_test.csv", lambda b: b"\xff" + b, "cannot be read"),
         ("ceval", "ceval-exam/val/logic_val.csv", lambda b: b.rstrip()[:-1] + b"\n", "the answer is missing"),
-        ("ceval", "ceval-exam/val/logic_val.csv", lambda b: b.replace(b"question", b"text", 1), "has no column question"),
+        (
+            "ceval",
+            "ceval-exam/val/logic_val.csv",
+            lambda b: b.replace(b"question", b"text", 1),
+            "has no column question",
+        ),
         ("ceval", "ceval-exam/val/logic_val.csv", lambda _: b"", "has no column id"),
         ("gsm8k", "gsm8k/test.jsonl", lambda b: b[:-30], "is torn or lacks a field"),
         ("gsm8k", "gsm8k/test.jsonl", lambda _: None, "cannot be read"),
@@ -188,6 +203,8 @@ def test_a_folder_in_which_nobody_may_write_is_refused_before_the_model_is_asked
 
 
 def test_help_and_the_module_run_as_a_process() -> None:
-    done = subprocess.run([sys.executable, "-m", "evalkit", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "evalkit", "--help"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     for word in ("task", "ceval", "qwen-1_8b", "data_dir", "results_dir", "limit", "experiment", "replay"):
         assert word in done.stdout

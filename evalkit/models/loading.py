@@ -149,9 +149,7 @@ def _refuse_broken(where: str, info: Mapping[str, Any]) -> None:
     mismatched = sorted(info["mismatched_keys"])
     if mismatched:
         name, found, expected = mismatched[0]
-        raise ModelError(
-            f"{where}: tensor {name} has shape {list(found)}, its config asks for {list(expected)}"
-        )
+        raise ModelError(f"{where}: tensor {name} has shape {list(found)}, its config asks for {list(expected)}")
     surplus = [name for name in info["unexpected_keys"] if not name.endswith(_COMPUTED_BUFFERS)]
     refuse_unaccounted(where, missing=info["missing_keys"], surplus=surplus)
     if info["error_msgs"]:
