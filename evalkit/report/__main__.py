@@ -1,0 +1,38 @@
+"""`python -m evalkit.report RESULTS…`: render the report again from run folders."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evalkit.errors import EvalkitError
+from evalkit.report.cards import load_card
+from evalkit.report.markdown import render_closing_table, render_report
+from evalkit.report.read import find_runs, read_summary
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write report.md and print the closing table; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m evalkit.report", description=__doc__)
+    parser.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
+    parser.add_argument("--card", default="qwen-1_8b", help="name under configs/published, or a YAML file")
+    parser.add_argument("--output", type=Path, help="folder to write into; default: the first results folder")
+    options = parser.parse_args(arguments)
+    try:
+        _report(options.results, options.card, options.output or options.results[0])
+    except EvalkitError as error:
+        sys.stderr.write(f"evalkit.report: {error}\n")
+        return error.exit_code
+    return 0
+
+
+def _report(results: Sequence[Path], card_name: str, output: Path) -> None:
+    card = load_card(card_name)
+    summaries = [read_summary(folder) for folder in find_runs(results)]
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "report.md").write_text(render_report(summaries, card), encoding="utf-8")
+    sys.stdout.write(render_closing_table(summaries, card) + f"\nwrote {output / 'report.md'}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,65 @@
+"""report.md, and the table a run closes with on the terminal."""
+
+from collections.abc import Sequence
+
+from evalkit.report.published import PublishedCard
+from evalkit.report.runs import Run, runs_of
+from evalkit.report.sections import (
+    card_tables,
+    cause_table,
+    closing_table,
+    group_tables,
+    matrix_table,
+    provenance_table,
+    verdict_table,
+)
+from evalkit.report.tables import Table, markdown, plain_text
+from evalkit.types import Summary
+
+RULE_TEXT = """\
+The rule, stated beforehand: *differs* where the published figure, with its rounding, lies outside the run's
+95 % interval and the two-sided test at 5 % agrees, by Holm's correction over the cells judged here;
+*reproduces* where it lies inside and the run would have shown a difference of 10 points in 80 % of cases;
+*cannot tell at this n* otherwise. Where only the first questions of each subject were asked, the
+interval is widened by 10 points times the share not asked. *protocol unknown*: no count of right answers
+gives the published figure.
+"""
+
+
+def render_report(summaries: Sequence[Summary], card: PublishedCard) -> str:
+    """report.md over any number of runs: verdicts, the card's tables, groups, causes, provenance."""
+    runs = runs_of(summaries, card)
+    models = list(dict.fromkeys(run.summary.model for run in runs))
+    parts = [f"# {', '.join(models)} beside the card of {card.title}\n"]
+    parts += ["## Verdict\n", markdown(verdict_table(runs)), RULE_TEXT]
+    if len(models) > 1:
+        parts += ["## All runs\n", _noted(matrix_table(runs))]
+    parts += ["## The card's tables\n", f"Published figures: {card.source}. All in percent.\n"]
+    parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]
+    parts += ["### Architecture\n", markdown(_architecture(card))] if card.architecture else []
+    groups = list(group_tables(runs))
+    parts += ["## Groups and subjects\n"] * bool(groups)
+    parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
+    parts += ["## Causes and cost\n", markdown(cause_table(runs))]
+    parts += ["## Provenance\n", *(_provenance(run) for run in runs)]
+    return "\n".join(parts)
+
+
+def render_closing_table(summaries: Sequence[Summary], card: PublishedCard) -> str:
+    """A compact plain-text table of all runs for the terminal."""
+    return plain_text(closing_table(runs_of(summaries, card)))
+
+
+def _noted(table: Table) -> str:
+    return markdown(table) + (f"\n{table.note}\n" if table.note else "")
+
+
+def _architecture(card: PublishedCard) -> Table:
+    header = tuple(card.architecture[0])
+    rows = tuple(tuple(str(row.get(key, "-")) for key in header) for row in card.architecture)
+    return Table("Architecture", header, rows)
+
+
+def _provenance(run: Run) -> str:
+    table = provenance_table(run)
+    return f"### {table.title}\n\n{markdown(table)}"

@@ -1,0 +1,231 @@
+"""The report's tables, built once for every form it is written in."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from evalkit.report.published import CardTable, PublishedCard, Row
+from evalkit.report.runs import Run
+from evalkit.report.tables import Table
+from evalkit.report.verdict import Answer, p_text
+from evalkit.types import Json, Metric
+
+NOT_COMPARABLE = "bundled sample, not comparable"
+
+
+def figure(value: float | None, decimals: int = 1) -> str:
+    """A figure, "-" for None."""
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def signed(value: float | None, decimals: int = 1) -> str:
+    """A figure with its sign, "-" for None."""
+    if value is None:
+        return "-"
+    text = f"{value:+.{decimals}f}"
+    return text if float(text) else text[1:]
+
+
+def interval(metric: Metric, decimals: int = 1) -> str:
+    """A metric's 95 % interval."""
+    if metric.low is None or metric.high is None:
+        return "-"
+    return f"{metric.low:.{decimals}f} to {metric.high:.{decimals}f}"
+
+
+def benchmark_title(run: Run) -> str:
+    """The benchmark as the card writes it, with the column measured where there are several."""
+    if run.table is None:
+        return run.summary.task
+    column = run.table.columns.get(run.cell)
+    several = len(run.table.columns) > 1
+    return f"{run.table.title} {column.label}" if column and several else run.table.title
+
+
+def verdict_table(runs: Sequence[Run]) -> Table:
+    """One row per run: published, measured, and the verdict with its reason."""
+    rows = []
+    for run in runs:
+        decimals, verdict = run.decimals, run.verdict
+        rows.append(
+            (
+                run.summary.model,
+                benchmark_title(run),
+                verdict.answer.value,
+                run.published.text if run.published else "-",
+                figure(run.metric.value, decimals),
+                interval(run.metric, decimals),
+                _asked(run),
+                signed(verdict.difference, decimals),
+                figure(verdict.detectable),
+                p_text(verdict.p_holm).removeprefix("p = ").removeprefix("p "),
+                verdict.reason,
+            )
+        )
+    header = ("model", "benchmark", "verdict", "published", "measured", "95 % interval", "n", "difference")
+    return Table(
+        "Verdict", (*header, "would have shown", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl"
+    )
+
+
+def _asked(run: Run) -> str:
+    column = run.table.columns.get(run.cell) if run.table and run.comparable else None
+    whole = column.questions if column else run.metric.n
+    return str(run.metric.n) if run.metric.n >= whole else f"{run.metric.n} of {whole}"
+
+
+def card_tables(runs: Sequence[Run], card: PublishedCard) -> list[Table]:
+    """Every table of the card whole, with the measured figures in the rows of their models.
+
+    A model that the card does not list, and a bundled sample, has a row of its own below the card's.
+    """
+    return [
+        _card_table(table, [run for run in runs if run.benchmark == benchmark])
+        for benchmark, table in card.tables.items()
+    ]
+
+
+def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
+    rows: list[tuple[str, ...]] = []
+    bold: set[int] = set()
+    for row in table.rows:
+        measured = [run for run in runs if run.comparable and run.summary.model == row.model]
+        found: list[Run | None] = [*measured] or [None]
+        for run in found:
+            if run:
+                bold.add(len(rows))
+            rows.append((_row_label(row), *_published(table, row), *_measured(table, run)))
+    for run in runs:
+        if not run.comparable or table.row_of(run.summary.model) is None:
+            bold.add(len(rows))
+            rows.append((run.label, *["-"] * len(table.columns), *_measured(table, run)))
+    published = [f"published {column.label}" for column in table.columns.values()]
+    header = ("model", *published, "measured", "n", "95 % interval", "difference")
+    note = NOT_COMPARABLE if any(not run.comparable for run in runs) else "" if runs else "not run"
+    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=note)
+
+
+def _row_label(row: Row) -> str:
+    return f"{row.label} ({row.reason})" if row.reason else row.label
+
+
+def _published(table: CardTable, row: Row) -> list[str]:
+    return [cell.text if (cell := row.cells[column]) else "-" for column in table.columns]
+
+
+def _measured(table: CardTable, run: Run | None) -> list[str]:
+    if run is None:
+        return ["-", "-", "-", "-"]
+    column = table.columns.get(run.cell)
+    suffix = f" ({column.label})" if column and len(table.columns) > 1 else ""
+    difference = run.verdict.difference if run.published else None
+    return [
+        figure(run.metric.value, run.decimals) + suffix,
+        _asked(run),
+        interval(run.metric, run.decimals),
+        signed(difference, run.decimals),
+    ]
+
+
+def matrix_table(runs: Sequence[Run]) -> Table:
+    """Benchmarks down, one measured column per model across; published figures of the same model beside."""
+    models = list(dict.fromkeys(run.summary.model for run in runs))
+    titles = list(dict.fromkeys((_matrix_title(run)) for run in runs))
+    rows = []
+    for title in titles:
+        cells = []
+        for model in models:
+            found = [run for run in runs if _matrix_title(run) == title and run.summary.model == model]
+            cells += [_both(run) for run in found[:1]] or ["-"]
+        rows.append((title, *cells))
+    note = "measured, n and 95 % interval; the card's figure behind the slash"
+    return Table("All runs", ("benchmark", *models), tuple(rows), note=note)
+
+
+def _matrix_title(run: Run) -> str:
+    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({NOT_COMPARABLE})"
+
+
+def _both(run: Run) -> str:
+    measured = (
+        f"{figure(run.metric.value, run.decimals)} ({interval(run.metric, run.decimals)}, n {_asked(run)})"
+    )
+    return f"{measured} / {run.published.text}" if run.published else measured
+
+
+def group_tables(runs: Sequence[Run]) -> Iterator[Table]:
+    """A table per benchmark and kind of group ("group", "subject"), and one of the further metrics."""
+    for run in runs:
+        name = f"{benchmark_title(run)}, {run.label}"
+        further = dict(list(run.summary.metrics.items()))
+        if len(further) > 1:
+            yield _metrics_table(f"{name}: metrics", "metric", further)
+        for kind, metrics in run.summary.groups.items():
+            yield _metrics_table(f"{name}: by {kind}", kind, metrics)
+
+
+def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Table:
+    rows = tuple(
+        (name, figure(metric.value), str(metric.n), interval(metric)) for name, metric in metrics.items()
+    )
+    return Table(title, (kind, "measured", "n", "95 % interval"), rows)
+
+
+def cause_table(runs: Sequence[Run]) -> Table:
+    """What could move a figure, counted per run, and what the run cost."""
+    rows = []
+    for run in runs:
+        summary, usage = run.summary, run.summary.usage
+        cached = 1 - usage.computed_tokens / usage.prompt_tokens if usage.prompt_tokens else 0.0
+        rows.append(
+            (
+                summary.model,
+                benchmark_title(run),
+                str(summary.num_truncated),
+                str(summary.num_unanswered),
+                f"{usage.prompt_tokens:,}",
+                f"{100 * cached:.0f} %",
+                f"{usage.generated_tokens:,}",
+                f"{usage.seconds:,.1f}",
+                f"{usage.peak_memory_bytes / 2**30:.2f}",
+            )
+        )
+    header = ("model", "benchmark", "truncated", "unanswered", "prompt tokens", "from cache")
+    return Table(
+        "Causes and cost", (*header, "generated tokens", "seconds", "peak GiB"), tuple(rows), align="llr"
+    )
+
+
+def provenance_table(run: Run) -> Table:
+    """Everything the run wrote down about itself, one dotted key per row."""
+    rows = tuple(_flat("", run.summary.provenance))
+    return Table(f"{benchmark_title(run)}, {run.label}", ("what", "value"), rows, align="ll")
+
+
+def _flat(prefix: str, value: "Json | Mapping[str, Json]") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, entry in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else key, entry)
+    elif isinstance(value, list):
+        yield prefix, ", ".join(str(entry) for entry in value)
+    else:
+        yield prefix, "-" if value is None or value == {} else str(value)
+
+
+def closing_table(runs: Sequence[Run]) -> Table:
+    """The compact table a run ends with on the terminal."""
+    rows = []
+    for run in runs:
+        verdict = run.verdict.answer.value.removesuffix(", not comparable")
+        rows.append(
+            (
+                benchmark_title(run),
+                run.summary.model,
+                figure(run.metric.value, run.decimals),
+                interval(run.metric, run.decimals),
+                _asked(run),
+                run.published.text if run.published else "-",
+                signed(run.verdict.difference, run.decimals) if run.published else "-",
+                verdict if run.verdict.answer is not Answer.CANNOT_TELL else "cannot tell",
+            )
+        )
+    header = ("benchmark", "model", "measured", "95 % interval", "n", "published", "diff", "verdict")
+    return Table("", header, tuple(rows), align="llrrrrrl")

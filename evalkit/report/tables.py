@@ -1,0 +1,68 @@
+"""A table of texts, and its spellings: Markdown, plain text."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Texts in rows."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    align: str = "lr"  # l(eft) or r(ight) by column; the last letter holds for those that follow
+    bold_rows: frozenset[int] = frozenset()
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        assert all(len(row) == len(self.header) for row in self.rows), "a row for every header"
+
+    def is_left(self, column: int) -> bool:
+        """Is the column set to the left?"""
+        return self.align[min(column, len(self.align) - 1)] == "l"
+
+
+def markdown(table: Table) -> str:
+    """The table as GitHub's Markdown, without its title."""
+    rules = [":--" if table.is_left(i) else "--:" for i in range(len(table.header))]
+    lines = [_line([escaped(cell) for cell in table.header]), _line(rules)]
+    for number, row in enumerate(table.rows):
+        cells = [escaped(cell) for cell in row]
+        if number in table.bold_rows:
+            cells = [f"**{cell}**" if cell not in ("", "-") else cell for cell in cells]
+        lines.append(_line(cells))
+    return "\n".join(lines) + "\n"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def escaped(text: str) -> str:
+    """Text that Markdown shows as it is, on one line."""
+    for mark in ("\\", "|", "*", "_", "`", "<", "["):
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
+
+
+def plain_text(table: Table) -> str:
+    """The table aligned for a terminal, without its title."""
+    lines = [table.header, *table.rows]
+    widths = [max(_width(line[i]) for line in lines) for i in range(len(table.header))]
+    texts = ["  ".join(_padded(table, line, widths)).rstrip() for line in lines]
+    return "\n".join([texts[0], "-" * max(map(_width, texts)), *texts[1:]]) + "\n"
+
+
+def _padded(table: Table, line: Sequence[str], widths: Sequence[int]) -> list[str]:
+    cells = []
+    for i, (cell, width) in enumerate(zip(line, widths, strict=True)):
+        space = " " * (width - _width(cell))
+        cells.append(cell + space if table.is_left(i) else space + cell)
+    return cells
+
+
+def _width(text: str) -> int:
+    """Columns on a terminal: East Asian wide characters take two."""
+    return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)

@@ -1,0 +1,128 @@
+"""report.md and the closing table."""
+
+import pytest
+
+from evalkit.report.markdown import render_closing_table, render_report
+from evalkit.report.published import PublishedCard
+from evalkit.report.tables import Table, markdown, plain_text
+from evalkit.types import Summary
+
+
+def section(report: str, title: str) -> str:
+    """The text under a heading, up to the next heading."""
+    return report.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
+
+
+def test_the_verdict_comes_first_and_provenance_last(make_summary, card: PublishedCard) -> None:
+    report = render_report([make_summary()], card)
+    headings = [line for line in report.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "## Verdict",
+        "## The card's tables",
+        "## Groups and subjects",
+        "## Causes and cost",
+        "## Provenance",
+    ]
+
+
+def test_every_row_of_the_card_stands_in_the_report_with_its_dashes(
+    make_summary, card: PublishedCard
+) -> None:
+    report = render_report([make_summary(model="smollm2-135m")], card)
+    for table in card.tables.values():
+        lines = [line for line in section(report, table.title).splitlines() if line.startswith("| ")][1:]
+        labels = [line.split(" | ")[0].strip("| ") for line in lines]
+        assert [label.split(" (")[0] for label in labels[1 : len(table.rows) + 1]] == [
+            row.label for row in table.rows
+        ]
+    assert "| MiLM-1.3B (no open checkpoint) | - | 45.8 |" in report
+
+
+def test_the_measured_figure_stands_in_the_row_of_its_model(make_summary, card: PublishedCard) -> None:
+    report = render_report([make_summary(right=6361)], card)
+    row = next(line for line in section(report, "MMLU").splitlines() if "Qwen-1.8B" in line)
+    assert row == "| **Qwen-1.8B** | **45.3** | **45.3** | **14042** | **44.5 to 46.1** | **0.0** |"
+
+
+def test_measured_figures_take_the_rounding_of_the_published_cell(make_summary, card: PublishedCard) -> None:
+    report = render_report([make_summary("gsm8k", "pythia-1b", 30, 1319)], card)
+    row = next(line for line in section(report, "GSM8K").splitlines() if "Pythia-1B" in line)
+    assert "**2.20** | **2.27** |" in row
+    assert row.endswith("**+0.07** |")
+
+
+def test_a_model_the_card_does_not_list_has_a_row_below_the_cards(make_summary, card: PublishedCard) -> None:
+    report = render_report([make_summary("humaneval", "smollm2-135m", 5, 164, cell="pass@1")], card)
+    assert (
+        section(report, "HumanEval")
+        .splitlines()[-1]
+        .startswith("| **smollm2-135m** | - | **3.05** | **164** |")
+    )
+
+
+@pytest.mark.parametrize("task", ["ceval", "ceval_small"])
+def test_a_bundled_sample_is_marked_and_never_in_the_models_own_row(
+    make_summary, card: PublishedCard, task: str
+) -> None:
+    report = render_report([make_summary(task, "qwen-1_8b", 16, 32, cell="val", comparable=False)], card)
+    assert "| Qwen-1.8B | 56.1 | 56.2 | - | - | - | - |" in report
+    assert "| **qwen-1\\_8b (bundled sample)** | - | - | **50.0 (Val)** | **32** |" in report
+    assert "bundled sample, not comparable" in section(report, "C-Eval")
+    assert "bundled sample, not comparable" in section(report, "Verdict")
+
+
+def test_a_subset_is_shown_as_n_of_all(make_summary, card: PublishedCard) -> None:
+    assert "| 20 of 1319 |" in render_report([make_summary("gsm8k", right=3, n=20)], card)
+
+
+def test_groups_and_causes_and_provenance_are_shown(make_summary, card: PublishedCard) -> None:
+    report = render_report([make_summary()], card)
+    assert "| anatomy | 100.0 | 10 |" in section(report, "MMLU, qwen-1_8b: by subject")
+    assert "| 5 | 2 | 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Causes and cost")
+    shown = report.split("## Provenance")[1]
+    for entry in ("packages.torch | 2.13.0", "model.fingerprint | c0ffee", "data.splits.test.sha256 | ab12"):
+        assert f"| {entry} |" in shown
+    assert "| first\\_prompt\\_sha | f00d |" in shown
+
+
+def test_several_models_have_one_measured_column_each(make_summary, card: PublishedCard) -> None:
+    summaries = [
+        make_summary(),
+        make_summary(model="bloom-1b1", right=3750),
+        make_summary("gsm8k", right=426, n=1319),
+    ]
+    lines = section(render_report(summaries, card), "All runs").splitlines()
+    assert lines[1] == "| benchmark | qwen-1\\_8b | bloom-1b1 |"
+    assert lines[3].startswith("| MMLU | 45.3 (44.5 to 46.1, n 14042) / 45.3 | 26.7 (")
+    assert lines[4].startswith("| GSM8K | 32.3 (")
+    assert lines[4].endswith("/ 32.3 | - |")
+
+
+def test_a_run_without_scores_is_reported_as_such(make_summary, card: PublishedCard) -> None:
+    report = render_report([make_summary("ceval", right=0, n=0, cell="test")], card)
+    assert "| no score | 56.2 | - | - |" in section(report, "Verdict")
+
+
+def test_the_closing_table_is_aligned_and_fits_a_terminal(make_summary, card: PublishedCard) -> None:
+    summaries: list[Summary] = [
+        make_summary(),
+        make_summary("gsm8k", "smollm2-135m", 3, 20),
+        make_summary("ceval", "smollm2-135m", 9, 32, cell="val", comparable=False),
+    ]
+    table = render_closing_table(summaries, card)
+    lines = table.splitlines()
+    assert max(map(len, lines)) <= 110
+    assert len({line.index("measured") + 8 for line in lines[:1]}) == 1
+    assert [line.split()[0] for line in lines[2:]] == ["C-Eval", "MMLU", "GSM8K"]
+    assert "reproduces" in lines[3]
+    assert "bundled sample" in lines[2]
+
+
+def test_a_cell_cannot_break_the_table() -> None:
+    text = markdown(Table("", ("a", "b"), (("x|y\nz", "<b>*_`["),)))
+    assert text.splitlines()[2] == "| x\\|y z | \\<b>\\*\\_\\`\\[ |"
+
+
+def test_wide_characters_take_two_columns_of_a_terminal() -> None:
+    lines = plain_text(Table("", ("科目", "n"), (("法学", "1"), ("ab", "22")))).splitlines()
+    assert lines == ["科目   n", "--------", "法学   1", "ab    22"]
