@@ -89,9 +89,7 @@ def _metric(rate: float, n: int, interval: tuple[float, float]) -> Metric:
 def _effective_size(mean: float, means: Sequence[float], sizes: Sequence[int]) -> float:
     """How many questions of a simple sample would give the macro mean's variance."""
     # A group of one question shows no variance of its own: the pooled one stands in, which is not less.
-    spread = [
-        p * (1 - p) / (n - 1) if n > 1 else mean * (1 - mean) for p, n in zip(means, sizes, strict=True)
-    ]
+    spread = [p * (1 - p) / (n - 1) if n > 1 else mean * (1 - mean) for p, n in zip(means, sizes, strict=True)]
     variance = math.fsum(spread) / len(sizes) ** 2
     if variance > 0:
         return mean * (1 - mean) / variance

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -187,7 +187,7 @@ def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> N
 class Ticker:
     """Moves a progress bar and shows tokens per second."""
 
-    def __init__(self, bar: "tqdm[object]") -> None:
+    def __init__(self, bar: "tqdm[Any]") -> None:
         self._bar = bar
         self._tokens = 0
 
@@ -202,5 +202,5 @@ class Ticker:
         self._bar.update()
 
 
-def _bar(name: str, total: int, done: int) -> "tqdm[object]":
+def _bar(name: str, total: int, done: int) -> "tqdm[Any]":
     return tqdm(total=total, initial=done, desc=name, unit="q", file=sys.stderr, disable=None, dynamic_ncols=True)

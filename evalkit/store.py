@@ -118,7 +118,11 @@ class RunStore:
         Returns all sessions.
         """
         sessions = self.sessions() + ([session] if session else [])
-        content = {"fingerprint": self.fingerprint, **manifest, "sessions": [asdict(s) for s in sessions]}
+        content: dict[str, Json] = {
+            "fingerprint": self.fingerprint,
+            **manifest,
+            "sessions": [asdict(s) for s in sessions],
+        }
         self.write_json("manifest.json", content)
         return sessions
 

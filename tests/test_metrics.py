@@ -95,9 +95,7 @@ def test_macro_mean_of_equal_groups_has_the_variance_of_the_stratified_estimator
         ({"a": right(8, 8), "b": right(0, 8)}, 50.0),
     ],
 )
-def test_macro_mean_is_defined_at_the_edges(
-    groups: dict[str, list[float | None]], value: float | None
-) -> None:
+def test_macro_mean_is_defined_at_the_edges(groups: dict[str, list[float | None]], value: float | None) -> None:
     metric = macro_mean(groups)
     assert metric.value == value
     if value is not None:
@@ -132,9 +130,7 @@ def test_pass_at_k_is_the_share_of_draws_with_a_correct_one() -> None:
     assert pass_at_k(1000, 1, 100) == pytest.approx(0.1)
 
 
-@pytest.mark.parametrize(
-    ("samples", "correct", "k"), [(1, 1, 2), (5, 6, 1), (5, -1, 1), (0, 0, 1), (5, 1, 0)]
-)
+@pytest.mark.parametrize(("samples", "correct", "k"), [(1, 1, 2), (5, 6, 1), (5, -1, 1), (0, 0, 1), (5, 1, 0)])
 def test_pass_at_k_refuses_what_is_not_defined(samples: int, correct: int, k: int) -> None:
     with pytest.raises(ValueError, match="not defined"):
         pass_at_k(samples, correct, k)

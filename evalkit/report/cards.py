@@ -20,9 +20,7 @@ def load_card(name: str) -> PublishedCard:
             raise ConfigError(f"{path}: no such file, name a card's YAML file")
         return _parsed(str(path), path.read_text(encoding="utf-8"))
     folder = files("evalkit.configs") / "published"
-    names = sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
+    names = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
     if name not in names:
         raise ConfigError(f"no published card {name!r}, there are: {', '.join(names)}")
     return _parsed(name, (folder / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -172,16 +172,12 @@ def _cell(where: str, value: Json) -> Cell | None:
     return Cell(value)
 
 
-def _fields(
-    where: str, value: Json, required: Sequence[str], optional: Sequence[str] = ()
-) -> dict[str, Json]:
+def _fields(where: str, value: Json, required: Sequence[str], optional: Sequence[str] = ()) -> dict[str, Json]:
     fields = _mapping(where, value)
     missing = [key for key in required if key not in fields]
     surplus = [key for key in fields if key not in required and key not in optional]
     if missing or surplus:
-        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [
-            f"has unknown {', '.join(surplus)}"
-        ] * bool(surplus)
+        parts = [f"lacks {', '.join(missing)}"] * bool(missing) + [f"has unknown {', '.join(surplus)}"] * bool(surplus)
         raise ConfigError(f"{where} {' and '.join(parts)}, the keys are {', '.join((*required, *optional))}")
     return fields
 

@@ -18,9 +18,7 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         found = sorted(file.parent for file in path.rglob("summary.json")) if path.is_dir() else []
         if not found:
-            raise StoreError(
-                f"{path}: no summary.json at or below it, name a results folder of a finished run"
-            )
+            raise StoreError(f"{path}: no summary.json at or below it, name a results folder of a finished run")
         folders.update(dict.fromkeys(found))
     return list(folders)
 
@@ -56,9 +54,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be read ({error.strerror}), name a folder of a finished run"
-        ) from error
+        raise StoreError(f"{path}: cannot be read ({error.strerror}), name a folder of a finished run") from error
     except ValueError as error:
         raise StoreError(f"{path}: not JSON ({error}), run the task again") from error
     if not isinstance(value, dict):
@@ -71,9 +67,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise StoreError(
-            f"{path}: cannot be read ({error.strerror}), name a folder of a finished run"
-        ) from error
+        raise StoreError(f"{path}: cannot be read ({error.strerror}), name a folder of a finished run") from error
     *lines, rest = text.split("\n")
     for number, line in enumerate([*lines, rest] if rest else lines, start=1):
         try:

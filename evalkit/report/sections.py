@@ -61,9 +61,7 @@ def verdict_table(runs: Sequence[Run]) -> Table:
             )
         )
     header = ("model", "benchmark", "verdict", "published", "measured", "95 % interval", "n", "difference")
-    return Table(
-        "Verdict", (*header, "would have shown", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl"
-    )
+    return Table("Verdict", (*header, "would have shown", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
 
 
 def _asked(run: Run) -> str:
@@ -145,9 +143,7 @@ def _matrix_title(run: Run) -> str:
 
 
 def _both(run: Run) -> str:
-    measured = (
-        f"{figure(run.metric.value, run.decimals)} ({interval(run.metric, run.decimals)}, n {_asked(run)})"
-    )
+    measured = f"{figure(run.metric.value, run.decimals)} ({interval(run.metric, run.decimals)}, n {_asked(run)})"
     return f"{measured} / {run.published.text}" if run.published else measured
 
 
@@ -163,9 +159,7 @@ def group_tables(runs: Sequence[Run]) -> Iterator[Table]:
 
 
 def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Table:
-    rows = tuple(
-        (name, figure(metric.value), str(metric.n), interval(metric)) for name, metric in metrics.items()
-    )
+    rows = tuple((name, figure(metric.value), str(metric.n), interval(metric)) for name, metric in metrics.items())
     return Table(title, (kind, "measured", "n", "95 % interval"), rows)
 
 
@@ -189,9 +183,7 @@ def cause_table(runs: Sequence[Run]) -> Table:
             )
         )
     header = ("model", "benchmark", "truncated", "unanswered", "prompt tokens", "from cache")
-    return Table(
-        "Causes and cost", (*header, "generated tokens", "seconds", "peak GiB"), tuple(rows), align="llr"
-    )
+    return Table("Causes and cost", (*header, "generated tokens", "seconds", "peak GiB"), tuple(rows), align="llr")
 
 
 def provenance_table(run: Run) -> Table:

@@ -124,9 +124,7 @@ def judge(metric: Metric, published: Cell, benchmark: Benchmark, rule: Rule = RU
     if benchmark.mean == "micro" and abs(num_right - round(num_right)) < 1e-6:
         p_value, detectable = _exact_test(round(num_right), metric.n, published.value, slack, rule)
     else:
-        p_value, detectable = _normal_test(
-            metric.value, metric.low, metric.high, published.value, slack, rule
-        )
+        p_value, detectable = _normal_test(metric.value, metric.low, metric.high, published.value, slack, rule)
     is_outside = not metric.low - slack <= published.value <= metric.high + slack
     verdict = Verdict(Answer.CANNOT_TELL, "", difference, detectable, p_value, p_value)
     return _decided(verdict, is_outside, metric.n, benchmark.questions, rule)

@@ -25,16 +25,12 @@ def test_the_verdict_comes_first_and_provenance_last(make_summary, card: Publish
     ]
 
 
-def test_every_row_of_the_card_stands_in_the_report_with_its_dashes(
-    make_summary, card: PublishedCard
-) -> None:
+def test_every_row_of_the_card_stands_in_the_report_with_its_dashes(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary(model="smollm2-135m")], card)
     for table in card.tables.values():
         lines = [line for line in section(report, table.title).splitlines() if line.startswith("| ")][1:]
         labels = [line.split(" | ")[0].strip("| ") for line in lines]
-        assert [label.split(" (")[0] for label in labels[1 : len(table.rows) + 1]] == [
-            row.label for row in table.rows
-        ]
+        assert [label.split(" (")[0] for label in labels[1 : len(table.rows) + 1]] == [row.label for row in table.rows]
     assert "| MiLM-1.3B (no open checkpoint) | - | 45.8 |" in report
 
 
@@ -53,11 +49,7 @@ def test_measured_figures_take_the_rounding_of_the_published_cell(make_summary, 
 
 def test_a_model_the_card_does_not_list_has_a_row_below_the_cards(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary("humaneval", "smollm2-135m", 5, 164, cell="pass@1")], card)
-    assert (
-        section(report, "HumanEval")
-        .splitlines()[-1]
-        .startswith("| **smollm2-135m** | - | **3.05** | **164** |")
-    )
+    assert section(report, "HumanEval").splitlines()[-1].startswith("| **smollm2-135m** | - | **3.05** | **164** |")
 
 
 @pytest.mark.parametrize("task", ["ceval", "ceval_small"])

@@ -186,9 +186,7 @@ def test_100_and_0_are_cells(fields: dict[str, Any]) -> None:
         (("mmlu", "columns", "accuracy", "questions"), True, "questions is True"),
     ],
 )
-def test_a_wrong_shape_is_named(
-    fields: dict[str, Any], path: tuple[Any, ...], value: Any, message: str
-) -> None:
+def test_a_wrong_shape_is_named(fields: dict[str, Any], path: tuple[Any, ...], value: Any, message: str) -> None:
     target: Any = fields["tables"]
     for key in path[:-1]:
         target = target[key]

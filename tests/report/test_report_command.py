@@ -36,9 +36,7 @@ def test_the_report_of_run_folders_is_that_of_their_summaries(
     assert (tmp_path / "report.md").read_text() == render_report(summaries, card)
 
 
-def test_several_folders_and_an_output_folder(
-    tmp_path: Path, make_summary, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_folders_and_an_output_folder(tmp_path: Path, make_summary, capsys: pytest.CaptureFixture[str]) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     written(first, make_summary())
     written(second, make_summary(model="bloom-1b1", right=3750))

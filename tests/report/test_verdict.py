@@ -70,10 +70,7 @@ def test_a_subset_needs_more_than_its_interval_to_differ() -> None:
 
 
 def test_a_small_subset_never_reproduces() -> None:
-    assert (
-        judge(measured(453, 1000), Cell("45.3"), Benchmark(10_000, "micro", "qwen")).answer
-        is Answer.CANNOT_TELL
-    )
+    assert judge(measured(453, 1000), Cell("45.3"), Benchmark(10_000, "micro", "qwen")).answer is Answer.CANNOT_TELL
 
 
 def test_a_figure_that_no_count_gives_was_made_by_another_protocol() -> None:
@@ -146,9 +143,7 @@ def share_of_differs(found: Sequence[Answer], rate: float) -> float:
 
 
 @st.composite
-def cases(
-    draw: st.DrawFn, num_questions: tuple[int, int] = (10, 90), shares: Sequence[float] = (1.0,)
-) -> Case:
+def cases(draw: st.DrawFn, num_questions: tuple[int, int] = (10, 90), shares: Sequence[float] = (1.0,)) -> Case:
     """A figure that some count gives, how many questions were asked, and of how many."""
     n = draw(st.integers(*num_questions))
     questions = round(n * draw(st.sampled_from(shares)))
@@ -207,9 +202,7 @@ def differs_in(
     """In how many of 1000 simulated runs the rule says "differs", and the median of what it calls detectable."""
     num_differs, detectable = 0, []
     for counts in rng.binomial(sizes, np.clip(rates, 0.005, 0.995), size=(1000, len(sizes))):
-        groups = {
-            str(i): [1.0] * k + [0.0] * (n - k) for i, (k, n) in enumerate(zip(counts, sizes, strict=True))
-        }
+        groups = {str(i): [1.0] * k + [0.0] * (n - k) for i, (k, n) in enumerate(zip(counts, sizes, strict=True))}
         verdict = judge(macro_mean(groups), cell, benchmark)
         num_differs += verdict.answer is Answer.DIFFERS
         detectable.append(verdict.detectable or 0.0)
