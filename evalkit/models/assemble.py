@@ -33,13 +33,10 @@ def fill(network: PreTrainedModel, tensors: Iterable[tuple[str, torch.Tensor]], 
             continue
         if parameter.shape != tensor.shape:
             raise ModelError(
-                f"{where}: tensor {name} has shape {list(tensor.shape)}, its config asks for "
-                f"{list(parameter.shape)}"
+                f"{where}: tensor {name} has shape {list(tensor.shape)}, its config asks for {list(parameter.shape)}"
             )
         module_name, _, parameter_name = name.rpartition(".")
-        network.get_submodule(module_name).register_parameter(
-            parameter_name, nn.Parameter(tensor, requires_grad=False)
-        )
+        network.get_submodule(module_name).register_parameter(parameter_name, nn.Parameter(tensor, requires_grad=False))
     refuse_unaccounted(where, missing=list(waiting), surplus=surplus)
     network.tie_weights()
     network.train(False)

@@ -180,9 +180,7 @@ def _check_index(index: Path, tensors: Mapping[str, TensorInfo]) -> None:
         return
     for name, shard in _read_json(index)["weight_map"].items():
         if name not in tensors or tensors[name].file.name != shard:
-            raise ModelError(
-                f"{index.parent / shard} does not hold {name}, as its index says; fetch it again"
-            )
+            raise ModelError(f"{index.parent / shard} does not hold {name}, as its index says; fetch it again")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

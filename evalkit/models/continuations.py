@@ -47,9 +47,7 @@ def encode_choice_request(tokenizer: TextTokenizer, request: LoglikelihoodReques
     return encode_choice_requests(tokenizer, [request])[0]
 
 
-def encode_choice_requests(
-    tokenizer: TextTokenizer, requests: Sequence[LoglikelihoodRequest]
-) -> list[EncodedChoices]:
+def encode_choice_requests(tokenizer: TextTokenizer, requests: Sequence[LoglikelihoodRequest]) -> list[EncodedChoices]:
     """Token ids of many requests, tokenised in one call; errors as `encode_choice_request`."""
     encoded = iter(tokenizer.encode([text for request in requests for text in _texts(request)]))
     return [_encode(request, encoded) for request in requests]
@@ -60,9 +58,7 @@ def encode_generate_request(tokenizer: TextTokenizer, request: GenerateRequest) 
     return encode_generate_requests(tokenizer, [request])[0]
 
 
-def encode_generate_requests(
-    tokenizer: TextTokenizer, requests: Sequence[GenerateRequest]
-) -> list[EncodedPrompt]:
+def encode_generate_requests(tokenizer: TextTokenizer, requests: Sequence[GenerateRequest]) -> list[EncodedPrompt]:
     """Token ids of many prompts to continue, tokenised in one call; errors as `encode_generate_request`."""
     encoded = tokenizer.encode([request.prompt for request in requests], for_generation=True)
     return [_prompt(ids, request.truncation) for ids, request in zip(encoded, requests, strict=True)]

@@ -16,6 +16,10 @@ from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.gguf_llama import is_plain_llama, load_llama, require_gguf_package
 from evalkit.models.quiet import quiet
+from evalkit.models.qwen import MODEL_TYPE as QWEN
+from evalkit.models.qwen import load_qwen
+from evalkit.models.qwen_tokenizer import load_qwen_tokenizer
+from evalkit.models.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer import CheckpointTokenizer, load_huggingface_tokenizer
 from evalkit.types import Json
@@ -43,7 +47,18 @@ def placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
 
 
 def load_tokenizer(checkpoint: Checkpoint, spec: ModelSpec) -> CheckpointTokenizer:
-    """The checkpoint's tokenizer under the rules of the model's config."""
+    """The checkpoint's tokenizer under the rules of the model's config.
+
+    `tokenizer=auto` takes the kind that the files are of: Qwen's own, a SentencePiece model that comes alone,
+    or whatever transformers makes of the folder. Raises ModelError where it is missing or broken.
+    """
+    if spec.tokenizer == "qwen" or (spec.tokenizer == "auto" and checkpoint.model_type == QWEN):
+        return load_qwen_tokenizer(checkpoint.folder, checkpoint.config, checkpoint.generation_config)
+    names = {path.name for path in checkpoint.tokenizer_files}
+    alone = MODEL_FILE in names and "tokenizer.json" not in names
+    if spec.tokenizer == "sentencepiece" or (spec.tokenizer == "auto" and alone):
+        add_bos = spec.add_bos is None or spec.add_bos  # Llama's rule where nothing is said
+        return SentencePieceTokenizer(checkpoint.folder / MODEL_FILE, add_bos=add_bos)
     return load_huggingface_tokenizer(checkpoint, spec)
 
 
@@ -67,7 +82,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "tokenizer": dict(tokenizer.describe()),
         "end_of_text_ids": list[Json](sorted(end_ids)),
         "generation_config": dict(checkpoint.generation_config),
-        "architecture": architecture_table(network, tokenizer.vocabulary_size, length),
+        "architecture": architecture_table(network, checkpoint.model_type, tokenizer.vocabulary_size, length),
         "weight_bytes": sum(p.numel() * p.element_size() for p in network.parameters()),
         "load_seconds": round(time.perf_counter() - started, 2),
         "warnings": list(warnings),
@@ -93,6 +108,8 @@ def end_of_text_ids(
 def _load_network(
     checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
 ) -> tuple[PreTrainedModel, list[str]]:
+    if checkpoint.model_type == QWEN and checkpoint.gguf is None:
+        return load_qwen(checkpoint, dtype, device), []
     if checkpoint.gguf is not None and is_plain_llama(checkpoint.gguf):
         return load_llama(checkpoint.weight_files[0], checkpoint.gguf, dtype, device), []
     return _load_with_transformers(checkpoint, dtype, device)
@@ -149,9 +166,7 @@ def _refuse_broken(where: str, info: Mapping[str, Any]) -> None:
     mismatched = sorted(info["mismatched_keys"])
     if mismatched:
         name, found, expected = mismatched[0]
-        raise ModelError(
-            f"{where}: tensor {name} has shape {list(found)}, its config asks for {list(expected)}"
-        )
+        raise ModelError(f"{where}: tensor {name} has shape {list(found)}, its config asks for {list(expected)}")
     surplus = [name for name in info["unexpected_keys"] if not name.endswith(_COMPUTED_BUFFERS)]
     refuse_unaccounted(where, missing=info["missing_keys"], surplus=surplus)
     if info["error_msgs"]:

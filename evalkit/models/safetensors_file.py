@@ -60,11 +60,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
         if size < 8 + length:
             raise ModelError(_cut_short(path, size, 8 + length))
         header = _parse(path, stream.read(length))
-    tensors = {
-        name: _tensor(path, name, entry, 8 + length)
-        for name, entry in header.items()
-        if name != "__metadata__"
-    }
+    tensors = {name: _tensor(path, name, entry, 8 + length) for name, entry in header.items() if name != "__metadata__"}
     end = max((info.offset + info.num_bytes for info in tensors.values()), default=8 + length)
     if size < end:
         raise ModelError(_cut_short(path, size, end))

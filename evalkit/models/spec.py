@@ -41,9 +41,7 @@ class ModelSpec:
         _require(isinstance(self.path, str) and bool(self.path), "path", self.path, "a hub id or a folder")
         _require(self.dtype in get_args(Dtype), "dtype", self.dtype, _one_of(Dtype))
         _require(self.device in get_args(Device), "device", self.device, _one_of(Device))
-        _require(
-            self.tokenizer in get_args(TokenizerKind), "tokenizer", self.tokenizer, _one_of(TokenizerKind)
-        )
+        _require(self.tokenizer in get_args(TokenizerKind), "tokenizer", self.tokenizer, _one_of(TokenizerKind))
         _require(self.add_bos in (None, True, False), "add_bos", self.add_bos, "true, false or null")
         _require(
             self.max_length is None or (type(self.max_length) is int and self.max_length > 0),
@@ -52,9 +50,7 @@ class ModelSpec:
             "a positive number of tokens or null",
         )
         if self.end_of_text is not None:
-            _require(
-                not isinstance(self.end_of_text, str), "end_of_text", self.end_of_text, "a list of tokens"
-            )
+            _require(not isinstance(self.end_of_text, str), "end_of_text", self.end_of_text, "a list of tokens")
             object.__setattr__(self, "end_of_text", tuple(self.end_of_text))
 
 

@@ -12,7 +12,7 @@ from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.quiet import quiet
 from evalkit.models.spec import ModelSpec
 
-_ANCHOR_TOKENS = 16  # of the text before: enough for a character's bytes and a word's first space
+ANCHOR_TOKENS = 16  # of the text before: enough for a character's bytes and a word's first space
 
 
 class CheckpointTokenizer(TextTokenizer, Protocol):
@@ -75,7 +75,7 @@ class HuggingFaceTokenizer:
 
     def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
         """What `new_ids` add to the text of `after`."""
-        anchor = list(after[-_ANCHOR_TOKENS:])
+        anchor = list(after[-ANCHOR_TOKENS:])
         before = self._backend.decode(anchor, skip_special_tokens=True)
         whole = self._backend.decode([*anchor, *new_ids], skip_special_tokens=True)
         return added_text(before, whole)
