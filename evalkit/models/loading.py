@@ -17,7 +17,7 @@ from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.gguf_llama import is_plain_llama, load_llama, require_gguf_package
 from evalkit.models.quiet import quiet
 from evalkit.models.qwen import MODEL_TYPE as QWEN
-from evalkit.models.qwen import load_qwen
+from evalkit.models.qwen import load_qwen, qwen2_config
 from evalkit.models.qwen_tokenizer import load_qwen_tokenizer
 from evalkit.models.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
 from evalkit.models.spec import ModelSpec
@@ -69,6 +69,8 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     """
     started = time.perf_counter()
     device, dtype = placement(spec)
+    if checkpoint.model_type == QWEN:
+        qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
     tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
     network, warnings = _load_network(checkpoint, dtype, device)
     length = max_length(network.config, spec.max_length)

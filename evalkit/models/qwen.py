@@ -112,16 +112,16 @@ class QwenForCausalLM(Qwen2ForCausalLM):  # type: ignore[no-untyped-call]
             layer.self_attn = QwenAttention(config, index)
 
 
-def qwen2_config(config: Mapping[str, Any]) -> Qwen2Config:
-    """The same architecture in Qwen2's terms.
+def qwen2_config(config: Mapping[str, Any], where: str = "config.json") -> Qwen2Config:
+    """The same architecture in Qwen2's terms; `where` is the file, for errors.
 
     Raises ModelError where a field is missing, or has a value that no published checkpoint has.
     """
     for name, value in _REQUIRED_VALUES.items():
         if config.get(name, value) != value:
-            raise ModelError(f"config.json: {name}={config[name]!r}; Qwen's first format has {value!r} there")
+            raise ModelError(f"{where}: {name}={config[name]!r}; Qwen's first format has {value!r} there")
     if "quantization_config" in config:
-        raise ModelError("config.json: quantised Qwen-1 checkpoints are not supported; use the bf16 one")
+        raise ModelError(f"{where} has a quantization_config: only unquantised Qwen-1 checkpoints can be read")
     try:
         return Qwen2Config(
             vocab_size=config["vocab_size"],
@@ -143,9 +143,9 @@ def qwen2_config(config: Mapping[str, Any]) -> Qwen2Config:
             pad_token_id=None,
         )
     except KeyError as error:
-        raise ModelError(f"config.json lacks {error}: fetch the checkpoint again") from error
+        raise ModelError(f"{where} lacks {error}: fetch the checkpoint again") from error
     except (TypeError, ValueError) as error:
-        raise ModelError(f"config.json is not a Qwen-1 config: {error}") from error
+        raise ModelError(f"{where} is not a Qwen-1 config: {error}") from error
 
 
 def load_qwen(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -155,7 +155,7 @@ def load_qwen(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) 
     """
     if checkpoint.format != "safetensors":
         raise ModelError(f"{checkpoint.folder} is a Qwen-1 checkpoint without safetensors: fetch those")
-    config = qwen2_config(checkpoint.config)
+    config = qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
     network = build_empty(QwenForCausalLM, config)
     parts = _parts(config.num_hidden_layers)
     _check(checkpoint, network, parts)
