@@ -13,7 +13,7 @@ from typing import Any
 import sentencepiece
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -83,16 +83,17 @@ def _transformers_checkpoint(
     return write
 
 
-def _write_byte_level(folder: Path, *, bos: str | None = None) -> None:
-    tokenizer = train_byte_level(special=(EOS, PAD) if bos in (None, EOS) else (bos, EOS, PAD))
-    if bos is not None:
-        tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", special_tokens=[(bos, tokenizer.token_to_id(bos))]
-        )
-    tokenizer.save(str(folder / "tokenizer.json"))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": EOS, "pad_token": PAD}
-    if bos is not None:
-        settings["bos_token"] = bos
+def _write_byte_level(folder: Path) -> None:
+    train_byte_level().save(str(folder / "tokenizer.json"))
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": EOS, "eos_token": EOS, "pad_token": PAD}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+
+
+def _write_vocabulary_and_merges(folder: Path) -> None:
+    """The older layout of the same kind, as OPT ships it, with its EOS put in front as BOS."""
+    train_byte_level().model.save(str(folder))
+    settings = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True}
+    settings |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), EOS) | {"pad_token": PAD}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
@@ -272,7 +273,7 @@ def _write_qwen(folder: Path, generator: torch.Generator, dtype: torch.dtype, co
 
 FAMILIES: dict[str, Callable[[Path, torch.Generator, torch.dtype, dict[str, Any]], None]] = {
     "gpt_neo": _transformers_checkpoint(_gpt_neo, _write_byte_level),
-    "opt": _transformers_checkpoint(_opt, lambda folder: _write_byte_level(folder, bos=EOS)),
+    "opt": _transformers_checkpoint(_opt, _write_vocabulary_and_merges),
     "gpt_neox": _transformers_checkpoint(_gpt_neox, _write_byte_level),
     "bloom": _transformers_checkpoint(_bloom, _write_byte_level),
     "llama": _transformers_checkpoint(_llama, _write_sentencepiece),

@@ -18,10 +18,9 @@ from evalkit.models.gguf_llama import is_plain_llama, load_llama, require_gguf_p
 from evalkit.models.quiet import quiet
 from evalkit.models.qwen import MODEL_TYPE as QWEN
 from evalkit.models.qwen import load_qwen, qwen2_config
-from evalkit.models.qwen_tokenizer import load_qwen_tokenizer
-from evalkit.models.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
 from evalkit.models.spec import ModelSpec
-from evalkit.models.tokenizer import CheckpointTokenizer, load_huggingface_tokenizer
+from evalkit.models.tokenizer import CheckpointTokenizer
+from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import Json
 
 # Buffers that old checkpoints carry and that today's code computes: causal masks and rotary frequencies.
@@ -44,22 +43,6 @@ def placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
         dtype: torch.dtype = getattr(torch, spec.dtype)
         return device, dtype
     return device, torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
-
-
-def load_tokenizer(checkpoint: Checkpoint, spec: ModelSpec) -> CheckpointTokenizer:
-    """The checkpoint's tokenizer under the rules of the model's config.
-
-    `tokenizer=auto` takes the kind that the files are of: Qwen's own, a SentencePiece model that comes alone,
-    or whatever transformers makes of the folder. Raises ModelError where it is missing or broken.
-    """
-    if spec.tokenizer == "qwen" or (spec.tokenizer == "auto" and checkpoint.model_type == QWEN):
-        return load_qwen_tokenizer(checkpoint.folder, checkpoint.config, checkpoint.generation_config)
-    names = {path.name for path in checkpoint.tokenizer_files}
-    alone = MODEL_FILE in names and "tokenizer.json" not in names
-    if spec.tokenizer == "sentencepiece" or (spec.tokenizer == "auto" and alone):
-        add_bos = spec.add_bos is None or spec.add_bos  # Llama's rule where nothing is said
-        return SentencePieceTokenizer(checkpoint.folder / MODEL_FILE, add_bos=add_bos)
-    return load_huggingface_tokenizer(checkpoint, spec)
 
 
 def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
