@@ -23,12 +23,12 @@ def max_length(config: PreTrainedConfig, override: int | None = None) -> int:
     raise ModelError("the checkpoint's config states no sequence length: set model.max_length")
 
 
-def architecture_table(network: PreTrainedModel, vocabulary_size: int, length: int) -> dict[str, Json]:
+def architecture_table(network: PreTrainedModel, model_type: str, vocabulary_size: int, length: int) -> dict[str, Json]:
     """Layers, heads, width, vocabulary in use, sequence length and parameters; tied weights count once."""
     config = network.config
     stated = getattr(config, "seq_length", None) if length == UNBOUNDED_LENGTH else length
     return {
-        "model_type": str(config.model_type),
+        "model_type": model_type,
         "n_layers": int(config.num_hidden_layers),
         "n_heads": int(config.num_attention_heads),
         "d_model": int(config.hidden_size),

@@ -116,7 +116,7 @@ def _open_folder(folder: Path, source: str, gguf_file: str | None) -> Checkpoint
             if ggufs
             else f"{folder} is not a model folder: it has no config.json and no .gguf file"
         )
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     if not isinstance(config.get("model_type"), str):
         raise ModelError(f"{folder / 'config.json'} does not say its model_type: fetch the checkpoint again")
     if (folder / "adapter_config.json").is_file():
@@ -127,7 +127,7 @@ def _open_folder(folder: Path, source: str, gguf_file: str | None) -> Checkpoint
             refuse_lfs_pointer(folder / name)
     generation = folder / "generation_config.json"
     return Checkpoint(
-        folder, source, form, files, config, _read_json(generation) if generation.is_file() else {}, tensors
+        folder, source, form, files, config, read_json(generation) if generation.is_file() else {}, tensors
     )
 
 
@@ -164,7 +164,7 @@ def _shards(folder: Path, name: str) -> tuple[Path, ...]:
     index = folder / f"{name}.index.json"
     if not index.is_file():
         return ()
-    weight_map = _read_json(index).get("weight_map")
+    weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise ModelError(f"{index} has no weight_map: fetch the checkpoint again")
     files = tuple(folder / shard for shard in sorted(set(map(str, weight_map.values()))))
@@ -178,12 +178,13 @@ def _check_index(index: Path, tensors: Mapping[str, TensorInfo]) -> None:
     """Every tensor must lie in the shard that the index names for it."""
     if not index.is_file() or (index.parent / SAFETENSORS).is_file():
         return
-    for name, shard in _read_json(index)["weight_map"].items():
+    for name, shard in read_json(index)["weight_map"].items():
         if name not in tensors or tensors[name].file.name != shard:
             raise ModelError(f"{index.parent / shard} does not hold {name}, as its index says; fetch it again")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object. Raises ModelError where the file is a Git LFS pointer or holds anything else."""
     refuse_lfs_pointer(path)
     try:
         content = json.loads(path.read_text("utf-8"))

@@ -16,8 +16,11 @@ from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.gguf_llama import is_plain_llama, load_llama, require_gguf_package
 from evalkit.models.quiet import quiet
+from evalkit.models.qwen import MODEL_TYPE as QWEN
+from evalkit.models.qwen import load_qwen, qwen2_config
 from evalkit.models.spec import ModelSpec
-from evalkit.models.tokenizer import CheckpointTokenizer, load_huggingface_tokenizer
+from evalkit.models.tokenizer import CheckpointTokenizer
+from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import Json
 
 # Buffers that old checkpoints carry and that today's code computes: causal masks and rotary frequencies.
@@ -42,11 +45,6 @@ def placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
     return device, torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
 
 
-def load_tokenizer(checkpoint: Checkpoint, spec: ModelSpec) -> CheckpointTokenizer:
-    """The checkpoint's tokenizer under the rules of the model's config."""
-    return load_huggingface_tokenizer(checkpoint, spec)
-
-
 def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     """Weights on their device, with their tokenizer.
 
@@ -54,6 +52,8 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     """
     started = time.perf_counter()
     device, dtype = placement(spec)
+    if checkpoint.model_type == QWEN:
+        qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
     tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
     network, warnings = _load_network(checkpoint, dtype, device)
     length = max_length(network.config, spec.max_length)
@@ -67,7 +67,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "tokenizer": dict(tokenizer.describe()),
         "end_of_text_ids": list[Json](sorted(end_ids)),
         "generation_config": dict(checkpoint.generation_config),
-        "architecture": architecture_table(network, tokenizer.vocabulary_size, length),
+        "architecture": architecture_table(network, checkpoint.model_type, tokenizer.vocabulary_size, length),
         "weight_bytes": sum(p.numel() * p.element_size() for p in network.parameters()),
         "load_seconds": round(time.perf_counter() - started, 2),
         "warnings": list(warnings),
@@ -93,6 +93,8 @@ def end_of_text_ids(
 def _load_network(
     checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
 ) -> tuple[PreTrainedModel, list[str]]:
+    if checkpoint.model_type == QWEN and checkpoint.gguf is None:
+        return load_qwen(checkpoint, dtype, device), []
     if checkpoint.gguf is not None and is_plain_llama(checkpoint.gguf):
         return load_llama(checkpoint.weight_files[0], checkpoint.gguf, dtype, device), []
     return _load_with_transformers(checkpoint, dtype, device)

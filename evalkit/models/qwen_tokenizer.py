@@ -1,0 +1,125 @@
+"""The tokenizer of Qwen's first format: tiktoken over `qwen.tiktoken`.
+
+Facts from the publisher's tokenization_qwen.py: byte-pair ranks in lines of "base64 rank", the splitting
+pattern below, 208 special tokens behind the ranks, no BOS, NFC normalisation on the path that tokenises text
+with `tokenizer(text)` (multiple choice) and none on the path that calls `tokenizer.tokenizer.encode` (generation).
+"""
+
+import base64
+import binascii
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from evalkit.errors import ModelError
+
+RANKS_FILE = "qwen.tiktoken"
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+END_OF_TEXT = "<|endoftext|>"
+SPECIAL_TOKENS = (END_OF_TEXT, "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205)))
+_PUBLISHED_RANKS = {151936: 151643}  # rows of the output matrix: ranks of the vocabulary published with it
+_LONGEST_CHARACTER = 4  # bytes in UTF-8
+
+
+class QwenTokenizer:
+    """Text to ids and back by the publisher's rules; strings that look like special tokens are plain text."""
+
+    def __init__(self, ranks: dict[bytes, int]) -> None:
+        """ranks: every mergeable byte string and its id, 0 to len(ranks) - 1."""
+        self._special = {token: len(ranks) + index for index, token in enumerate(SPECIAL_TOKENS)}
+        self._num_ranks = len(ranks)
+        self._encoding = tiktoken.Encoding("qwen", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=self._special)
+        self._num_threads = os.cpu_count() or 1
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Ids in use: ranks and special tokens; the output matrix has some rows more."""
+        return self._num_ranks + len(self._special)
+
+    @property
+    def eos_id(self) -> int:
+        """The id of `<|endoftext|>`."""
+        return self._special[END_OF_TEXT]
+
+    def id_of(self, token: str) -> int | None:
+        """The id of a special token or of a whole token's text."""
+        if token in self._special:
+            return self._special[token]
+        try:
+            return self._encoding.encode_single_token(token)
+        except KeyError:
+            return None
+
+    def describe(self) -> dict[str, bool | int | str | None]:
+        """Kind, BOS rule and size."""
+        return {"kind": "qwen", "bos_id": None, "vocabulary_size": self.vocabulary_size}
+
+    def encode(self, texts: Sequence[str], *, for_generation: bool = False) -> list[list[int]]:
+        """Token ids; text is brought into NFC first unless it is to be continued."""
+        if not for_generation:
+            texts = [unicodedata.normalize("NFC", text) for text in texts]
+        return self._encoding.encode_ordinary_batch(list(texts), num_threads=self._num_threads)
+
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+        """What `new_ids` add behind `after`, whose last bytes may be the beginning of a character."""
+        pending = _unfinished(self._bytes(after[-_LONGEST_CHARACTER:]))
+        return (pending + self._bytes(new_ids)).decode("utf-8", errors="replace")
+
+    def _bytes(self, ids: Sequence[int]) -> bytes:
+        """Special tokens, and rows of the output matrix that stand for no token, leave nothing behind."""
+        return b"".join(self._encoding.decode_tokens_bytes([i for i in ids if i < self._num_ranks]))
+
+
+def _unfinished(data: bytes) -> bytes:
+    """The bytes at the end that begin a character without ending it."""
+    for length in range(1, min(_LONGEST_CHARACTER, len(data) + 1)):
+        first = data[-length]
+        if first >= 0xC0:
+            expected = 2 + (first >= 0xE0) + (first >= 0xF0)
+            return data[-length:] if length < expected else b""
+        if first < 0x80:
+            return b""
+    return b""
+
+
+def load_qwen_tokenizer(folder: Path, config: Mapping[str, Any], generation_config: Mapping[str, Any]) -> QwenTokenizer:
+    """The tokenizer of a checkpoint folder.
+
+    Raises ModelError where `qwen.tiktoken` is missing or cut short. How many ranks it must hold is told by the
+    id of the end-of-text token in generation_config.json, which follows the last rank.
+    """
+    path = folder / RANKS_FILE
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} has no {RANKS_FILE}: fetch it with "
+            f"`hf download Qwen/Qwen-1_8B {RANKS_FILE} --local-dir {folder}`"
+        )
+    ranks = _read_ranks(path)
+    rows = config.get("vocab_size", 0)
+    expected = _PUBLISHED_RANKS.get(rows, generation_config.get("eos_token_id", len(ranks)))
+    if len(ranks) != expected or len(ranks) + len(SPECIAL_TOKENS) > rows:
+        raise ModelError(
+            f"{path} holds {len(ranks)} ranks where the checkpoint needs {expected} and has {rows} rows: it is cut "
+            f"short or another model's; fetch it again"
+        )
+    return QwenTokenizer(ranks)
+
+
+def _read_ranks(path: Path) -> dict[bytes, int]:
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(path.read_bytes().splitlines()):
+        try:
+            token, rank = line.split()
+            ranks[base64.b64decode(token, validate=True)] = int(rank)
+        except (ValueError, binascii.Error) as error:
+            raise ModelError(f"{path} is broken at line {number + 1}: fetch it again") from error
+    if sorted(ranks.values()) != list(range(len(ranks))):
+        raise ModelError(f"{path} is broken: its ranks are not 0 to {len(ranks) - 1}; fetch it again")
+    return ranks
