@@ -7,12 +7,13 @@ from pathlib import Path
 
 from evalkit.errors import EvalkitError
 from evalkit.report.cards import load_card
-from evalkit.report.markdown import render_closing_table, render_report
+from evalkit.report.files import write_report
+from evalkit.report.markdown import render_closing_table
 from evalkit.report.read import find_runs, read_summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write report.md and print the closing table; the exit code."""
+    """Write every form of the report and print the closing table; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m evalkit.report", description=__doc__)
     parser.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
     parser.add_argument("--card", default="qwen-1_8b", help="name under configs/published, or a YAML file")
@@ -28,10 +29,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _report(results: Sequence[Path], card_name: str, output: Path) -> None:
     card = load_card(card_name)
-    summaries = [read_summary(folder) for folder in find_runs(results)]
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "report.md").write_text(render_report(summaries, card), encoding="utf-8")
-    sys.stdout.write(render_closing_table(summaries, card) + f"\nwrote {output / 'report.md'}\n")
+    folders = find_runs(results)
+    written = write_report(folders, card, output)
+    sys.stdout.write(render_closing_table([read_summary(folder) for folder in folders], card))
+    sys.stdout.write(f"\nwrote {written[0]}, {written[1]} and {len(written) - 2} tables and plots\n")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
-"""A table of texts, and its spellings: Markdown, plain text."""
+"""A table of texts, and its spellings: Markdown, plain text, CSV, LaTeX."""
 
+import csv
+import io
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -66,3 +69,48 @@ def _padded(table: Table, line: Sequence[str], widths: Sequence[int]) -> list[st
 def _width(text: str) -> int:
     """Columns on a terminal: East Asian wide characters take two."""
     return sum(2 if unicodedata.east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def comma_separated(table: Table) -> str:
+    """The table as CSV (RFC 4180). A text that a spreadsheet would take for a formula is set behind "'"."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\r\n")
+    writer.writerow(table.header)
+    writer.writerows([_no_formula(cell) for cell in row] for row in table.rows)
+    return stream.getvalue()
+
+
+def _no_formula(cell: str) -> str:
+    is_figure = re.fullmatch(r"[-+]?[\d.]*", cell) is not None
+    return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t") and not is_figure else cell
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+}
+
+
+def latex(table: Table) -> str:
+    """The table as a LaTeX tabular with the rules of the package booktabs."""
+    columns = "".join("l" if table.is_left(i) else "r" for i in range(len(table.header)))
+    lines = [f"% {table.title}", rf"\begin{{tabular}}{{{columns}}}", r"\toprule", _latex_row(table.header)]
+    lines.append(r"\midrule")
+    for number, row in enumerate(table.rows):
+        cells = [_latex_text(cell) for cell in row]
+        if number in table.bold_rows:
+            cells = [rf"\textbf{{{cell}}}" if cell not in ("", "-") else cell for cell in cells]
+        lines.append(" & ".join(cells) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return " & ".join(map(_latex_text, cells)) + r" \\"
+
+
+def _latex_text(text: str) -> str:
+    return "".join(_LATEX.get(char, char) for char in " ".join(text.split()))

@@ -1,0 +1,153 @@
+"""What was asked, kept beside the answers: questions.jsonl, so that a report can show single questions.
+
+The prompts of one subject share their few-shot text, so the file names it once:
+
+    {"context": 0, "prefix": "…shared text…", "continuations": [" A", " B", " C", " D"], "stop": []}
+    {"id": "anatomy/test/17", "group": "anatomy", "request_sha": "…", "context": 0, "rest": "Question: …"}
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from evalkit.errors import StoreError
+from evalkit.report.read import read_lines
+from evalkit.types import Json, LoglikelihoodRequest, Request
+
+FILE = "questions.jsonl"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question as it is written down."""
+
+    id: str
+    group: str
+    request: Request
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the prompts of one subject have in common."""
+
+    prefix: str = ""
+    continuations: tuple[str, ...] = ()
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question of a finished run: what was asked, said and scored."""
+
+    id: str
+    group: str
+    target: str | None
+    answer: str | None
+    value: float | None
+    detail: Mapping[str, Json] = field(default_factory=dict)
+    context: Context = Context()
+    rest: str | None = None  # the prompt behind the context's prefix; None where it was not kept
+    logprobs: tuple[float, ...] = ()
+    text: str | None = None  # uncut
+    finish_reason: str = ""
+    num_tokens: int = 0
+    num_prompt_tokens: int = 0
+    truncated: bool = False
+    request_sha: str = ""
+
+    @property
+    def num_kept(self) -> int:
+        """How many characters of the text stand before the first stop string."""
+        text = self.text or ""
+        ends = [end for end in map(text.find, self.context.stop) if end >= 0]
+        return min(ends, default=len(text))
+
+
+def question_lines(asked: Iterable[Asked]) -> str:
+    """The content of questions.jsonl."""
+    shared: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[Asked]] = {}
+    for question in asked:
+        shared.setdefault((question.group, *_endings(question.request)), []).append(question)
+    lines: list[dict[str, Json]] = []
+    for number, ((group, continuations, stop), questions) in enumerate(shared.items()):
+        prefix = _shared_prefix([question.request.prompt for question in questions])
+        endings: dict[str, Json] = {"continuations": list(continuations), "stop": list(stop)}
+        lines.append({"context": number, "prefix": prefix, **endings})
+        lines += [
+            {
+                "id": question.id,
+                "group": group,
+                "request_sha": question.request.sha,
+                "context": number,
+                "rest": question.request.prompt[len(prefix) :],
+            }
+            for question in questions
+        ]
+    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+
+
+def _endings(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    return (request.continuations, ()) if isinstance(request, LoglikelihoodRequest) else ((), request.stop)
+
+
+def _shared_prefix(prompts: Sequence[str]) -> str:
+    """The longest text, in whole lines, that all prompts begin with."""
+    common = os.path.commonprefix(list(prompts))  # noqa: RUF071 (of characters, not of paths)
+    return common[: common.rfind("\n", 0, -1) + 1]
+
+
+def read_answered(folder: Path) -> list[Answered]:
+    """Every question of a run folder, in the order of scores.jsonl.
+
+    Raises StoreError where scores.jsonl is missing or a score has no output.
+    """
+    asked, contexts = _read_asked(folder / FILE)
+    outputs = {(line["id"], line["request_sha"]): line for line in read_lines(folder / "outputs.jsonl")}
+    last = {line_id: line for (line_id, _), line in outputs.items()}
+    answered = []
+    for score in read_lines(folder / "scores.jsonl"):
+        question = asked.get(score["id"], {})
+        output = outputs.get((score["id"], question.get("request_sha", "")), last.get(score["id"]))
+        if output is None:
+            raise StoreError(f"{folder}: scores.jsonl has {score['id']}, outputs.jsonl has not, run the task again")
+        answered.append(_joined(score, output, question, contexts))
+    return answered
+
+
+def _read_asked(path: Path) -> tuple[dict[str, dict[str, Any]], dict[int, Context]]:
+    asked: dict[str, dict[str, Any]] = {}
+    contexts: dict[int, Context] = {}
+    for line in read_lines(path) if path.exists() else ():
+        if "id" in line:
+            asked[line["id"]] = line
+        else:
+            endings = tuple(line["continuations"]), tuple(line["stop"])
+            contexts[line["context"]] = Context(line["prefix"], *endings)
+    return asked, contexts
+
+
+_OWN = ("id", "group", "target", "answer", "value")
+
+
+def _joined(
+    score: Mapping[str, Any],
+    output: Mapping[str, Any],
+    question: Mapping[str, Any],
+    contexts: Mapping[int, Context],
+) -> Answered:
+    return Answered(
+        **{key: score[key] for key in _OWN},
+        detail={key: value for key, value in score.items() if key not in _OWN},
+        context=contexts.get(question.get("context", -1), Context()),
+        rest=question.get("rest"),
+        logprobs=tuple(output.get("logprobs", ())),
+        text=output.get("text"),
+        finish_reason=output.get("finish_reason", ""),
+        num_tokens=output.get("num_tokens", 0),
+        num_prompt_tokens=output["num_prompt_tokens"],
+        truncated=output["truncated"],
+        request_sha=output["request_sha"],
+    )
