@@ -51,14 +51,33 @@ def test_empty_answers_score_nothing_on_humaneval(task_builder: Callable[..., An
     assert {score.answer for score in scores} == {None}
 
 
+WRITTEN: dict[str, Callable[[str], str]] = {
+    "the worked solution whole": lambda answer: answer,
+    "its own last number": lambda answer: answer.rpartition("#### ")[0],
+    "the number as the data writes it": lambda answer: answer.rpartition("#### ")[2],
+    "the number with thousands commas": lambda answer: f"{int(answer.rpartition('#### ')[2].replace(',', '')):,}",
+}
+
+
 @pytest.mark.data
-@pytest.mark.parametrize(("protocol", "right"), [("qwen", 1218), ("qwen-corrected", 1319)])
-def test_gold_worked_solutions_of_gsm8k_score_what_the_answer_rule_gives(
-    protocol: str, right: int, task_builder: Callable[..., Any], data_dir: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("written", "qwen", "corrected"),
+    [
+        ("the worked solution whole", 1301, 1317),  # a blank line cuts two of them short
+        ("its own last number", 1216, None),  # 1,218 without the two
+        ("the number as the data writes it", 1303, 1319),
+        ("the number with thousands commas", 1186, 1319),
+    ],
+)
+def test_gold_answers_of_gsm8k_score_what_the_answer_rule_gives(
+    written: str, qwen: int, corrected: int | None, task_builder: Callable[..., Any], data_dir: Path, tmp_path: Path
 ) -> None:
-    task = task_builder("gsm8k", f"data_dir={data_dir}", f"tasks.gsm8k.protocol={protocol}")
-    solutions = {example.id: {"text": example.row["answer"]} for example in task.examples()}
-    assert sum(score.value or 0 for score in replayed(task, solutions, tmp_path)) == right
+    for protocol, right in (("qwen", qwen), ("qwen-corrected", corrected)):
+        task = task_builder("gsm8k", f"data_dir={data_dir}", f"tasks.gsm8k.protocol={protocol}")
+        texts = {example.id: {"text": WRITTEN[written](example.row["answer"])} for example in task.examples()}
+        (tmp_path / protocol).mkdir()
+        if right is not None:
+            assert sum(score.value or 0 for score in replayed(task, texts, tmp_path / protocol)) == right
 
 
 @pytest.mark.parametrize("task_name", ["ceval", "mmlu"])
