@@ -102,9 +102,7 @@ def shared_prefix_attention(
     return attend_packed(_ACTIVE.get(), int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
 
 
-def attend_packed(
-    step: PackedStep, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float
-) -> Tensor:
+def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """One layer of one step; shapes as `shared_prefix_attention`. New keys and values go to the store."""
     groups = query.shape[1] // key.shape[1]
     merged = _Merged(query, groups, key.shape[1], value.shape[-1])
@@ -175,9 +173,7 @@ def _store(store: KeyValueStore, layer: int, chunk: Chunk, keys: Tensor, values:
         store.write_node(layer, chunk.node, chunk.start, keys, values)
 
 
-def _causal(
-    merged: _Merged, query: Tensor, key: Tensor, value: Tensor, start: int, end: int, scale: float
-) -> None:
+def _causal(merged: _Merged, query: Tensor, key: Tensor, value: Tensor, start: int, end: int, scale: float) -> None:
     """A chunk's tokens among themselves, in blocks: causal within a block, unmasked over the blocks before."""
     groups = query.shape[1] // key.shape[1]
     for first in range(start, end, CAUSAL_BLOCK):
@@ -234,9 +230,7 @@ def attend(
         )
         return out, lse
     if query.device.type == "cuda" and mask is None and query.dtype != torch.float32:
-        found = torch.ops.aten._scaled_dot_product_flash_attention(
-            query, key, value, 0.0, causal, False, scale=scale
-        )
+        found = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)
         return found[0], found[1]
     return attend_plainly(query, key, value, scale, causal=causal, mask=mask)
 

@@ -5,12 +5,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from evalkit.engine.plan import Plan
-from evalkit.engine.runner import OutOfMemory, Runner, StepResult
+from evalkit.engine.runner import Runner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Scheduler, Step
 from evalkit.types import FinishReason
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 Watcher: TypeAlias = Callable[[Sequence[int]], bool]  # whether the tokens decoded so far complete a stop string
 
@@ -70,7 +68,7 @@ class Engine:
                 step = scheduler.schedule()
                 try:
                     result = self.runner.run(step, self._generated)
-                except OutOfMemory:
+                except StepTooLargeError:
                     self.counters.num_back_offs += 1
                     scheduler.back_off(step)
                     continue

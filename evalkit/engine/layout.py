@@ -33,12 +33,10 @@ class Reads:
 def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
     """The step's chunks, then its rows."""
     chunks = [
-        Segment(plan.ids(chunk.node, chunk.start, chunk.end), chunk.node.start + chunk.start)
-        for chunk in step.chunks
+        Segment(plan.ids(chunk.node, chunk.start, chunk.end), chunk.node.start + chunk.start) for chunk in step.chunks
     ]
     rows = [
-        Segment((generated[row.sequence][-1],), row.leaf.end + len(generated[row.sequence]) - 1)
-        for row in step.rows
+        Segment((generated[row.sequence][-1],), row.leaf.end + len(generated[row.sequence]) - 1) for row in step.rows
     ]
     return chunks + rows
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class OutOfMemory(Exception):
+class StepTooLargeError(Exception):
     """A step did not fit; nothing of it counts."""
 
 
@@ -41,7 +41,7 @@ class Runner(Protocol):
     ) -> None: ...
 
     def run(self, step: Step, generated: Generated) -> StepResult:
-        """Raises OutOfMemory; the step may then be run again, whole or in parts."""
+        """Raises StepTooLargeError; the step may then be run again, whole or in parts."""
         ...
 
     def release(self, nodes: Iterable[Node]) -> None:
@@ -94,7 +94,7 @@ class PackedRunner:
 
 
 class catch_out_of_memory:  # noqa: N801
-    """Turns torch's ways of saying so into OutOfMemory."""
+    """Turns torch's ways of saying so into StepTooLargeError."""
 
     def __enter__(self) -> None: ...
 
@@ -103,14 +103,12 @@ class catch_out_of_memory:  # noqa: N801
     ) -> None:
         short = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if short or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
-            raise OutOfMemory(str(error)) from error
+            raise StepTooLargeError(str(error)) from error
 
 
 def slot_length(plan: Plan) -> int:
     """Tokens a slot must hold: a prompt's own ones and all that may be decoded behind them."""
-    lengths = (
-        len(node) + plan.sequences[node.sequences[0]].max_new_tokens for node in plan.nodes if node.generates
-    )
+    lengths = (len(node) + plan.sequences[node.sequences[0]].max_new_tokens for node in plan.nodes if node.generates)
     return max(lengths, default=0)
 
 

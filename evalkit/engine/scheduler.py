@@ -143,9 +143,7 @@ class Scheduler:
             self._free_slots.remove(chunk.slot)
             self._slot_of[chunk.node.index] = chunk.slot
 
-    def _turn(
-        self, ran: Collection[Row], started: list[Row], ended: Collection[int], released: list[Node]
-    ) -> None:
+    def _turn(self, ran: Collection[Row], started: list[Row], ended: Collection[int], released: list[Node]) -> None:
         """Rows that ran go behind those that had to wait; ended ones give their slots back."""
         waited = [row for row in self._rows if row not in ran]
         self._rows = []
