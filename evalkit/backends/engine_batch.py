@@ -1,0 +1,166 @@
+"""Requests into the engine's token sequences, and its results back into outputs."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from evalkit.backends.base import Item
+from evalkit.engine.engine import Continued, Result, Watcher
+from evalkit.engine.plan import Plan, TokenSequence
+from evalkit.errors import ModelError
+from evalkit.models.base import LoadedModel, TextTokenizer
+from evalkit.models.continuations import (
+    EncodedChoices,
+    EncodedPrompt,
+    encode_choice_requests,
+    encode_generate_requests,
+)
+from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
+
+_MIN_WATCHED_CHARACTERS = 16  # decoded in front of a new token, besides the longest stop string
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item in token ids."""
+
+    id: str
+    request: LoglikelihoodRequest | GenerateRequest
+    encoded: EncodedChoices | EncodedPrompt
+
+
+@dataclass
+class Batch:
+    """All sequences of one call, and where their results belong."""
+
+    questions: list[Question]
+    sequences: list[TokenSequence] = field(default_factory=list)
+    # by sequence: for each target, (the continuation it belongs to)
+    continuation_of: list[tuple[int, ...]] = field(default_factory=list)
+    first_sequence: list[int] = field(default_factory=list)  # by question
+    _open: list[int] = field(default_factory=list)  # by question: sequences without a result
+    _sums: list[list[float]] = field(default_factory=list)  # by question: a log-probability per continuation
+
+    def finish(self, number: int, result: Result, plan: Plan, tokenizer: TextTokenizer) -> Iterator[tuple[str, Output]]:
+        """Book a sequence's result; the question's output once all its sequences have one."""
+        index = self.sequences[number].request
+        question = self.questions[index]
+        num_prompt = len(question.encoded.prompt_ids)
+        num_cached = plan.num_cached_tokens(self.first_sequence[index], num_prompt)
+        if isinstance(result, Continued):
+            text = tokenizer.decode(result.token_ids, after=question.encoded.prompt_ids)
+            yield (
+                question.id,
+                GenerateOutput(
+                    text,
+                    result.finish_reason,
+                    len(result.token_ids),
+                    num_prompt,
+                    num_cached,
+                    question.encoded.truncated,
+                ),
+            )
+            return
+        for continuation, logprob in zip(self.continuation_of[number], result.logprobs, strict=True):
+            self._sums[index][continuation] += logprob
+        self._open[index] -= 1
+        if not self._open[index]:
+            logprobs = tuple(self._sums[index])
+            yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, question.encoded.truncated)
+
+    def add(self, question: Question, sequences: Sequence[tuple[TokenSequence, tuple[int, ...]]]) -> None:
+        """One more question with its sequences, each with the continuation that every target belongs to."""
+        self.first_sequence.append(len(self.sequences))
+        self._open.append(len(sequences))
+        choices = question.request.continuations if isinstance(question.request, LoglikelihoodRequest) else ()
+        self._sums.append([0.0] * len(choices))
+        for sequence, continuation_of in sequences:
+            self.sequences.append(sequence)
+            self.continuation_of.append(continuation_of)
+
+
+def make_batch(items: Sequence[Item], model: LoadedModel) -> Batch:
+    """Every item in token ids. Raises ModelError for a sequence beyond the model's length, naming its item."""
+    batch = Batch(encode(items, model.tokenizer))
+    for index, question in enumerate(batch.questions):
+        if isinstance(question.encoded, EncodedChoices):
+            batch.add(question, _scored(question.encoded, index))
+        else:
+            batch.add(question, [(_continued(question, index, model.max_length), ())])
+        for sequence in batch.sequences[batch.first_sequence[index] :]:
+            if len(sequence.ids) > model.max_length:
+                raise ModelError(
+                    f"{question.id}: {len(sequence.ids)} tokens, but the model attends to {model.max_length} at most"
+                )
+    return batch
+
+
+def encode(items: Sequence[Item], tokenizer: TextTokenizer) -> list[Question]:
+    """Items in token ids, in their order; requests of one kind are tokenised in one call."""
+    choices = [(name, request) for name, request in items if isinstance(request, LoglikelihoodRequest)]
+    prompts = [(name, request) for name, request in items if isinstance(request, GenerateRequest)]
+    encoded_choices = iter(encode_choice_requests(tokenizer, [request for _, request in choices]))
+    encoded_prompts = iter(encode_generate_requests(tokenizer, [request for _, request in prompts]))
+    return [
+        Question(
+            name,
+            request,
+            next(encoded_choices) if isinstance(request, LoglikelihoodRequest) else next(encoded_prompts),
+        )
+        for name, request in items
+    ]
+
+
+def _scored(encoded: EncodedChoices, index: int) -> list[tuple[TokenSequence, tuple[int, ...]]]:
+    """One sequence per distinct input: one-token continuations of one context are read behind the same token."""
+    by_input: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[int]]] = {}
+    for number, continuation in enumerate(encoded.continuation_ids):
+        context = encoded.context(number)
+        targets, continuation_of = by_input.setdefault((*context, *continuation[:-1]), ([], []))
+        targets.extend((len(context) - 1 + place, token) for place, token in enumerate(continuation))
+        continuation_of.extend([number] * len(continuation))
+    return [
+        (TokenSequence(ids, targets=tuple(targets), request=index), tuple(continuation_of))
+        for ids, (targets, continuation_of) in by_input.items()
+    ]
+
+
+def _continued(question: Question, index: int, max_length: int) -> TokenSequence:
+    """The last decoded token is never an input, so a model of `max_length` positions can decode one more."""
+    assert isinstance(question.request, GenerateRequest)
+    ids = question.encoded.prompt_ids
+    room = max(1, max_length - len(ids) + 1)
+    return TokenSequence(ids, max_new_tokens=min(question.request.max_new_tokens, room), request=index)
+
+
+def watcher(question: Question, tokenizer: TextTokenizer) -> Watcher:
+    """Tells whether the decoded tokens hold one of the question's stop strings, looking at the newest only.
+
+    What is watched is the text of the last few tokens, enough for the longest stop string to begin in; a find is
+    confirmed on the whole text, so that the answer is that of decoding everything each time.
+    """
+    assert isinstance(question.request, GenerateRequest)
+    stops = question.request.stop
+    prompt = question.encoded.prompt_ids
+    wanted = max(map(len, stops), default=0) + _MIN_WATCHED_CHARACTERS
+    start = 0  # of the watched tokens
+
+    def watch(token_ids: Sequence[int]) -> bool:
+        nonlocal start
+        before = token_ids[:start] if start else prompt
+        text = tokenizer.decode(token_ids[start:], after=before)
+        if any(stop in text for stop in stops):
+            whole = tokenizer.decode(token_ids, after=prompt)
+            return any(stop in whole for stop in stops)
+        if len(text) > 4 * wanted:
+            start = _watched_from(token_ids, start, wanted, tokenizer)
+        return False
+
+    return watch
+
+
+def _watched_from(token_ids: Sequence[int], start: int, wanted: int, tokenizer: TextTokenizer) -> int:
+    """The latest start, not before `start`, from which the tokens still give `wanted` characters."""
+    for candidate in range(len(token_ids) - 1, start, -1):
+        if len(tokenizer.decode(token_ids[candidate:], after=token_ids[:candidate])) >= wanted:
+            return candidate
+    return start

@@ -1,0 +1,249 @@
+"""Attention of one packed step: every shared prefix's keys once for all queries behind it.
+
+All tokens of a step lie behind one another in a batch of one, so nothing is padded. Each query's keys come in
+parts — its own prompt tokens, the nodes above it, its row's own tokens — and each part is one unmasked (or plainly
+causal) attention over a contiguous range of queries. Parts are merged by their log-sum-exps (Dao et al. 2022,
+FlashAttention, section 3.1; Juravsky et al. 2024, Hydragen, for shared prefixes).
+
+Key/value heads serve several query heads: those are laid behind one another as further queries, so that keys are
+read once for all of them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from evalkit.engine.cache import KeyValueStore, Pair
+from evalkit.engine.scheduler import Chunk
+from evalkit.errors import EngineError
+
+ATTENTION_NAME = "evalkit_shared_prefix"
+CAUSAL_BLOCK = 128  # queries computed against keys that are partly masked for them: the waste is half of these
+_HANDLED = ("sliding_window", "softcap", "s_aux", "position_bias")  # not handled: refused where set
+
+
+@dataclass(frozen=True)
+class Span:
+    """Queries start..end of a step attend to all of some keys: a kept node's first `length`, a slot's first
+    `length`, or those of the step's own tokens first..first + length."""
+
+    start: int
+    end: int
+    length: int
+    node: int | None = None
+    slot: int | None = None
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """The step's rows: which slots, how many own tokens each has (the new one included)."""
+
+    start: int  # the first row's place among the step's tokens
+    slots: Tensor  # [rows]
+    offsets: Tensor  # [rows], where the new token's keys go
+    mask: Tensor  # [slots used, 1, 1, longest], 0 or -inf
+
+    @property
+    def num_slots(self) -> int:
+        """Slots up to the highest one in use."""
+        return self.mask.shape[0]
+
+
+@dataclass(frozen=True)
+class PackedStep:
+    """Who attends to what in one step."""
+
+    chunks: tuple[tuple[int, Chunk], ...]  # (first token's place, chunk)
+    spans: tuple[Span, ...]
+    rows: RowBatch | None
+    store: KeyValueStore
+
+
+_ACTIVE: ContextVar[PackedStep] = ContextVar("evalkit_packed_step")
+
+
+@contextmanager
+def packed(step: PackedStep) -> Iterator[None]:
+    """Within it the registered attention function serves this step."""
+    token = _ACTIVE.set(step)
+    try:
+        yield
+    finally:
+        _ACTIVE.reset(token)
+
+
+def register() -> None:
+    """Make the attention function known to transformers under ATTENTION_NAME."""
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, shared_prefix_attention)
+
+
+def shared_prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """query [1, heads, tokens, head size], key and value [1, key/value heads, tokens, head size] ->
+    [1, tokens, heads, head size]. Raises EngineError where the model asks for more than plain causal attention."""
+    unknown = [name for name in _HANDLED if kwargs.get(name) is not None]
+    if unknown or attention_mask is not None:
+        raise EngineError(f"shared-prefix attention does not know {', '.join(unknown) or 'this mask'}")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return attend_packed(_ACTIVE.get(), int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
+
+
+def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """One layer of one step; shapes as `shared_prefix_attention`. New keys and values go to the store."""
+    groups = query.shape[1] // key.shape[1]
+    merged = _Merged(query, groups, key.shape[1], value.shape[-1])
+    for start, chunk in step.chunks:
+        end = start + chunk.end - chunk.start
+        _store(step.store, layer, chunk, key[0, :, start:end], value[0, :, start:end])
+        _causal(merged, query, key, value, start, end, scale)
+    if step.rows is not None:
+        _rows(merged, step.store, step.rows, layer, key, value, scale)
+    for span in step.spans:
+        keys, values = _keys_of(span, step.store, layer, key, value)
+        merged.add(span.start, *attend(merged.queries(span.start, span.end), keys, values, scale))
+    return merged.result()
+
+
+class _Merged:
+    """Running result over parts of the keys, held as [tokens, groups, key/value heads, head size]."""
+
+    def __init__(self, query: Tensor, groups: int, num_heads: int, value_size: int) -> None:
+        _, _, num_tokens, size = query.shape
+        # Memory order [token, group, head, size]: then a head's queries are evenly spaced over tokens and groups.
+        by_token = query[0].transpose(0, 1).reshape(num_tokens, num_heads, groups, size)
+        self._queries = by_token.transpose(1, 2).reshape(num_tokens * groups, num_heads, size).transpose(0, 1)
+        self._out = query.new_empty(num_tokens * groups, num_heads, value_size, dtype=torch.float32)
+        self._lse = query.new_empty(num_heads, num_tokens * groups, dtype=torch.float32)
+        self._groups = groups
+
+    def queries(self, start: int, end: int) -> Tensor:
+        """Queries of tokens start..end: [1, key/value heads, tokens * groups, head size]."""
+        return self._queries[None, :, start * self._groups : end * self._groups]
+
+    def put(self, start: int, out: Tensor, lse: Tensor) -> None:
+        """The first part of some tokens: out [1, kv heads, tokens * groups, size], lse without the size."""
+        rows = slice(start * self._groups, start * self._groups + out.shape[2])
+        self._out[rows] = out[0].transpose(0, 1)
+        self._lse[:, rows] = lse[0]
+
+    def put_by_head(self, start: int, out: Tensor, lse: Tensor) -> None:
+        """The same for out [1, heads, tokens, size], a query head at a time."""
+        _, num_heads, num_tokens, size = out.shape
+        kv_heads = num_heads // self._groups
+        rows = slice(start * self._groups, (start + num_tokens) * self._groups)
+        target = self._out[rows].view(num_tokens, self._groups, kv_heads, size)
+        target.copy_(out[0].view(kv_heads, self._groups, num_tokens, size).permute(2, 1, 0, 3))
+        by_group = lse[0].view(kv_heads, self._groups, num_tokens)
+        self._lse[:, rows].view(kv_heads, num_tokens, self._groups).copy_(by_group.transpose(1, 2))
+
+    def add(self, start: int, out: Tensor, lse: Tensor) -> None:
+        """Merge a further part: softmax over both is the mean of both, weighted by their exp(lse)."""
+        rows = slice(start * self._groups, start * self._groups + out.shape[2])
+        old = self._lse[:, rows]
+        weight = torch.sigmoid(lse[0] - old)
+        self._out[rows].lerp_(out[0].transpose(0, 1).to(torch.float32), weight.transpose(0, 1)[..., None])
+        self._lse[:, rows] = torch.logaddexp(old, lse[0])
+
+    def result(self) -> Tensor:
+        """[1, tokens, heads, head size] in the queries' dtype."""
+        rows, num_heads, size = self._out.shape
+        by_token = self._out.view(rows // self._groups, self._groups, num_heads, size).transpose(1, 2)
+        out = by_token.reshape(1, rows // self._groups, num_heads * self._groups, size)
+        return out.to(self._queries.dtype)
+
+
+def _store(store: KeyValueStore, layer: int, chunk: Chunk, keys: Tensor, values: Tensor) -> None:
+    if chunk.slot is not None:
+        store.write_slot(layer, chunk.slot, chunk.start, keys, values)
+    elif chunk.keep:
+        store.write_node(layer, chunk.node, chunk.start, keys, values)
+
+
+def _causal(merged: _Merged, query: Tensor, key: Tensor, value: Tensor, start: int, end: int, scale: float) -> None:
+    """A chunk's tokens among themselves, in blocks: causal within a block, unmasked over the blocks before."""
+    groups = query.shape[1] // key.shape[1]
+    for first in range(start, end, CAUSAL_BLOCK):
+        last = min(first + CAUSAL_BLOCK, end)
+        keys = key[:, :, first:last].repeat_interleave(groups, dim=1) if groups > 1 else key[:, :, first:last]
+        values = value[:, :, first:last].repeat_interleave(groups, dim=1) if groups > 1 else value[:, :, first:last]
+        merged.put_by_head(first, *attend(query[:, :, first:last], keys, values, scale, causal=True))
+        if first > start:
+            before = key[:, :, start:first], value[:, :, start:first]
+            merged.add(first, *attend(merged.queries(first, last), *before, scale))
+
+
+def _rows(
+    merged: _Merged, store: KeyValueStore, rows: RowBatch, layer: int, key: Tensor, value: Tensor, scale: float
+) -> None:
+    """Each row's new token over its own tokens: all slots in one call, ragged ends masked."""
+    new = slice(rows.start, rows.start + len(rows.slots))
+    store.write_rows(layer, rows.slots, rows.offsets, key[0, :, new].transpose(0, 1), value[0, :, new].transpose(0, 1))
+    keys, values = store.slots(layer, rows.num_slots, rows.mask.shape[-1])
+    by_row = merged.queries(rows.start, rows.start + len(rows.slots))
+    _, num_heads, _, size = by_row.shape
+    by_row = by_row.view(num_heads, len(rows.slots), -1, size).transpose(0, 1)
+    queries = by_row.new_zeros(rows.num_slots, *by_row.shape[1:])
+    queries[rows.slots] = by_row
+    out, lse = attend(queries, keys, values, scale, mask=rows.mask)
+    out, lse = out[rows.slots], lse[rows.slots]
+    merged.put(
+        rows.start,
+        out.transpose(0, 1).reshape(1, num_heads, -1, out.shape[-1]),
+        lse.transpose(0, 1).reshape(1, num_heads, -1),
+    )
+
+
+def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: Tensor) -> Pair:
+    if span.node is not None:
+        return store.node(layer, span.node, span.length)
+    if span.slot is not None:
+        return store.slot(layer, span.slot, span.length)
+    own = slice(span.first, span.first + span.length)
+    return key[:, :, own], value[:, :, own]
+
+
+def attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False, mask: Tensor | None = None
+) -> Pair:
+    """Attention and its log-sum-exp: [batch, heads, queries, value size] and [batch, heads, queries] (float32).
+
+    All have the same number of heads. `causal` needs as many keys as queries; `mask` is added to the scores and
+    leaves every query at least one key.
+    """
+    if query.device.type == "cpu":
+        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, attn_mask=mask, scale=scale
+        )
+        return out, lse
+    if query.device.type == "cuda" and mask is None and query.dtype != torch.float32:
+        found = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)
+        return found[0], found[1]
+    return attend_plainly(query, key, value, scale, causal=causal, mask=mask)
+
+
+def attend_plainly(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False, mask: Tensor | None = None
+) -> Pair:
+    """`attend` by the formula."""
+    scores = (query.float() @ key.float().transpose(-1, -2)) * scale
+    if causal:
+        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
+        scores = scores.masked_fill(ones.triu(1), float("-inf"))
+    if mask is not None:
+        scores = scores + mask
+    lse = scores.logsumexp(dim=-1)
+    return ((scores - lse[..., None]).exp() @ value.float()).to(query.dtype), lse

@@ -1,0 +1,75 @@
+"""Keys and values that later steps need: each shared node's once, and each slot's own tokens."""
+
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from torch import Tensor
+
+from evalkit.engine.plan import Node
+
+Pair: TypeAlias = tuple[Tensor, Tensor]  # keys and values, each [key/value heads, tokens, head size]
+
+
+class KeyValueStore:
+    """Per layer: one pair per kept node, and one static buffer [slots, heads, slot_length, head size] in which a
+    row's own tokens grow in place. Nothing is concatenated and no node is copied for a row."""
+
+    def __init__(self, num_slots: int, slot_length: int) -> None:
+        self._num_slots = num_slots
+        self._slot_length = slot_length
+        self._nodes: dict[int, dict[int, Pair]] = {}  # node index -> layer -> pair
+        self._slots: dict[int, Pair] = {}  # layer -> pair
+
+    def node(self, layer: int, index: int, length: int) -> Pair:
+        """The first `length` tokens of a kept node: [1, heads, length, head size] each."""
+        keys, values = self._nodes[index][layer]
+        return keys[None, :, :length], values[None, :, :length]
+
+    def slot(self, layer: int, slot: int, length: int) -> Pair:
+        """The first `length` tokens of a slot: [1, heads, length, head size] each."""
+        keys, values = self._slots[layer]
+        return keys[slot : slot + 1, :, :length], values[slot : slot + 1, :, :length]
+
+    def slots(self, layer: int, num_slots: int, length: int) -> Pair:
+        """The first `length` tokens of the first `num_slots` slots, as views."""
+        keys, values = self._slots[layer]
+        return keys[:num_slots, :, :length], values[:num_slots, :, :length]
+
+    def write_node(self, layer: int, node: Node, start: int, keys: Tensor, values: Tensor) -> None:
+        """Keep tokens from offset `start` of a node on; keys and values are [heads, tokens, head size]."""
+        layers = self._nodes.setdefault(node.index, {})
+        if layer not in layers:
+            layers[layer] = (_room(keys, len(node)), _room(values, len(node)))
+        _copy(layers[layer], start, keys, values)
+
+    def write_slot(self, layer: int, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
+        """Put a prompt's own tokens into its slot, from offset `start` on."""
+        if layer not in self._slots:
+            self._slots[layer] = (self._buffer(keys), self._buffer(values))
+        own_keys, own_values = self._slots[layer]
+        _copy((own_keys[slot], own_values[slot]), start, keys, values)
+
+    def write_rows(self, layer: int, slots: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Append one token to each of several slots; keys and values are [rows, heads, head size]."""
+        own_keys, own_values = self._slots[layer]  # there since the prompt's own tokens were put in
+        own_keys[slots, :, offsets] = keys
+        own_values[slots, :, offsets] = values
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        """Forget nodes that nobody needs any longer."""
+        for node in nodes:
+            self._nodes.pop(node.index, None)
+
+    def _buffer(self, like: Tensor) -> Tensor:
+        # Zeros: whatever lies in a masked place is multiplied by 0, and NaN times 0 is NaN.
+        return like.new_zeros(self._num_slots, like.shape[0], self._slot_length, like.shape[2])
+
+
+def _room(like: Tensor, length: int) -> Tensor:
+    return like.new_empty(like.shape[0], length, like.shape[2])
+
+
+def _copy(pair: Pair, start: int, keys: Tensor, values: Tensor) -> None:
+    end = start + keys.shape[1]
+    pair[0][:, start:end] = keys
+    pair[1][:, start:end] = values

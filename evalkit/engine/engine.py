@@ -1,0 +1,106 @@
+"""The step in three lines: schedule, run, commit. Token ids in, numbers out; no text and no task."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeAlias
+
+from evalkit.engine.plan import Plan
+from evalkit.engine.runner import Runner, StepResult, StepTooLargeError
+from evalkit.engine.scheduler import Budget, Scheduler, Step
+from evalkit.types import FinishReason
+
+
+Watcher: TypeAlias = Callable[[Sequence[int]], bool]  # whether the tokens decoded so far complete a stop string
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Log-probabilities of a sequence's targets, in their order."""
+
+    logprobs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A sequence's greedy continuation; an end-of-text token is left out."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finish_reason: FinishReason
+
+
+Result: TypeAlias = Scored | Continued
+
+
+@dataclass
+class Counters:
+    """What went through the model."""
+
+    num_steps: int = 0
+    num_prompt_tokens: int = 0
+    num_decoded_tokens: int = 0
+    num_padding: int = 0
+    num_back_offs: int = 0
+
+
+@dataclass
+class Engine:
+    """Runs one plan to its end."""
+
+    plan: Plan
+    runner: Runner
+    budget: Budget
+    end_of_text_ids: frozenset[int] = frozenset()
+    watchers: Mapping[int, Watcher] = field(default_factory=dict)  # by sequence
+    counters: Counters = field(default_factory=Counters)
+
+    def __post_init__(self) -> None:
+        self._generated: dict[int, list[int]] = {}
+        self._logprobs: dict[int, list[float]] = {
+            number: [0.0] * len(sequence.targets) for number, sequence in enumerate(self.plan.sequences)
+        }
+
+    def run(self) -> Iterator[tuple[int, Result]]:
+        """Each sequence's number and result, once, as it ends."""
+        scheduler = Scheduler(self.plan, self.budget)
+        with self.runner:
+            while not scheduler.finished:
+                step = scheduler.schedule()
+                try:
+                    result = self.runner.run(step, self._generated)
+                except StepTooLargeError:
+                    self.counters.num_back_offs += 1
+                    scheduler.back_off(step)
+                    continue
+                yield from self._commit(scheduler, step, result)
+
+    def _commit(self, scheduler: Scheduler, step: Step, result: StepResult) -> Iterator[tuple[int, Result]]:
+        self._count(step, result)
+        for sequence, number, value in result.logprobs:
+            self._logprobs[sequence][number] = value
+        ended = {s: reason for s, pair in result.tokens.items() if (reason := self._extend(s, *pair)) is not None}
+        progress = scheduler.commit(step, ended.keys())
+        self.runner.release(progress.released)
+        for sequence in progress.computed:
+            yield sequence, Scored(tuple(self._logprobs.pop(sequence)))
+        for sequence, reason in ended.items():
+            token_ids = self._generated.pop(sequence)
+            yield sequence, Continued(tuple(token_ids), tuple(self._logprobs.pop(sequence)), reason)
+
+    def _extend(self, sequence: int, token: int, logprob: float) -> FinishReason | None:
+        """Append a decoded token; the reason why the sequence ends with it, or None."""
+        token_ids = self._generated.setdefault(sequence, [])
+        if token in self.end_of_text_ids:
+            return "end_of_text"
+        token_ids.append(token)
+        self._logprobs[sequence].append(logprob)
+        watcher = self.watchers.get(sequence)
+        if watcher is not None and watcher(token_ids):
+            return "stop"
+        return "length" if len(token_ids) == self.plan.sequences[sequence].max_new_tokens else None
+
+    def _count(self, step: Step, result: StepResult) -> None:
+        self.counters.num_steps += 1
+        self.counters.num_prompt_tokens += step.num_tokens - len(step.rows)
+        self.counters.num_decoded_tokens += len(result.tokens)
+        self.counters.num_padding += result.num_padding

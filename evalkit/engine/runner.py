@@ -1,0 +1,129 @@
+"""A step into tensors, through the network, and back into numbers."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self
+
+import torch
+from torch import Tensor
+
+from evalkit.engine.attention import ATTENTION_NAME, packed, register
+from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
+from evalkit.engine.plan import Node, Plan
+from evalkit.engine.scheduler import Step
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class StepTooLargeError(Exception):
+    """A step did not fit; nothing of it counts."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step's logits say."""
+
+    logprobs: tuple[tuple[int, int, float], ...]  # (sequence, target's number, natural log)
+    tokens: Mapping[int, tuple[int, float]]  # sequence -> its next token and that token's log-probability
+    num_padding: int = 0  # places computed for nobody
+
+
+class Runner(Protocol):
+    """Runs the steps of one plan; a context manager, for it may borrow the network's settings."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def run(self, step: Step, generated: Generated) -> StepResult:
+        """Raises StepTooLargeError; the step may then be run again, whole or in parts."""
+        ...
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        """Forget keys and values nobody needs any longer."""
+        ...
+
+
+class PackedRunner:
+    """All tokens of a step in one unpadded batch with shared-prefix attention: for models that take their attention
+    from transformers' attention interface."""
+
+    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int) -> None:
+        register()
+        self._network = network
+        self._plan = plan
+        self._store = KeyValueStore(num_slots, slot_length(plan))
+        self._attention_before: str = network.config._attn_implementation
+
+    def __enter__(self) -> Self:
+        self._network.set_attn_implementation(ATTENTION_NAME)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._network.set_attn_implementation(self._attention_before)
+
+    def run(self, step: Step, generated: Generated) -> StepResult:
+        """See Runner."""
+        device, dtype = self._network.device, self._network.dtype
+        segments = segments_of(step, self._plan, generated)
+        reads = reads_of(step, self._plan)
+        ids = torch.tensor([[token for segment in segments for token in segment.ids]])
+        positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
+        starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
+        keep = torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
+        layout = lay_out(step, generated, self._store, device, dtype)
+        with torch.inference_mode(), packed(layout), catch_out_of_memory():
+            out = self._network(
+                input_ids=ids.to(device),
+                position_ids=positions.to(device),
+                use_cache=False,
+                logits_to_keep=keep.to(device),
+            )
+            return read(out.logits[0], reads)
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        """See Runner."""
+        self._store.release(nodes)
+
+
+class catch_out_of_memory:  # noqa: N801
+    """Turns torch's ways of saying so into StepTooLargeError."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if short or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
+            raise StepTooLargeError(str(error)) from error
+
+
+def slot_length(plan: Plan) -> int:
+    """Tokens a slot must hold: a prompt's own ones and all that may be decoded behind them."""
+    lengths = (len(node) + plan.sequences[node.sequences[0]].max_new_tokens for node in plan.nodes if node.generates)
+    return max(lengths, default=0)
+
+
+def read(logits: Tensor, reads: Reads) -> StepResult:
+    """Log-probabilities of targets and the most likely next tokens from logits [rows, vocabulary], in float32."""
+    if not reads.places:
+        return StepResult((), {})
+    logits = logits.float()
+    norms = logits.logsumexp(dim=-1)
+    rows = torch.tensor([row for row, _, _, _ in reads.targets], dtype=torch.long, device=logits.device)
+    ids = torch.tensor([token for _, token, _, _ in reads.targets], dtype=torch.long, device=logits.device)
+    values = (logits[rows, ids] - norms[rows]).tolist()
+    logprobs = tuple((s, n, v) for (_, _, s, n), v in zip(reads.targets, values, strict=True))
+    decoding = torch.tensor([row for row, _ in reads.decoding], dtype=torch.long, device=logits.device)
+    best = logits[decoding].max(dim=-1)
+    chosen = zip(best.indices.tolist(), (best.values - norms[decoding]).tolist(), strict=True)
+    tokens = {sequence: pair for (_, sequence), pair in zip(reads.decoding, chosen, strict=True)}
+    return StepResult(logprobs, tokens)

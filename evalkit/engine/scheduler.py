@@ -1,0 +1,196 @@
+"""What runs next: waiting prompts, running rows, a budget per step. No torch, no queue anywhere else.
+
+Every step decodes all rows (in turn, where there are more rows than the budget allows) and fills what is left of
+the budget with the next prompt tokens in the plan's order; a row that ends frees its slot for the next prompt.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from evalkit.engine.plan import Node, Plan
+from evalkit.errors import EngineError
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Limits of one step."""
+
+    num_tokens: int  # prompt tokens and rows together
+    num_rows: int  # sequences decoding at the same time
+    num_reads: int  # positions whose logits are read
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Tokens start..end (offsets) of a node, to be prefilled."""
+
+    node: Node
+    start: int
+    end: int
+    slot: int | None  # where a sequence to be continued keeps its own keys and values
+    keep: bool  # later steps need this chunk's keys and values
+
+
+@dataclass(frozen=True)
+class Row:
+    """A running sequence that decodes one token."""
+
+    sequence: int
+    leaf: Node
+    slot: int
+
+
+@dataclass(frozen=True)
+class Step:
+    """One forward pass: prompt tokens in the plan's order, then rows in the plan's order."""
+
+    chunks: tuple[Chunk, ...]
+    rows: tuple[Row, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that go through the model."""
+        return sum(chunk.end - chunk.start for chunk in self.chunks) + len(self.rows)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a step finished."""
+
+    computed: tuple[int, ...]  # sequences all of whose prompt tokens are through and that ask for no more
+    released: tuple[Node, ...]  # nodes whose keys and values nobody needs any longer
+
+
+class Scheduler:
+    """Hands out steps until every sequence has ended. `commit` or `back_off` follows every `schedule`."""
+
+    def __init__(self, plan: Plan, budget: Budget) -> None:
+        if min(budget.num_tokens, budget.num_rows, budget.num_reads) < 1:
+            raise EngineError(f"the engine's budget has no room for a single token: {budget}")
+        self._plan = plan
+        self._budget = budget
+        self._next = 0  # the first node not computed to its end
+        self._done = 0  # tokens computed of that node
+        self._users = [len(node.children) + node.generates for node in plan.nodes]
+        self._rows: list[Row] = []  # the one that waited longest first
+        self._free_slots = list(range(budget.num_rows - 1, -1, -1))
+        self._slot_of: dict[int, int] = {}  # node index -> slot, from its first chunk on
+
+    @property
+    def budget(self) -> Budget:
+        """The budget in force: smaller than the first one after a `back_off`."""
+        return self._budget
+
+    @property
+    def finished(self) -> bool:
+        """Every sequence has ended."""
+        return self._next == len(self._plan.nodes) and not self._rows
+
+    def schedule(self) -> Step:
+        """The next step; at least one token unless finished."""
+        rows = self._rows[: min(self._budget.num_tokens, self._budget.num_reads)]
+        chunks = self._fill(self._budget.num_tokens - len(rows), self._budget.num_reads - len(rows))
+        over = _over(chunks)
+        kept = tuple(replace(chunk, keep=chunk.node.index not in over) for chunk in chunks)
+        return Step(kept, tuple(sorted(rows, key=lambda row: row.leaf.index)))
+
+    def _fill(self, num_tokens: int, num_reads: int) -> list[Chunk]:
+        chunks: list[Chunk] = []
+        slots = list(self._free_slots)
+        place, done = self._next, self._done
+        while num_tokens > 0 and place < len(self._plan.nodes):
+            node = self._plan.nodes[place]
+            slot = self._slot_of.get(node.index)
+            if node.generates and slot is None:
+                if not slots:
+                    break
+                slot = slots.pop()
+            reads = _reads(node, done)
+            end = min(len(node), done + num_tokens, *reads[num_reads : num_reads + 1])
+            if end == done:
+                break
+            chunks.append(Chunk(node, done, end, slot, keep=True))
+            num_tokens -= end - done
+            num_reads -= sum(offset < end for offset in reads)
+            if end < len(node):
+                break
+            place, done = place + 1, 0
+        return chunks
+
+    def commit(self, step: Step, ended: Collection[int]) -> Progress:
+        """Book a step that ran; `ended` are the sequences whose decoding it ended."""
+        computed: list[int] = []
+        released: list[Node] = []
+        started: list[Row] = []
+        for chunk in step.chunks:
+            self._take_slot(chunk)
+            if chunk.end < len(chunk.node):
+                self._done = chunk.end
+                continue
+            self._next, self._done = chunk.node.index + 1, 0
+            if chunk.node.generates:
+                assert chunk.slot is not None
+                started.append(Row(chunk.node.sequences[0], chunk.node, chunk.slot))
+            else:
+                computed.extend(chunk.node.sequences)
+                if not self._users[chunk.node.index]:
+                    self._release(chunk.node, released)
+        self._turn(step.rows, started, ended, released)
+        return Progress(tuple(computed), tuple(released))
+
+    def _take_slot(self, chunk: Chunk) -> None:
+        if chunk.slot is not None and chunk.node.index not in self._slot_of:
+            self._free_slots.remove(chunk.slot)
+            self._slot_of[chunk.node.index] = chunk.slot
+
+    def _turn(self, ran: Collection[Row], started: list[Row], ended: Collection[int], released: list[Node]) -> None:
+        """Rows that ran go behind those that had to wait; ended ones give their slots back."""
+        waited = [row for row in self._rows if row not in ran]
+        self._rows = []
+        for row in [*waited, *ran, *started]:
+            if row.sequence not in ended:
+                self._rows.append(row)
+                continue
+            self._free_slots.append(row.slot)
+            del self._slot_of[row.leaf.index]
+            self._users[row.leaf.index] -= 1
+            self._release(row.leaf, released)
+        self._free_slots.sort(reverse=True)  # the lowest slot first: used slots stay together
+
+    def _release(self, node: Node, released: list[Node]) -> None:
+        """A node without users is given up, and with it its share in the node above."""
+        released.append(node)
+        while node.parent is not None and node.parent.index >= 0:
+            node = node.parent
+            self._users[node.index] -= 1
+            if self._users[node.index]:
+                return
+            released.append(node)
+
+    def back_off(self, step: Step) -> None:
+        """A step ran out of memory: nothing of it counts, the next ones are at most half as large."""
+        half = min(step.num_tokens, self._budget.num_tokens) // 2
+        if half < 1:
+            raise EngineError(
+                "out of memory with a single token in the batch: the model's keys and values do not fit; "
+                "use a smaller model, dtype=bfloat16, or a machine with more memory"
+            )
+        self._budget = Budget(half, self._budget.num_rows, self._budget.num_reads)
+
+
+def _reads(node: Node, start: int) -> list[int]:
+    """Offsets from `start` on whose logits are read: several targets behind one position read it once."""
+    offsets = {offset for offset, _, _ in node.reads if offset >= start}
+    if node.generates:
+        offsets.add(len(node) - 1)
+    return sorted(offsets)
+
+
+def _over(chunks: Collection[Chunk]) -> set[int]:
+    """Nodes that a step brings to their end together with everything below them."""
+    over: set[int] = set()
+    for chunk in reversed(list(chunks)):
+        node = chunk.node
+        if chunk.end == len(node) and not node.generates and all(c.index in over for c in node.children):
+            over.add(node.index)
+    return over
