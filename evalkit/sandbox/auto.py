@@ -47,8 +47,8 @@ class AutoSandbox:
                 return candidate
         reasons = " | ".join(str(reason) for reason in self._passed_over.values())
         raise SandboxError(
-            "nothing on this machine confines a model's program: apt-get install bubblewrap, or run where user "
-            f"namespaces or Landlock are allowed, or choose sandbox=docker ({reasons})"
+            "nothing on this machine confines a model's program: apt-get install bubblewrap, or run where "
+            f"user namespaces or Landlock are allowed, or choose sandbox=docker ({reasons})"
         )
 
     def prepare(self) -> None:

@@ -25,8 +25,8 @@ class ExecResult:
     """How one program ended.
 
     passed: the tests ran to their end. failed: an exception, or an end before theirs. timeout: over the time
-    limit twice, the second time alone. killed: a signal, or over a limit of output or disk. error: the sandbox
-    itself could not run it, or (strict only) the tests pass what cannot cross.
+    limit twice, the second time alone. killed: a signal, or over a limit of output or disk. error: the
+    sandbox itself could not run it, or (strict only) the tests pass what cannot cross.
     """
 
     status: Status

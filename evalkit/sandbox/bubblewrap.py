@@ -10,7 +10,7 @@ WORK = "/tmp"
 
 
 class BubblewrapSandbox(ConfinedSandbox):
-    """A program lives in namespaces of its own: no other process, no network, no file but the interpreter's."""
+    """A program lives in its own namespaces: no other process, no network, no file but the interpreter's."""
 
     name = "bubblewrap"
     isolates_by = (
@@ -46,7 +46,7 @@ class BubblewrapSandbox(ConfinedSandbox):
             argv += ["--ro-bind", path, path]
         argv += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
         argv += ["--ro-bind-try", "/usr/share/zoneinfo", "/usr/share/zoneinfo"]
-        for path in python.hidden():
+        for path in python.hidden:
             argv += ["--size", "4096", "--tmpfs", path, "--remount-ro", path]
         argv += ["--dev-bind", "/dev/null", "/dev/null"]
         argv += ["--size", str(self.limits.disk_bytes), "--tmpfs", WORK]

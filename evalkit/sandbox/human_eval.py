@@ -1,4 +1,4 @@
-"""The reference package's own guard: Python-level only, no isolation. For comparison, when named explicitly."""
+"""The reference package's own guard: Python-level only, no isolation; for comparison, only when named."""
 
 import re
 import time

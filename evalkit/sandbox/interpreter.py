@@ -5,7 +5,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class Interpreter:
     libraries: tuple[str, ...]  # shared objects outside of it, by the names the loader looks for
     packages: Mapping[str, str]  # installed packages that programs may import, with their folders
 
+    @cached_property
     def readable(self) -> list[str]:
         """Every file and folder to show; installed packages inside the standard library's folder left out."""
         shown = [self.executable, *self.libraries, *self.packages.values()]
@@ -34,6 +35,7 @@ class Interpreter:
             shown += [str(entry) for entry in Path(folder).iterdir() if entry.name not in NEVER_SHOWN]
         return shown
 
+    @cached_property
     def hidden(self) -> list[str]:
         """Folders of installed packages that lie inside the standard library's."""
         places = [Path(folder) / name for folder in self.folders for name in NEVER_SHOWN]

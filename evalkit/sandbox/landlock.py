@@ -7,9 +7,9 @@ from evalkit.sandbox.process import Command
 
 
 class LandlockSandbox(ConfinedSandbox):
-    """A program sees the interpreter's files and a folder of its own, and can neither signal, fork nor connect.
+    """A program sees the interpreter's files and its own folder, and can neither signal, fork nor connect.
 
-    It shares the machine's namespaces: names and sizes of files elsewhere can be asked for, their content not.
+    It shares the machine's namespaces: a file elsewhere can be asked its size, never its content.
     """
 
     name = "landlock"
@@ -29,7 +29,7 @@ class LandlockSandbox(ConfinedSandbox):
         work = make_folder()
         plan = make_plan(self.limits, str(work))
         python = self.interpreter
-        plan["read"] = python.readable()
+        plan["read"] = python.readable
         plan["list"] = list(python.folders)
         plan["packages"] = dict(python.packages)
         command = Command(tuple(inner_arguments(python.executable)), inner_environment(str(work)), str(work))

@@ -63,7 +63,9 @@ class Process:
             start_new_session=True,
             bufsize=0,
         )
-        assert self.popen.stdin and self.popen.stdout and self.popen.stderr
+        assert self.popen.stdin
+        assert self.popen.stdout
+        assert self.popen.stderr
         self.job, self.output, self.channel = self.popen.stdin, self.popen.stdout, self.popen.stderr
         self.pidfd = os.pidfd_open(self.popen.pid)
         for pipe in (self.job, self.output, self.channel):

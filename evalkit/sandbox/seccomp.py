@@ -32,8 +32,9 @@ ftruncate:77:46 getdents64:217:61 getcwd:79:17 chdir:80:49 fchdir:81:50 umask:95
 getrlimit:97:163 setrlimit:160:164 getrusage:98:165 sysinfo:99:179 times:100:153 getuid:102:174 getgid:104:176
 geteuid:107:175 getegid:108:177 getppid:110:173 getpgid:121:155 getsid:124:156 getgroups:115:158
 getresuid:118:148 getresgid:120:150 sigaltstack:131:132 statfs:137:43 fstatfs:138:44 getpriority:140:141
-sched_getparam:143:121 sched_getscheduler:145:120 sched_get_priority_max:146:125 sched_get_priority_min:147:126
-sched_getaffinity:204:123 rt_sigpending:127:136 rt_sigtimedwait:128:137 rt_sigsuspend:130:133 gettid:186:178
+sched_getparam:143:121 sched_getscheduler:145:120 sched_get_priority_max:146:125
+sched_get_priority_min:147:126 sched_getaffinity:204:123 rt_sigpending:127:136 rt_sigtimedwait:128:137
+rt_sigsuspend:130:133 gettid:186:178
 futex:202:98 epoll_create1:291:20 epoll_ctl:233:21 epoll_pwait:281:22 epoll_pwait2:441:441
 set_tid_address:218:96 clock_gettime:228:113 clock_getres:229:114 clock_nanosleep:230:115 mkdirat:258:34
 newfstatat:262:79 unlinkat:263:35 renameat:264:38 renameat2:316:276 linkat:265:37 symlinkat:266:36

@@ -1,4 +1,4 @@
-"""Canaries: does this sandbox confine on this machine? Run before the first program, in well under a second."""
+"""Canaries: does this sandbox confine on this machine? Run before the first program, in under a second."""
 
 import os
 import socket
@@ -138,7 +138,7 @@ def expect(sandbox: Runner, name: str, program: str, check: str, *, passes: bool
     result = sandbox.run_unchecked(program, check, SECONDS)
     if (result.status == "passed") != passes or result.status == "error":
         raise SandboxError(
-            f"sandbox {sandbox.name}: self-test: {name}: {result.status} ({result.detail.strip() or 'no detail'}); "
+            f"sandbox {sandbox.name}: self-test: {name}: {result.status} ({result.detail.strip()}); "
             "`python -m evalkit.sandbox selftest` shows every sandbox of this machine"
         )
     return name

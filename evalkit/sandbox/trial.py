@@ -32,6 +32,7 @@ class Player:
     passed: bool = False
     failure: str | None = None
     done: bool = False  # by its own word: only shortens the wait for the rest of its output
+    over_at: float | None = None
     noise: bytes = b""
 
     def start(self, part: str, source: str, settings: dict[str, Any], cpu_seconds: float) -> None:
@@ -56,6 +57,13 @@ class Player:
     def over(self) -> bool:
         """Whether it said how it ended, or ended."""
         return self.passed or self.failure is not None or self.gone()
+
+    def told_all(self) -> bool:
+        """Whether it is over and so is its output, or a last grace for that."""
+        if not self.over():
+            return False
+        self.over_at = self.over_at or time.monotonic()
+        return self.done or self.gone() or time.monotonic() > self.over_at + GRACE
 
     def gone(self) -> bool:
         """Whether it is dead and all it said has been read."""
@@ -87,22 +95,19 @@ def unescaped(data: bytes) -> bytes:
 
 
 def supervise(players: Sequence[Player], seconds: float, limits: Limits, finished: Callable[[], bool]) -> str:
-    """Move bytes until `finished`, then for a last grace; the answer is the limit that ended it, or ""."""
+    """Move bytes until `finished`; the answer is the limit that ended it, or ""."""
     deadline = time.monotonic() + seconds
     next_look = time.monotonic() + TICK
-    grace = None
     with selectors.DefaultSelector() as selector:
         for player in players:
             player.process.register(selector)
         while True:
-            now = time.monotonic()
-            if grace is None and finished():
-                grace = now + GRACE
-            if grace is not None and (now > grace or all(p.done or p.gone() for p in players)):
+            if finished():
                 return ""
-            if now > deadline:
+            remaining = deadline - time.monotonic()
+            if remaining < 0:
                 return "deadline"
-            for key, _ in selector.select(min(TICK, deadline - now)):
+            for key, _ in selector.select(min(TICK, remaining)):
                 key.data()
             flooded = next((p.process.flooded for p in players if p.process.flooded), "")
             if flooded:
@@ -137,7 +142,7 @@ def run_together(make_cell: Callable[[], Cell], source: str, timeout: float, lim
         return ExecResult("error", f"the sandbox cannot start: {error}")
     try:
         player.start("headline", source, {}, timeout)
-        stopped = supervise([player], timeout * limits.wall_factor, limits, player.over)
+        stopped = supervise([player], timeout * limits.wall_factor, limits, player.told_all)
         player.process.measure()
     finally:
         player.close()
@@ -180,7 +185,7 @@ def fatal_signal(returncode: int) -> int:
 def run_split(
     make_cell: Callable[[], Cell], program: str, check: str, timeout: float, split: Split, limits: Limits
 ) -> ExecResult:
-    """The strict verdict: `check` in one process, `program` in another; the supervisor carries lines between."""
+    """The strict verdict: `check` in one process, `program` in another; lines are carried between."""
     begun = time.monotonic()
     with ExitStack() as stack:
         try:

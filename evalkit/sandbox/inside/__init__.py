@@ -1,1 +1,1 @@
-"""Code that runs inside a sandbox, sent there as source: standard library only, and no module imports another."""
+"""Code that runs inside a sandbox and is sent there: standard library only, no module imports another."""

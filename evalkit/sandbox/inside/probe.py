@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import warnings
+from pathlib import Path
 
 SKIPPED = ("_test", "xx", "_xx", "_tkinter", "_ctypes_test")
 
@@ -23,10 +24,10 @@ class PhdrInfo(ctypes.Structure):
 def main(site: str, packages: list[str]) -> None:
     """Import, look, print."""
     warnings.simplefilter("ignore")
-    folders = [path for path in sys.path if os.path.isdir(path)]
+    folders = [path for path in sys.path if Path(path).is_dir()]
     sys.path.append(site)
     for folder in folders:
-        for name in sorted(os.listdir(folder)):
+        for name in sorted(entry.name for entry in Path(folder).iterdir()):
             if name.endswith(".so") and not name.startswith(SKIPPED):
                 attempt(name.split(".")[0])
     found = {name: where for name in packages if (where := attempt(name))}
@@ -45,7 +46,8 @@ def attempt(name: str) -> str | None:
         module = importlib.import_module(name)
     except ImportError:
         return None
-    return os.path.dirname(getattr(module, "__file__", None) or "") or None
+    file = getattr(module, "__file__", None)
+    return str(Path(file).parent) if file else None
 
 
 def libraries() -> list[str]:
@@ -58,7 +60,7 @@ def libraries() -> list[str]:
 
     kind = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(PhdrInfo), ctypes.c_size_t, ctypes.c_void_p)
     ctypes.CDLL(None).dl_iterate_phdr(kind(visit), None)
-    return [name for name in names if name.startswith("/")]
+    return [os.path.normpath(name) for name in names if name.startswith("/")]
 
 
 main(sys.argv[1], sys.argv[2:])
