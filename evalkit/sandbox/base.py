@@ -10,29 +10,55 @@ Status: TypeAlias = Literal["passed", "failed", "timeout", "killed", "error"]
 
 
 @dataclass(frozen=True)
+class Split:
+    """What the strict verdict needs besides the program and its tests.
+
+    In the strict verdict the tests run in one process and the program in another; only plain data crosses.
+    """
+
+    entry_point: str  # the function that the tests call
+    given: str  # trusted source that the tests may lean on: imports and helpers, e.g. a HumanEval prompt
+
+
+@dataclass(frozen=True)
 class ExecResult:
-    """How one program ended."""
+    """How one program ended.
+
+    passed: the tests ran to their end. failed: an exception, or an end before theirs. timeout: over the time
+    limit twice, the second time alone. killed: a signal, or over a limit of output or disk. error: the
+    sandbox itself could not run it, or (strict only) the tests pass what cannot cross.
+    """
 
     status: Status
-    detail: str = ""  # the exception's type and message, or the signal
+    detail: str = (
+        ""  # the exception's type and message, the signal or the limit; at most 500 printable characters
+    )
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
-    peak_memory: int = 0  # bytes
-    output_head: str = ""  # the first of what it printed
+    peak_memory: int = 0  # bytes; 0 where it ended too soon to be measured
+    output_head: str = ""  # the first 2,000 characters of what it printed, made printable
+    strict: "ExecResult | None" = None  # of a passed program, where a Split was given and the sandbox can
 
 
 class Sandbox(Protocol):
-    """Runs one program at a time per call; safe to call from several threads."""
+    """Runs one program at a time per call; safe to call from several threads.
 
-    def run(self, program: str, check: str, timeout: float) -> ExecResult:
-        """Run `program`, then `check` in the same namespace.
+    Construction is free of side effects; the first run, or `prepare`, tests that the sandbox confines.
+    """
+
+    def prepare(self) -> None:
+        """Find the interpreter and run the self-test, once. Raises SandboxError where something leaks."""
+        ...
+
+    def run(self, program: str, check: str, timeout: float, split: Split | None = None) -> ExecResult:
+        """Run `program`, then `check` in the same namespace; with `split`, judge a pass strictly as well.
 
         program: source text, e.g. a HumanEval prompt with its continuation.
         check: source text of the tests that end with the call which raises unless they hold.
-        timeout: seconds.
+        timeout: CPU seconds.
         """
         ...
 
     def provenance(self) -> Mapping[str, Json]:
-        """Which sandbox ran, and what it isolates by."""
+        """Which sandbox ran, and what it isolates by; prepares it first."""
         ...

@@ -1,0 +1,72 @@
+"""Runs inside: the strict verdict's program, in a process that sees neither the tests nor a secret.
+
+It answers calls, one line each; whatever it writes on descriptor 3 is an answer and nothing more.
+"""
+
+import os
+import signal
+import sys
+from typing import Any
+
+MAX_MESSAGE = 500
+
+
+def main(source: str, settings: dict[str, Any]) -> None:
+    """Run the program, then answer calls of its entry point until the supervisor ends it."""
+    os.read(4, settings["secret_size"])  # no pass is said here
+    crossing: dict[str, Any] = {"__name__": "crossing"}
+    exec(settings["crossing"], crossing)
+    namespace: dict[str, Any] = {}
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    send(b"ready\n")
+    failure = ""
+    try:
+        exec(compile(source, "<string>", "exec", dont_inherit=True), namespace)
+        function = namespace[settings["entry_point"]]
+    except BaseException as error:  # noqa: BLE001 any end of the program is its answer
+        failure = raised(error, crossing)
+    inbox = bytearray()
+    while True:
+        line = receive(inbox)
+        send((failure or reply(line, function, crossing)).encode() + b"\n")
+
+
+def reply(line: str, function: Any, crossing: dict[str, Any]) -> str:
+    """Call the function with what a line spells, and spell what it answers."""
+    args, kwargs = crossing["unspell"](line)
+    try:
+        value = function(*args, **kwargs)
+        try:
+            return f"value {crossing['spell'](value)}"
+        except (crossing["NotPlainError"], RecursionError) as error:
+            return f"other {crossing['spell'](f'the program answered {error}, which cannot cross')}"
+    except BaseException as error:  # noqa: BLE001 any exception is its answer
+        return raised(error, crossing)
+
+
+def raised(error: BaseException, crossing: dict[str, Any]) -> str:
+    """Spell an exception's type and message."""
+    try:
+        message = str(error)[:MAX_MESSAGE]
+    except BaseException:  # noqa: BLE001 the message is the program's own code
+        message = ""
+    return f"raised {crossing['spell']((type(error).__name__, message))}"
+
+
+def send(data: bytes) -> None:
+    """Write all of a line to the supervisor."""
+    while data:
+        data = data[os.write(3, data) :]
+
+
+def receive(inbox: bytearray) -> str:
+    """The next call, without the line's end."""
+    while b"\n" not in inbox:
+        piece = os.read(4, 1 << 16)
+        if not piece:
+            signal.pause()
+        inbox += piece
+    line, _, rest = bytes(inbox).partition(b"\n")
+    inbox[:] = rest
+    return line.decode("ascii")

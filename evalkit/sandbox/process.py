@@ -1,0 +1,206 @@
+"""One confined process as its supervisor sees it: three pipes, a process descriptor, measurements."""
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evalkit.sandbox.text import MAX_HEAD
+
+PIECE = 1 << 16
+MAX_LINE = 1 << 23  # bytes of one line on the channel
+MAX_PRINTED = 1 << 26  # bytes a program may print
+PATIENCE = 2.0  # seconds for the kernel to end what was killed
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to start, and with which environment."""
+
+    argv: tuple[str, ...]
+    env: dict[str, str]
+    cwd: str | None = None
+
+
+@dataclass
+class Measured:
+    """What a process used."""
+
+    cpu_seconds: float = 0.0
+    peak_memory: int = 0
+    at: float = field(default_factory=time.monotonic)  # when these were taken
+
+
+@dataclass
+class Process:
+    """Started at once; `close` ends it, reaps it and frees its descriptors, whatever state it is in."""
+
+    command: Command
+    on_line: Callable[["Process", bytes], None]
+    head: bytearray = field(default_factory=bytearray)
+    printed: int = 0
+    flooded: str = ""  # which limit it ran over
+    output_open: bool = True
+    channel_open: bool = True
+    exited: bool = False
+    returncode: int | None = None
+    used: Measured = field(default_factory=Measured)
+
+    def __post_init__(self) -> None:
+        """Start it. Raises OSError where the machine cannot."""
+        self.popen = subprocess.Popen(
+            self.command.argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.command.env,
+            cwd=self.command.cwd,
+            start_new_session=True,
+            bufsize=0,
+        )
+        assert self.popen.stdin
+        assert self.popen.stdout
+        assert self.popen.stderr
+        self.job, self.output, self.channel = self.popen.stdin, self.popen.stdout, self.popen.stderr
+        self.pidfd = os.pidfd_open(self.popen.pid)
+        for pipe in (self.job, self.output, self.channel):
+            os.set_blocking(pipe.fileno(), False)
+        self.ended_at = 0.0
+        self.pending = bytearray()
+        self.line = bytearray()
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Watch the pipes and the process itself."""
+        self.selector = selector
+        selector.register(self.output, selectors.EVENT_READ, self.read_output)
+        selector.register(self.channel, selectors.EVENT_READ, self.read_channel)
+        selector.register(self.pidfd, selectors.EVENT_READ, self.note_exit)
+        self.write_pending()
+
+    def send(self, data: bytes) -> None:
+        """Queue bytes for its descriptor 0."""
+        self.pending += data
+        if len(self.pending) > 4 * MAX_LINE:
+            self.flooded = "it does not read its input"
+        self.write_pending()
+
+    def write_pending(self) -> None:
+        """Write what the pipe takes, and come back for the rest."""
+        if self.pending and not self.job.closed:
+            try:
+                del self.pending[: os.write(self.job.fileno(), self.pending[: 1 << 20])]
+            except BlockingIOError:
+                pass
+            except BrokenPipeError:
+                self.pending.clear()
+        watched = self.job.fileno() in self.selector.get_map() if hasattr(self, "selector") else False
+        if self.pending and not watched and hasattr(self, "selector"):
+            self.selector.register(self.job, selectors.EVENT_WRITE, self.write_pending)
+        elif not self.pending and watched:
+            self.selector.unregister(self.job)
+
+    def read_output(self) -> None:
+        """Keep the head of what it prints and count the rest."""
+        data = self.read(self.output.fileno())
+        if data == b"":
+            self.output_open = False
+            self.selector.unregister(self.output)
+        elif data:
+            self.head += data[: max(0, 4 * MAX_HEAD - len(self.head))]
+            self.printed += len(data)
+            if self.printed > MAX_PRINTED:
+                self.flooded = f"it printed more than {MAX_PRINTED >> 20} MiB"
+
+    def read_channel(self) -> None:
+        """Hand on each whole line."""
+        data = self.read(self.channel.fileno())
+        if data == b"":
+            self.channel_open = False
+            self.selector.unregister(self.channel)
+            data = b"\n" if self.line else None
+        if data:
+            *lines, rest = data.split(b"\n")
+            for piece in lines:
+                line = bytes(self.line) + piece
+                self.line.clear()
+                self.on_line(self, line)
+            self.line += rest
+            if len(self.line) > MAX_LINE:
+                self.flooded = "a line on its channel has no end"
+
+    def note_exit(self) -> None:
+        """It has ended; it stays a zombie, and its id its own, until `close` reaps it."""
+        self.exited = True
+        self.ended_at = time.monotonic()
+        self.selector.unregister(self.pidfd)
+
+    @staticmethod
+    def read(fd: int) -> bytes | None:
+        """What is there: bytes, b"" at the end, None for nothing yet."""
+        try:
+            return os.read(fd, PIECE)
+        except BlockingIOError:
+            return None
+
+    def leaf(self) -> int:
+        """Process id of the interpreter, below bubblewrap's own processes."""
+        pid = self.popen.pid
+        for _ in range(4):
+            try:
+                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            except OSError:
+                break
+            if not children:
+                break
+            pid = int(children[0])
+        return pid
+
+    def measure(self) -> None:
+        """Note CPU time and peak memory while it lives (its parent's memory would count with rusage)."""
+        if self.exited:
+            return
+        pid = self.leaf()
+        with contextlib.suppress(OSError):
+            self.used.cpu_seconds = time.clock_gettime((~pid << 3) | 2)
+            self.used.at = time.monotonic()
+        with contextlib.suppress(OSError, IndexError):
+            status = Path(f"/proc/{pid}/status").read_text()
+            self.used.peak_memory = int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+    def cpu_at_most(self) -> float:
+        """CPU seconds when it ended: what was last seen, and all the time since."""
+        return (
+            self.used.cpu_seconds + max(0.0, self.ended_at - self.used.at)
+            if self.exited
+            else self.used.cpu_seconds
+        )
+
+    def close(self) -> None:
+        """Kill, reap, and wait until nothing below it holds its pipes."""
+        if not self.exited:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        _, status, usage = os.wait4(self.popen.pid, 0)
+        self.returncode = self.popen.returncode = os.waitstatus_to_exitcode(status)
+        self.used.cpu_seconds = max(self.used.cpu_seconds, usage.ru_utime + usage.ru_stime)
+        self.drain()
+        for pipe in (self.job, self.output, self.channel):
+            pipe.close()
+        os.close(self.pidfd)
+
+    def drain(self) -> None:
+        """Read until the last process below has let go of the channel, without keeping anything."""
+        deadline = time.monotonic() + PATIENCE
+        waiting: Sequence[int] = [self.channel.fileno()] if self.channel_open else []
+        with selectors.DefaultSelector() as selector:
+            for fd in waiting:
+                selector.register(fd, selectors.EVENT_READ)
+            while selector.get_map() and time.monotonic() < deadline:
+                for key, _ in selector.select(0.05):
+                    if self.read(key.fd) == b"":
+                        selector.unregister(key.fd)

@@ -1,0 +1,176 @@
+"""Canaries: does this sandbox confine on this machine? Run before the first program, in under a second."""
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from evalkit.errors import SandboxError
+from evalkit.sandbox.base import ExecResult
+
+SECONDS = 2.0
+SECRET = "canary: a file that no program may read or change"
+ENVIRONMENT = {"HOME", "TMPDIR", "PATH", "LANG", "LC_CTYPE", "PWD", "HOSTNAME"}
+ENVIRONMENT |= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"}
+MEMORY_REQUEST = 1 << 42
+
+
+class Runner(Protocol):
+    """What the self-test needs of a sandbox."""
+
+    @property
+    def name(self) -> str:
+        """The sandbox's name."""
+        ...
+
+    def run_unchecked(self, program: str, check: str, timeout: float) -> ExecResult:
+        """Run a program without a self-test before it."""
+        ...
+
+
+@dataclass(frozen=True)
+class Canary:
+    """A program that tries what it must not manage; its tests pass where every attempt was refused."""
+
+    name: str
+    program: str
+    untouched: Callable[[], bool] = lambda: True
+
+
+ATTEMPTS = """
+import ctypes, os, signal, socket, subprocess
+managed = []
+def attempt(name, action):
+    try:
+        action()
+    except (OSError, MemoryError):
+        return
+    managed.append(name)
+"""
+NOTHING_MANAGED = "assert not managed, managed"
+
+
+def network(port: int) -> str:
+    """Connect to a listener on loopback, bind a port, reach for the harness's Unix sockets."""
+    return ATTEMPTS + (
+        f"attempt('connect', lambda: socket.create_connection(('127.0.0.1', {port}), 0.5))\n"
+        "attempt('bind', lambda: socket.socket().bind(('127.0.0.1', 0)))\n"
+        "attempt('unix', lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))\n"
+    )
+
+
+def files(canary: Path) -> str:
+    """Read, write, replace, chmod and remove a file outside; list and fill its folder."""
+    return ATTEMPTS + (
+        f"path = {str(canary)!r}\n"
+        "attempt('read', lambda: open(path).read())\n"
+        "attempt('write', lambda: open(path, 'a').write('x'))\n"
+        "attempt('truncate', lambda: os.open(path, os.O_RDONLY | os.O_TRUNC))\n"
+        "attempt('chmod', lambda: os.chmod(path, 0o777))\n"
+        "attempt('utime', lambda: os.utime(path, (0, 0)))\n"
+        "attempt('remove', lambda: os.remove(path))\n"
+        "attempt('create', lambda: open(path + '.new', 'w'))\n"
+        "attempt('link', lambda: os.link(path, 'stolen'))\n"
+        "attempt('list', lambda: os.listdir(os.path.dirname(path)))\n"
+        "attempt('root', lambda: open('/evalkit-canary', 'w'))\n"
+    )
+
+
+def environment(pid: int) -> str:
+    """Look for the caller's variables, in its own environment and in /proc."""
+    return ATTEMPTS + (
+        f"managed += sorted(set(os.environ) - set({sorted(ENVIRONMENT)!r}))\n"
+        f"for process in ('self', 1, {pid}):\n"
+        "    attempt('environ', lambda: open(f'/proc/{process}/environ', 'rb').read())\n"
+    )
+
+
+def processes(pid: int) -> str:
+    """Make a process that could outlive its parent, signal the harness, trace it."""
+    return ATTEMPTS + (
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        "def fork():\n"
+        "    if os.fork() == 0:\n"
+        "        os._exit(0)\n"
+        "def attach():\n"
+        f"    if libc.ptrace(16, {pid}, 0, 0) < 0:\n"
+        "        raise OSError\n"
+        "attempt('fork', fork)\n"
+        "attempt('spawn', lambda: subprocess.Popen(['true']))\n"
+        f"attempt('signal', lambda: os.kill({pid}, 0))\n"
+        f"attempt('signal all', lambda: os.kill(-1, 0))\n"
+        "attempt('ptrace', attach)\n"
+    )
+
+
+MEMORY = ATTEMPTS + f"attempt('memory', lambda: bytearray({MEMORY_REQUEST}))\n"
+HONEST = """
+import hashlib, math, tempfile, threading
+def add(a, b):
+    with tempfile.TemporaryFile() as file:
+        file.write(b"x")
+    thread = threading.Thread(target=hashlib.sha256)
+    thread.start()
+    thread.join()
+    return a + b
+"""
+
+
+def self_test(sandbox: Runner) -> list[str]:
+    """Run every canary; the names of what held. Raises SandboxError that names the first that broke."""
+    held = [expect(sandbox, "a known pass", HONEST, "assert add(1, 2) == 3", passes=True)]
+    held.append(expect(sandbox, "a known fail", HONEST, "assert add(1, 2) == 4", passes=False))
+    held.append(expect(sandbox, "an early exit", "raise SystemExit(0)", "", passes=False))
+    with canaries() as programs:
+        for canary in programs:
+            held.append(expect(sandbox, canary.name, canary.program, NOTHING_MANAGED, passes=True))
+            if not canary.untouched():
+                raise SandboxError(f"sandbox {sandbox.name}: self-test: {canary.name}: a canary was touched")
+    return held
+
+
+def expect(sandbox: Runner, name: str, program: str, check: str, *, passes: bool) -> str:
+    """Run one program and compare."""
+    result = sandbox.run_unchecked(program, check, SECONDS)
+    if (result.status == "passed") != passes or result.status == "error":
+        raise SandboxError(
+            f"sandbox {sandbox.name}: self-test: {name}: {result.status} ({result.detail.strip()}); "
+            "`python -m evalkit.sandbox selftest` shows every sandbox of this machine"
+        )
+    return name
+
+
+@contextmanager
+def canaries() -> Iterator[list[Canary]]:
+    """A listener, a secret file, and the programs that try to reach them."""
+    with socket.socket() as listener, tempfile.TemporaryDirectory(prefix="evalkit-canary-") as folder:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        file = Path(folder) / "secret"
+        file.write_text(SECRET)
+        before = file.stat()
+
+        def intact() -> bool:
+            now = file.stat()
+            same = (now.st_mode, now.st_mtime_ns, now.st_nlink) == (before.st_mode, before.st_mtime_ns, 1)
+            return same and file.read_text() == SECRET and len(list(Path(folder).iterdir())) == 1
+
+        def unreached() -> bool:
+            try:
+                listener.accept()[0].close()
+            except BlockingIOError:
+                return True
+            return False
+
+        yield [
+            Canary("network", network(listener.getsockname()[1]), unreached),
+            Canary("files", files(file), intact),
+            Canary("environment", environment(os.getpid())),
+            Canary("processes", processes(os.getpid())),
+            Canary("memory", MEMORY),
+        ]
