@@ -197,6 +197,12 @@ def test_the_fingerprint_changes_with_each_file(folder: Path, name: str, key: st
     assert {k for k in after if after[k] != before[k]} == {key}
 
 
+@pytest.mark.parametrize("rule", [{"add_bos": True}, {"end_of_text": ["</s>"]}, {"tokenizer": "qwen"}])
+def test_the_fingerprint_changes_with_the_rules_for_reading_it(folder: Path, rule: dict[str, Any]) -> None:
+    assert find(folder, **rule).fingerprint() != find(folder).fingerprint()
+    assert find(folder, device="cpu", max_length=9).fingerprint() == find(folder).fingerprint()
+
+
 def test_a_hash_is_remembered_until_the_file_changes(
     tmp_path: Path, own_memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
