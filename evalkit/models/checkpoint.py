@@ -3,7 +3,7 @@
 import importlib.util
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -37,6 +37,7 @@ class Checkpoint:
     generation_config: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, TensorInfo] = field(default_factory=dict)  # safetensors only
     gguf: GgufHeader | None = None
+    rules: Mapping[str, Json] = field(default_factory=dict)  # of the spec: those that answers depend on
 
     @property
     def model_type(self) -> str:
@@ -53,7 +54,7 @@ class Checkpoint:
         return tuple(path for name in TOKENIZER_FILES if (path := self.folder / name).is_file())
 
     def fingerprint(self) -> dict[str, Json]:
-        """What the files hold, by content only: the same for two copies in different places."""
+        """What answers depend on: the files' content, wherever they lie, and the spec's rules for reading them."""
         return dict(self._fingerprint)
 
     @cached_property
@@ -65,6 +66,7 @@ class Checkpoint:
             "weights_sha256": _sha_of_files(self.weight_files),
             "tokenizer_sha256": _sha_of_files(self.tokenizer_files),
             "config_sha256": sha256_of(settings),
+            "rules": dict(self.rules),
         }
 
 
@@ -74,6 +76,12 @@ def resolve(spec: ModelSpec) -> Checkpoint:
     Raises ModelError where they are missing or broken: nothing at the path, no weights in the folder, a shard
     absent, a file cut short, a Git LFS pointer in a file's place, a config without its fields.
     """
+    end_of_text = None if spec.end_of_text is None else list[Json](spec.end_of_text)
+    rules: dict[str, Json] = {"tokenizer": spec.tokenizer, "add_bos": spec.add_bos, "end_of_text": end_of_text}
+    return replace(_find(spec), rules=rules)
+
+
+def _find(spec: ModelSpec) -> Checkpoint:
     if spec.path.startswith(PACKAGE_PREFIX):
         return _from_package(spec)
     local = Path(spec.path).expanduser()

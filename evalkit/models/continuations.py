@@ -12,6 +12,9 @@ from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import TextTokenizer
 from evalkit.types import GenerateRequest, LoglikelihoodRequest, Truncation
 
+# Enough for the tokenizer's threads and for what neighbouring questions share; few enough for little memory.
+_REQUESTS_AT_ONCE = 256
+
 
 @dataclass(frozen=True)
 class EncodedChoices:
@@ -48,9 +51,13 @@ def encode_choice_request(tokenizer: TextTokenizer, request: LoglikelihoodReques
 
 
 def encode_choice_requests(tokenizer: TextTokenizer, requests: Sequence[LoglikelihoodRequest]) -> list[EncodedChoices]:
-    """Token ids of many requests, tokenised in one call; errors as `encode_choice_request`."""
-    encoded = iter(tokenizer.encode([text for request in requests for text in _texts(request)]))
-    return [_encode(request, encoded) for request in requests]
+    """Token ids of many requests, tokenised some hundred at a time; errors as `encode_choice_request`."""
+    choices: list[EncodedChoices] = []
+    for start in range(0, len(requests), _REQUESTS_AT_ONCE):
+        part = requests[start : start + _REQUESTS_AT_ONCE]
+        encoded = iter(tokenizer.encode([text for request in part for text in _texts(request)]))
+        choices += [_encode(request, encoded) for request in part]
+    return choices
 
 
 def encode_generate_request(tokenizer: TextTokenizer, request: GenerateRequest) -> EncodedPrompt:

@@ -1,5 +1,6 @@
 """A checkpoint into a LoadedModel: every tensor accounted for, no code of the checkpoint executed."""
 
+import pickle
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -127,6 +128,11 @@ def _load_with_transformers(
                 ignore_mismatched_sizes=True,  # so that they are listed; they are refused below
                 **arguments,
             )
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{where} cannot be loaded: its pytorch_model.bin holds pickled objects beside tensors, which are "
+            f"never unpickled; take the checkpoint from its publisher"
+        ) from error
     except (ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise ModelError(f"{where} cannot be loaded: {_first_line(error)}") from error
     network, info = loaded

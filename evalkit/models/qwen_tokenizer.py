@@ -16,6 +16,7 @@ from typing import Any
 import tiktoken
 
 from evalkit.errors import ModelError
+from evalkit.models.chunks import encode_in_chunks
 
 RANKS_FILE = "qwen.tiktoken"
 PATTERN = (
@@ -65,7 +66,10 @@ class QwenTokenizer:
         """Token ids; text is brought into NFC first unless it is to be continued."""
         if not for_generation:
             texts = [unicodedata.normalize("NFC", text) for text in texts]
-        return self._encoding.encode_ordinary_batch(list(texts), num_threads=self._num_threads)
+        return encode_in_chunks(texts, self._encode_whole)
+
+    def _encode_whole(self, texts: list[str]) -> list[list[int]]:
+        return self._encoding.encode_ordinary_batch(texts, num_threads=self._num_threads)
 
     def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
         """What `new_ids` add behind `after`, whose last bytes may be the beginning of a character."""

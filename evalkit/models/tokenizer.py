@@ -6,6 +6,7 @@ from typing import Protocol
 from tokenizers import Tokenizer
 
 from evalkit.models.base import TextTokenizer
+from evalkit.models.chunks import encode_in_chunks, may_be_cut
 
 ANCHOR_TOKENS = 16  # of the text before: enough for a character's bytes and a word's first space
 
@@ -47,6 +48,7 @@ class HuggingFaceTokenizer:
         self._backend.no_truncation()
         self._backend.no_padding()
         self._prefix = [] if bos_id is None else [bos_id]
+        self._cut = may_be_cut(backend.to_str())
         self.eos_id = eos_id
 
     @property
@@ -65,8 +67,12 @@ class HuggingFaceTokenizer:
 
     def encode(self, texts: Sequence[str], *, for_generation: bool = False) -> list[list[int]]:
         """Token ids of each text; the same for scoring and for generation."""
+        encoded = encode_in_chunks(texts, self._encode_whole) if self._cut else self._encode_whole(texts)
+        return [self._prefix + ids for ids in encoded] if self._prefix else encoded
+
+    def _encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [[*self._prefix, *encoding.ids] for encoding in encodings]
+        return [encoding.ids for encoding in encodings]
 
     def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
         """What `new_ids` add to the text of `after`."""

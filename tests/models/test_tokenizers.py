@@ -8,7 +8,7 @@ import pytest
 import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_models import BOS, EOS, FAMILIES, make_checkpoint
+from tiny_models import BOS, EOS, FAMILIES, make_checkpoint, train_byte_level
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
@@ -16,7 +16,7 @@ from evalkit.errors import ModelError
 from evalkit.models.checkpoint import resolve
 from evalkit.models.quiet import quiet
 from evalkit.models.spec import ModelSpec
-from evalkit.models.tokenizer import CheckpointTokenizer
+from evalkit.models.tokenizer import CheckpointTokenizer, HuggingFaceTokenizer
 from evalkit.models.tokenizer_files import load_tokenizer
 
 TEXTS = [
@@ -147,24 +147,13 @@ def test_a_sentencepiece_model_that_comes_alone_is_run_by_sentencepiece(folders:
         assert without_bos(load(folders["llama"]), text) == model.encode(text)
 
 
+BYTE_LEVEL = HuggingFaceTokenizer(train_byte_level(), bos_id=None, eos_id=0)
+
+
 @given(st.lists(st.text(max_size=20), max_size=5))
 def test_any_text_survives_a_byte_level_round_trip(texts: Sequence[str]) -> None:
-    tokenizer = byte_level()
-    for text, ids in zip(texts, tokenizer.encode(texts), strict=True):
-        assert tokenizer.decode(ids, after=[]) == text
-
-
-def byte_level() -> CheckpointTokenizer:
-    if not _BYTE_LEVEL:
-        from tiny_models import train_byte_level
-
-        from evalkit.models.tokenizer import HuggingFaceTokenizer
-
-        _BYTE_LEVEL.append(HuggingFaceTokenizer(train_byte_level(), bos_id=None, eos_id=0))
-    return _BYTE_LEVEL[0]
-
-
-_BYTE_LEVEL: list[CheckpointTokenizer] = []
+    for text, ids in zip(texts, BYTE_LEVEL.encode(texts), strict=True):
+        assert BYTE_LEVEL.decode(ids, after=[]) == text
 
 
 def test_a_folder_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
