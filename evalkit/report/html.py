@@ -10,6 +10,7 @@ import html
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
@@ -83,15 +84,18 @@ def _navigation(has_questions: bool) -> str:
 
 
 def _verdicts(runs: Sequence[Run]) -> str:
-    classes = {Answer.REPRODUCES.value: "reproduces", Answer.DIFFERS.value: "differs"}
-    return _table(verdict_table(runs), classes, last_class="why")
+    """The verdict table with each reason below its verdict."""
+    table = verdict_table(runs)
+    rows = tuple((*row[:2], f"{row[2]}\n{row[-1]}", *row[3:-1]) for row in table.rows)
+    return _table(replace(table, header=table.header[:-1], rows=rows))
 
 
-def _table(table: Table, classes: Mapping[str, str] | None = None, last_class: str = "") -> str:
+def _table(table: Table) -> str:
     def cell(name: str, column: int, text: str) -> str:
-        wanted = ["left"] * table.is_left(column) + [(classes or {}).get(text, "")]
-        wanted += [last_class] * (column == len(table.header) - 1)
-        return f"<{name} class='{' '.join(filter(None, wanted))}'>{html.escape(text)}</{name}>"
+        first, _, second = text.partition("\n")
+        wanted = [*(["left"] * table.is_left(column)), *([first] * (first in (Answer.REPRODUCES, Answer.DIFFERS)))]
+        below = f"<div class='why'>{html.escape(second)}</div>" if second else ""
+        return f"<{name} class='{' '.join(wanted)}'>{html.escape(first)}{below}</{name}>"
 
     lines = ["".join(cell("th", i, text) for i, text in enumerate(table.header))]
     lines += ["".join(cell("td", i, text) for i, text in enumerate(row)) for row in table.rows]

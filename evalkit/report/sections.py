@@ -61,7 +61,7 @@ def verdict_table(runs: Sequence[Run]) -> Table:
             )
         )
     header = ("model", "benchmark", "verdict", "published", "measured", "95 % interval", "n", "difference")
-    return Table("Verdict", (*header, "would have shown", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
+    return Table("Verdict", (*header, "detectable", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
 
 
 def _asked(run: Run) -> str:
