@@ -1,4 +1,6 @@
-"""How quick report.html is with all of MMLU: `python tests/bench/report_page.py [QUESTIONS]`.
+"""How quick report.html is with all of MMLU.
+
+    PYTHONPATH=.:tests/report python tests/bench/report_page.py [QUESTIONS]
 
 Prints a table for people and a last JSON line for machines: milliseconds until the page is ready (bound: 2,000)
 and until a filter has been applied and laid out (bound: 100), in a real headless Chromium.
@@ -8,8 +10,6 @@ import json
 import sys
 import tempfile
 from pathlib import Path
-
-sys.path[:0] = [str(Path(__file__).parents[1] / "report"), str(Path(__file__).parents[2])]
 
 from chromium import Chromium, find_chromium
 from folders import choice_items, write_run
