@@ -24,7 +24,7 @@ EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.ha
 Item = tuple[Asked, Output, Score]
 
 
-def write_run(results: Path, items: list[Item], task: str, model: str, **provenance: object) -> Path:
+def write_run(results: Path, items: list[Item], task: str, model: str, /, **provenance: object) -> Path:
     """A run folder over items; its path."""
     folder = results / model / task
     folder.mkdir(parents=True, exist_ok=True)
