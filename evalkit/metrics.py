@@ -109,6 +109,12 @@ def mcnemar(num_only_a: int, num_only_b: int) -> float:
     return binomial_p(num_only_a, n, 0.5, 0.5)
 
 
+def mcnemar_worse(num_lost: int, num_won: int) -> float:
+    """One-sided p of the exact McNemar test: that so few questions are won by chance alone."""
+    n = num_lost + num_won
+    return 1.0 if n == 0 else float(special.bdtr(num_won, n, 0.5))
+
+
 def paired_bootstrap(
     a: Sequence[float],
     b: Sequence[float],

@@ -1,19 +1,13 @@
-"""report.html: the report in one file that needs no network, with plots and a browser over single questions.
+"""report.html: the report in one file, with plots and a browser over single questions."""
 
-Text of models and data sets gets into the page in two ways only: escaped in tables, and as JSON that the script
-shows through textContent. The page's policy allows no script but its own.
-"""
-
-import base64
-import hashlib
 import html
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from dataclasses import replace
 from typing import Any
 
 from evalkit.report.markdown import RULE_TEXT
+from evalkit.report.page import html_details, html_figure, html_page, html_table
 from evalkit.report.plots import overview_plot, run_plots
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import Answered, Context
@@ -26,9 +20,6 @@ from evalkit.report.sections import (
     provenance_table,
     verdict_table,
 )
-from evalkit.report.svg import Plot
-from evalkit.report.tables import Table
-from evalkit.report.verdict import Answer
 
 NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near ties
 QuestionsOf = Mapping[int, Sequence[Answered]]  # by the run's place in the report
@@ -38,77 +29,39 @@ def render_html(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf
     """The whole page. questions: those of each run, by its place; a run may have none."""
     models = ", ".join(dict.fromkeys(run.summary.model for run in runs))
     title = f"{models} beside the card of {card.title}"
-    script = _asset("report.js")
-    style = _asset("report.css")
-    policy = f"default-src 'none'; img-src data:; script-src '{_sha(script)}'; style-src 'unsafe-inline'"
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{style}</style></head><body>',
-        f"<header><h1>{html.escape(title)}</h1><nav>{_navigation(bool(questions))}</nav>",
-        '<button id="theme" type="button">light / dark</button></header><main>',
+    names = ["verdict", "tables", "groups", "plots", "causes", *(["questions"] * bool(questions)), "provenance"]
+    sections = [
         *_sections(runs, card, questions),
         _browser() if questions else "",
         "<h2 id='provenance'>Provenance</h2>",
-        *(_details(provenance_table(run)) for run in runs),
-        f'</main><script type="application/json" id="data">{_data(runs, questions)}</script>',
-        f"<script>{script}</script></body></html>\n",
+        *(html_details(provenance_table(run)) for run in runs),
     ]
-    return "\n".join(parts)
+    return html_page(title, sections, names, _data(runs, questions))
 
 
 def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) -> Iterator[str]:
     yield f"<h2 id='verdict'>Verdict</h2>{_verdicts(runs)}"
     yield f"<p class='rule'>{html.escape(RULE_TEXT).replace('*', '')}</p>"
-    yield f"<div class='plots'>{_figure(overview_plot(runs))}</div>"
+    yield f"<div class='plots'>{html_figure(overview_plot(runs))}</div>"
     if len({run.summary.model for run in runs}) > 1:
-        yield f"<h2>All runs</h2>{_table(matrix_table(runs))}"
+        yield f"<h2>All runs</h2>{html_table(matrix_table(runs))}"
     yield f"<h2 id='tables'>The card's tables</h2><p class='note'>{html.escape(card.source)}; all in percent</p>"
     for table in card_tables(runs, card):
-        yield f"<h3>{html.escape(table.title)}</h3>{_table(table)}"
+        yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
     yield "<h2 id='groups'>Groups and subjects</h2>"
-    yield from (_details(table) for table in group_tables(runs))
+    yield from (html_details(table) for table in group_tables(runs))
     yield "<h2 id='plots'>Plots</h2>"
     for place, run in enumerate(runs):
-        figures = "".join(map(_figure, run_plots(run, questions.get(place, ()))))
+        figures = "".join(map(html_figure, run_plots(run, questions.get(place, ()))))
         yield f"<div class='plots'>{figures}</div>"
-    yield f"<h2 id='causes'>Causes and cost</h2>{_table(cause_table(runs))}"
-
-
-def _navigation(has_questions: bool) -> str:
-    names = ["verdict", "tables", "groups", "plots", "causes", *(["questions"] * has_questions), "provenance"]
-    return "".join(f"<a href='#{name}'>{name}</a>" for name in names)
+    yield f"<h2 id='causes'>Causes and cost</h2>{html_table(cause_table(runs))}"
 
 
 def _verdicts(runs: Sequence[Run]) -> str:
-    classes = {Answer.REPRODUCES.value: "reproduces", Answer.DIFFERS.value: "differs"}
-    return _table(verdict_table(runs), classes, last_class="why")
-
-
-def _table(table: Table, classes: Mapping[str, str] | None = None, last_class: str = "") -> str:
-    def cell(name: str, column: int, text: str) -> str:
-        wanted = ["left"] * table.is_left(column) + [(classes or {}).get(text, "")]
-        wanted += [last_class] * (column == len(table.header) - 1)
-        return f"<{name} class='{' '.join(filter(None, wanted))}'>{html.escape(text)}</{name}>"
-
-    lines = ["".join(cell("th", i, text) for i, text in enumerate(table.header))]
-    lines += ["".join(cell("td", i, text) for i, text in enumerate(row)) for row in table.rows]
-    head, *body = lines
-    rows = "".join(
-        f"<tr{' class=measured' if number in table.bold_rows else ''}>{line}</tr>" for number, line in enumerate(body)
-    )
-    note = f"<p class='note'>{html.escape(table.note)}</p>" if table.note else ""
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
-
-
-def _details(table: Table) -> str:
-    return f"<details><summary>{html.escape(table.title)}</summary>{_table(table)}</details>"
-
-
-def _figure(plot: Plot) -> str:
-    return f"<figure><figcaption>{html.escape(plot.title)}</figcaption>{plot.svg}</figure>"
+    """The verdict table with each reason below its verdict."""
+    table = verdict_table(runs)
+    rows = tuple((*row[:2], f"{row[2]}\n{row[-1]}", *row[3:-1]) for row in table.rows)
+    return html_table(replace(table, header=table.header[:-1], rows=rows))
 
 
 def _browser() -> str:
@@ -134,15 +87,15 @@ def _browser() -> str:
     )
 
 
-def _data(runs: Sequence[Run], questions: QuestionsOf) -> str:
-    """The questions as JSON that cannot end its own script element."""
+def _data(runs: Sequence[Run], questions: QuestionsOf) -> dict[str, Any]:
+    """The questions for the page's script."""
     contexts: dict[Context, int] = {}
     rows = [
         _row(place, question, contexts.setdefault(question.context, len(contexts)))
         for place, answered in sorted(questions.items())
         for question in answered
     ]
-    value: dict[str, Any] = {
+    return {
         "near_tie": NEAR_TIE,
         "runs": [
             {"key": f"{run.summary.model}/{run.summary.task}", "benchmark": f"{run.benchmark} {run.comparable}"}
@@ -154,10 +107,6 @@ def _data(runs: Sequence[Run], questions: QuestionsOf) -> str:
         ],
         "rows": rows,
     }
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
-    # "<" for the element's end, the two separators for script engines of before 2019, lone surrogates for UTF-8.
-    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _row(place: int, question: Answered, context: int) -> list[Any]:
@@ -180,11 +129,3 @@ def _row(place: int, question: Answered, context: int) -> list[Any]:
         question.num_tokens,
         dict(question.detail) or None,
     ]
-
-
-def _asset(name: str) -> str:
-    return (files("evalkit.report") / "assets" / name).read_text(encoding="utf-8")
-
-
-def _sha(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -2,11 +2,15 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import StoreError
+from evalkit.metrics import wilson_interval
 from evalkit.types import Metric, Published, Summary, Usage
+
+RECORDED = "recorded.json"  # the score a site returned for a submission
 
 
 def find_runs(paths: Iterable[Path]) -> list[Path]:
@@ -25,7 +29,24 @@ def find_runs(paths: Iterable[Path]) -> list[Path]:
 
 def read_summary(folder: Path) -> Summary:
     """The summary of a run folder. Raises StoreError where it is missing or not one."""
-    return summary_of(read_json(folder / "summary.json"), str(folder / "summary.json"))
+    summary = summary_of(read_json(folder / "summary.json"), str(folder / "summary.json"))
+    recorded = folder / RECORDED
+    return _with_recorded(summary, read_json(recorded)) if recorded.exists() else summary
+
+
+def _with_recorded(summary: Summary, recorded: Mapping[str, Any]) -> Summary:
+    """The summary with the score that a benchmark's site returned for answers whose labels are withheld.
+
+    Its interval is Wilson's for as many questions as were asked.
+    """
+    name, metric = next(iter(summary.metrics.items()))
+    if metric.value is not None:
+        return summary
+    n, score = int(str(summary.provenance.get("num_questions", 0))), float(recorded["score"])
+    low, high = wilson_interval(score / 100, n)
+    metrics = {**summary.metrics, name: Metric(score, n, 100 * low, 100 * high)}
+    provenance: dict[str, Any] = {**summary.provenance, "recorded": {"score": score, "source": str(recorded["source"])}}
+    return replace(summary, metrics=metrics, provenance=provenance)
 
 
 def summary_of(fields: Mapping[str, Any], where: str = "summary") -> Summary:

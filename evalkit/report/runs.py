@@ -32,7 +32,13 @@ class Run:
     @property
     def label(self) -> str:
         """The model's name, marked where its questions are not the benchmark's."""
-        return self.summary.model if self.comparable else f"{self.summary.model} (bundled sample)"
+        mark = "" if self.comparable else " (bundled sample)"
+        return self.summary.model + mark + (" (score from the site)" if self.is_recorded else "")
+
+    @property
+    def is_recorded(self) -> bool:
+        """Did the benchmark's site score the answers?"""
+        return "recorded" in self.summary.provenance
 
 
 def runs_of(summaries: Sequence[Summary], card: PublishedCard, rule: Rule = RULE) -> list[Run]:

@@ -61,7 +61,7 @@ def verdict_table(runs: Sequence[Run]) -> Table:
             )
         )
     header = ("model", "benchmark", "verdict", "published", "measured", "95 % interval", "n", "difference")
-    return Table("Verdict", (*header, "would have shown", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
+    return Table("Verdict", (*header, "detectable", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
 
 
 def _asked(run: Run) -> str:
@@ -97,8 +97,15 @@ def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
             rows.append((run.label, *["-"] * len(table.columns), *_measured(table, run)))
     published = [f"published {column.label}" for column in table.columns.values()]
     header = ("model", *published, "measured", "n", "95 % interval", "difference")
-    note = NOT_COMPARABLE if any(not run.comparable for run in runs) else "" if runs else "not run"
-    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=note)
+    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=_card_note(runs))
+
+
+def _card_note(runs: Sequence[Run]) -> str:
+    notes = [NOT_COMPARABLE] if any(not run.comparable for run in runs) else []
+    for run in runs:
+        if run.is_recorded:
+            notes.append(f"{run.summary.model}: scored by the benchmark's site, entered by hand")
+    return "; ".join(notes) if runs else "not run"
 
 
 def _row_label(row: Row) -> str:

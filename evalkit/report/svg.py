@@ -11,8 +11,8 @@ from evalkit.types import Metric
 
 INK, MUTED, GRID = "var(--ink,#1f2328)", "var(--muted,#656d76)", "var(--grid,#d0d7de)"
 ACCENT, SECOND = "var(--accent,#0969da)", "var(--second,#bc4c00)"
-_ROW, _LEFT, _TOP, _BOTTOM = 22, 250, 14, 42
-_WIDTH = 760
+_ROW, _LEFT, _TOP, _BOTTOM = 22, 290, 14, 42
+_WIDTH = 800
 Scale: TypeAlias = Callable[[float], float]  # a figure to its place in pixels
 
 

@@ -1,0 +1,111 @@
+"""`python -m evalkit.gate RUN BASELINE`: exits 4 when a run is worse than its baseline, or not the same test.
+
+Worse: the one-sided exact McNemar test at 5 %, by Holm's correction over the tasks. Not the same test: another
+model, other data, prompts or protocol than the baseline's. A baseline that allows such a change says so in a file
+`baseline.json` beside its summary.json, e.g. {"allows": ["prompts"]}; data is never allowed to change.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from evalkit.compare import flip_table
+from evalkit.errors import EvalkitError, GateError, StoreError
+from evalkit.metrics import holm
+from evalkit.report.paired import Pairs, pair_runs, runs_by_task, settings_of
+from evalkit.report.read import read_json
+from evalkit.report.sections import figure
+from evalkit.report.tables import Table, plain_text
+from evalkit.report.verdict import RULE, p_text
+
+_ALLOWABLE = ("prompts", "protocol")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the gate's table and every flip; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m evalkit.gate", description=__doc__)
+    parser.add_argument("run", type=Path, help="the run, model or results folder to check")
+    parser.add_argument("baseline", type=Path, help="the same of the baseline")
+    parser.add_argument("--level", type=float, default=RULE.level, help="share of equal runs that may fail")
+    options = parser.parse_args(arguments)
+    try:
+        pairs = gate_pairs(options.run, options.baseline)
+        p_values = holm([entry.p_worse for entry in pairs])
+        sys.stdout.write(_text(pairs, p_values))
+        fail_if_worse(pairs, p_values, options.level)
+    except EvalkitError as error:
+        sys.stderr.write(f"evalkit.gate: {error}\n")
+        return error.exit_code
+    sys.stdout.write("the gate is passed\n")
+    return 0
+
+
+def gate_pairs(run: Path, baseline: Path) -> list[Pairs]:
+    """Baseline and run, paired, for every task of the baseline.
+
+    Raises GateError where the run is of another model, lacks a task, or was not asked the same; StoreError and
+    ConfigError where a folder holds no run.
+    """
+    runs, baselines = runs_by_task(run), runs_by_task(baseline)
+    pairs = []
+    for task, folder in baselines.items():
+        if task not in runs:
+            raise GateError(f"the baseline has {task}, {run} has not; run it with task={task}")
+        try:
+            entry = pair_runs(folder, runs[task])
+        except StoreError as error:
+            raise GateError(f"not comparable: {error}") from error
+        _check_settings(entry, _allowed(folder))
+        pairs.append(entry)
+    return pairs
+
+
+def _allowed(folder: Path) -> list[str]:
+    path = folder / "baseline.json"
+    allows = read_json(path).get("allows", []) if path.exists() else []
+    if not isinstance(allows, list) or any(name not in _ALLOWABLE for name in allows):
+        raise StoreError(f"{path}: allows is {allows!r}, write a list of {', '.join(_ALLOWABLE)}")
+    return allows
+
+
+def _check_settings(entry: Pairs, allowed: Sequence[str]) -> None:
+    if entry.a.model != entry.b.model:
+        raise GateError(f"{entry.task}: the baseline is of {entry.a.model}, the run of {entry.b.model}")
+    before, after = settings_of(entry.a), settings_of(entry.b)
+    for name in _ALLOWABLE:
+        if before[name] != after[name] and name not in allowed:
+            raise GateError(
+                f"{entry.task}: the {name} changed from {before[name]} to {after[name]}; make a new baseline, "
+                f'or allow it with {{"allows": ["{name}"]}} in its baseline.json'
+            )
+
+
+def fail_if_worse(pairs: Sequence[Pairs], p_values: Sequence[float], level: float) -> None:
+    """Raises GateError naming the tasks in which the run is worse."""
+    worse = [
+        f"{entry.task} (lost {entry.num_only_a}, won {entry.num_only_b}, {p_text(p)})"
+        for entry, p in zip(pairs, p_values, strict=True)
+        if p <= level
+    ]
+    if worse:
+        raise GateError(f"worse than the baseline in {', '.join(worse)}")
+
+
+def _text(pairs: Sequence[Pairs], p_values: Sequence[float]) -> str:
+    rows = []
+    for entry, p in zip(pairs, p_values, strict=True):
+        metrics = [next(iter(summary.metrics.values())) for summary in (entry.a, entry.b)]
+        lost, won = str(entry.num_only_a), str(entry.num_only_b)
+        figures = (figure(metrics[0].value, 2), figure(metrics[1].value, 2))
+        rows.append((entry.task, *figures, str(len(entry.scores)), lost, won, f"{p:.4f}"))
+    header = ("task", "baseline", "run", "n", "lost", "won", "p worse (Holm)")
+    parts = [plain_text(Table("", header, tuple(rows)))]
+    for entry in pairs:
+        flips = flip_table(entry, ("baseline", "run"))
+        parts += [f"\n{flips.title}\n{plain_text(flips)}"] if flips.rows else []
+    return "".join(parts) + "\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
