@@ -17,7 +17,7 @@ from evalkit.errors import StoreError
 from evalkit.report.read import read_lines
 from evalkit.types import Json, LoglikelihoodRequest, Request
 
-FILE = "questions.jsonl"
+QUESTIONS = "questions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def read_answered(folder: Path) -> list[Answered]:
 
     Raises StoreError where scores.jsonl is missing or a score has no output.
     """
-    asked, contexts = _read_asked(folder / FILE)
+    asked, contexts = _read_asked(folder / QUESTIONS)
     outputs = {(line["id"], line["request_sha"]): line for line in read_lines(folder / "outputs.jsonl")}
     last = {line_id: line for (line_id, _), line in outputs.items()}
     answered = []
