@@ -18,7 +18,7 @@ from evalkit.report.files import pages
 from evalkit.report.published import PublishedCard, published_for
 from evalkit.report.questions import QUESTIONS, Asked, question_lines
 from evalkit.report.read import find_runs
-from evalkit.report.runs import protocol_of
+from evalkit.report.runs import protocol_of, remarks_of
 from evalkit.report.verdict import verdict_for
 from evalkit.store import RunStore, Session, write_whole
 from evalkit.task import Task
@@ -121,6 +121,7 @@ def summarize(
         model=settings.model,
         metric=aggregate.metrics[task.metric],
         comparable=data_of(provenance)["comparable"] is True,
+        remarks=remarks_of(provenance),
         protocol=str(protocol_of(provenance)),
     )
     return Summary(

@@ -13,6 +13,7 @@ from evalkit.report.published import PublishedCard
 from evalkit.report.questions import Answered, Context
 from evalkit.report.runs import Run
 from evalkit.report.sections import (
+    architecture_table,
     card_tables,
     cause_table,
     group_tables,
@@ -48,6 +49,8 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) 
     yield f"<h2 id='tables'>The card's tables</h2><p class='note'>{html.escape(card.source)}; all in percent</p>"
     for table in card_tables(runs, card):
         yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
+    if architecture := architecture_table(runs, card):
+        yield f"<h3>{architecture.title}</h3>{html_table(architecture)}"
     yield "<h2 id='groups'>Groups and subjects</h2>"
     yield from (html_details(table) for table in group_tables(runs))
     yield "<h2 id='plots'>Plots</h2>"

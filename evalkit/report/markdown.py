@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from evalkit.report.published import PublishedCard
 from evalkit.report.runs import Run, runs_of
 from evalkit.report.sections import (
+    architecture_table,
     card_tables,
     cause_table,
     closing_table,
@@ -36,7 +37,8 @@ def render_report(summaries: Sequence[Summary], card: PublishedCard) -> str:
         parts += ["## All runs\n", _noted(matrix_table(runs))]
     parts += ["## The card's tables\n", f"Published figures: {card.source}. All in percent.\n"]
     parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]
-    parts += ["### Architecture\n", markdown(_architecture(card))] if card.architecture else []
+    architecture = architecture_table(runs, card)
+    parts += [f"### {architecture.title}\n\n{markdown(architecture)}"] if architecture else []
     groups = list(group_tables(runs))
     parts += ["## Groups and subjects\n"] * bool(groups)
     parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
@@ -52,12 +54,6 @@ def render_closing_table(summaries: Sequence[Summary], card: PublishedCard) -> s
 
 def _noted(table: Table) -> str:
     return markdown(table) + (f"\n{table.note}\n" if table.note else "")
-
-
-def _architecture(card: PublishedCard) -> Table:
-    header = tuple(card.architecture[0])
-    rows = tuple(tuple(str(row.get(key, "-")) for key in header) for row in card.architecture)
-    return Table("Architecture", header, rows)
 
 
 def _provenance(run: Run) -> str:

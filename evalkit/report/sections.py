@@ -8,8 +8,6 @@ from evalkit.report.tables import Table
 from evalkit.report.verdict import Answer, p_text
 from evalkit.types import Json, Metric
 
-NOT_COMPARABLE = "bundled sample, not comparable"
-
 
 def figure(value: float | None, decimals: int = 1) -> str:
     """A figure, "-" for None."""
@@ -101,7 +99,7 @@ def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
 
 
 def _card_note(runs: Sequence[Run]) -> str:
-    notes = [NOT_COMPARABLE] if any(not run.comparable for run in runs) else []
+    notes = list(dict.fromkeys(run.verdict.answer.value for run in runs if not run.comparable))
     for run in runs:
         if run.is_recorded:
             notes.append(f"{run.summary.model}: scored by the benchmark's site, entered by hand")
@@ -146,7 +144,7 @@ def matrix_table(runs: Sequence[Run]) -> Table:
 
 
 def _matrix_title(run: Run) -> str:
-    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({NOT_COMPARABLE})"
+    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.verdict.answer})"
 
 
 def _both(run: Run) -> str:
@@ -191,6 +189,21 @@ def cause_table(runs: Sequence[Run]) -> Table:
         )
     header = ("model", "benchmark", "truncated", "unanswered", "prompt tokens", "from cache")
     return Table("Causes and cost", (*header, "generated tokens", "seconds", "peak GiB"), tuple(rows), align="llr")
+
+
+def architecture_table(runs: Sequence[Run], card: PublishedCard) -> Table | None:
+    """The card's architecture table, and below it what the loaded checkpoints say of themselves."""
+    if not card.architecture:
+        return None
+    header = tuple(card.architecture[0])
+    rows = [tuple(str(row.get(key, "-")) for key in header) for row in card.architecture]
+    for run in {run.summary.model: run for run in runs}.values():
+        model = run.summary.provenance.get("model")
+        found = model.get("architecture") if isinstance(model, Mapping) else None
+        if isinstance(found, Mapping):
+            cells = (str(found.get(key.replace(" ", "_"), "-")) for key in header[1:])
+            rows.append((f"{run.summary.model} (as loaded)", *cells))
+    return Table("Architecture", header, tuple(rows))
 
 
 def provenance_table(run: Run) -> Table:
