@@ -24,7 +24,7 @@ def write_report(folders: Sequence[Path], card: PublishedCard, output: Path) -> 
     """
     summaries, runs, questions = _read(folders, card)
     contents = {
-        "report.md": render_report(summaries, card),
+        "report.md": render_report(summaries, card, questions),
         "report.html": render_html(runs, card, questions),
         **_tables(runs, card),
         **_plots(runs, questions),
@@ -41,7 +41,7 @@ def pages(folders: Sequence[Path], card: PublishedCard) -> dict[str, str]:
     Raises StoreError where a run folder is not one.
     """
     summaries, runs, questions = _read(folders, card)
-    return {"report.md": render_report(summaries, card), "report.html": render_html(runs, card, questions)}
+    return {"report.md": render_report(summaries, card, questions), "report.html": render_html(runs, card, questions)}
 
 
 def _read(folders: Sequence[Path], card: PublishedCard) -> tuple[list[Summary], list[Run], dict[int, list[Answered]]]:

@@ -22,7 +22,8 @@ def test_the_verdict_comes_first_and_provenance_last(make_summary, card: Publish
         "## Verdict",
         "## The card's tables",
         "## Groups and subjects",
-        "## Causes and cost",
+        "## Causes",
+        "## Cost",
         "## Provenance",
     ]
 
@@ -72,7 +73,8 @@ def test_a_subset_is_shown_as_n_of_all(make_summary, card: PublishedCard) -> Non
 def test_groups_and_causes_and_provenance_are_shown(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary()], card)
     assert "| anatomy | 100.0 | 10 |" in section(report, "MMLU, qwen-1_8b: by subject")
-    assert "| 5 | 2 | 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Causes and cost")
+    assert "| 5 | 2 | - | - | - |" in section(report, "Causes")
+    assert "| 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Cost")
     shown = report.split("## Provenance")[1]
     for entry in ("packages.torch | 2.13.0", "model.fingerprint | c0ffee", "data.splits.test.sha256 | ab12"):
         assert f"| {entry} |" in shown
