@@ -5,19 +5,18 @@ Statistical tolerance comes from asking few questions; this is the other one, fr
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.report.cards import load_card
-from evalkit.report.noise import DTYPE_NOISE, GroupNoise, called_out, noise_of
+from evalkit.report.noise import DTYPE_NOISE, GroupNoise, called_out, dtype_of, noise_of
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import read_answered
 from evalkit.report.read import find_runs, read_summary
 from evalkit.report.runs import benchmark_of
 from evalkit.report.sections import figure
 from evalkit.report.tables import Table, plain_text
-from evalkit.types import Summary
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,24 +43,16 @@ def _report(folder: Path, card: PublishedCard, noise: float | None) -> str | Non
     questions = [question for question in read_answered(folder) if question.logprobs]
     if not questions:
         return None
-    why = "as given" if noise is not None else f"the noise of {dtype_of(summary)}"
-    noise = DTYPE_NOISE[dtype_of(summary)] if noise is None else noise
+    dtype = dtype_of(summary)
+    why = f"the noise of {dtype}" if noise is None else "as given"
+    if noise is None and dtype not in DTYPE_NOISE:
+        raise ConfigError(f"{summary.model}, {summary.task}: dtype {dtype} is not known, give --noise")
+    noise = DTYPE_NOISE[dtype] if noise is None else noise
     table = card.tables.get(benchmark_of(summary.task, card))
-    letters = "ABCDEFGHIJ"[: len(questions[0].logprobs)]
-    whole, *groups = noise_of(questions, letters, noise, table.mean if table else "micro")
+    whole, *groups = noise_of(questions, noise, table.mean if table else "micro")
     head = f"{summary.model}, {summary.task}: choices at most {noise:g} apart are undecided ({why})\n"
     callout = called_out(whole)
     return head + plain_text(noise_table([whole, *groups])) + (f"{callout}\n" if callout else "")
-
-
-def dtype_of(summary: Summary) -> str:
-    """The dtype a run used. Raises ConfigError where its provenance names none that is known."""
-    model = summary.provenance.get("model")
-    dtype = str(model.get("dtype")) if isinstance(model, Mapping) else "None"
-    dtype = dtype.removeprefix("torch.")
-    if dtype not in DTYPE_NOISE:
-        raise ConfigError(f"{summary.model}, {summary.task}: dtype {dtype} is not known, give --noise")
-    return dtype
 
 
 def noise_table(groups: Sequence[GroupNoise]) -> Table:

@@ -14,9 +14,11 @@ from evalkit.backends.base import Backend
 from evalkit.errors import ConfigError
 from evalkit.evaluate import Question, evaluate, questions_of, unanswered
 from evalkit.provenance import environment
-from evalkit.report.markdown import render_report
+from evalkit.report.files import pages
 from evalkit.report.published import PublishedCard, published_for
-from evalkit.report.runs import protocol_of
+from evalkit.report.questions import QUESTIONS, Asked, question_lines
+from evalkit.report.read import find_runs
+from evalkit.report.runs import protocol_of, remarks_of
 from evalkit.report.verdict import verdict_for
 from evalkit.store import RunStore, Session, write_whole
 from evalkit.task import Task
@@ -73,8 +75,9 @@ def run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> list[Sum
             for task in tasks
         }
         summaries = [_run_task(task, backend, stores[task.name], questions[task.name], settings) for task in tasks]
-    report = render_report(summaries, settings.card)
-    write_whole(settings.results_dir / settings.model / "report.md", report)
+    of_model = settings.results_dir / settings.model
+    for name, content in pages(find_runs([of_model]), settings.card).items():
+        write_whole(of_model / name, content)
     return summaries
 
 
@@ -93,6 +96,7 @@ def _run_task(
     sessions = store.write_manifest({"config": dict(settings.config), "provenance": provenance}, session)
     summary = summarize(task, questions, scores, store, sessions, settings, provenance)
     store.write_scores(scores)
+    store.write(QUESTIONS, question_lines(Asked(q.example.id, q.example.group, q.request) for q in questions))
     _write_submission(task, scores, store)
     store.write_summary(summary)
     return summary
@@ -117,6 +121,7 @@ def summarize(
         model=settings.model,
         metric=aggregate.metrics[task.metric],
         comparable=data_of(provenance)["comparable"] is True,
+        remarks=remarks_of(provenance),
         protocol=str(protocol_of(provenance)),
     )
     return Summary(

@@ -22,11 +22,9 @@ def write_report(folders: Sequence[Path], card: PublishedCard, output: Path) -> 
 
     Raises StoreError where a run folder is not one, or the output folder cannot be written.
     """
-    summaries = [read_summary(folder) for folder in folders]
-    runs = runs_of(summaries, card)
-    questions = _questions(folders, summaries, runs)
+    summaries, runs, questions = _read(folders, card)
     contents = {
-        "report.md": render_report(summaries, card),
+        "report.md": render_report(summaries, card, questions),
         "report.html": render_html(runs, card, questions),
         **_tables(runs, card),
         **_plots(runs, questions),
@@ -35,6 +33,21 @@ def write_report(folders: Sequence[Path], card: PublishedCard, output: Path) -> 
         return [_write(output / name, content) for name, content in contents.items()]
     except OSError as error:
         raise StoreError(f"{output} cannot be written ({error.strerror}), name another with --output") from error
+
+
+def pages(folders: Sequence[Path], card: PublishedCard) -> dict[str, str]:
+    """report.md and report.html over run folders, by name: what a run leaves beside its outputs.
+
+    Raises StoreError where a run folder is not one.
+    """
+    summaries, runs, questions = _read(folders, card)
+    return {"report.md": render_report(summaries, card, questions), "report.html": render_html(runs, card, questions)}
+
+
+def _read(folders: Sequence[Path], card: PublishedCard) -> tuple[list[Summary], list[Run], dict[int, list[Answered]]]:
+    summaries = [read_summary(folder) for folder in folders]
+    runs = runs_of(summaries, card)
+    return summaries, runs, _questions(folders, summaries, runs)
 
 
 def _write(path: Path, content: str) -> Path:

@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,11 @@ from evalkit.report.published import PublishedCard
 from evalkit.report.questions import Answered, Context
 from evalkit.report.runs import Run
 from evalkit.report.sections import (
+    QuestionsOf,
+    architecture_table,
     card_tables,
     cause_table,
+    cost_table,
     group_tables,
     matrix_table,
     provenance_table,
@@ -22,7 +25,6 @@ from evalkit.report.sections import (
 )
 
 NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near ties
-QuestionsOf = Mapping[int, Sequence[Answered]]  # by the run's place in the report
 
 
 def render_html(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) -> str:
@@ -48,13 +50,16 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) 
     yield f"<h2 id='tables'>The card's tables</h2><p class='note'>{html.escape(card.source)}; all in percent</p>"
     for table in card_tables(runs, card):
         yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
+    if architecture := architecture_table(runs, card):
+        yield f"<h3>{architecture.title}</h3>{html_table(architecture)}"
     yield "<h2 id='groups'>Groups and subjects</h2>"
     yield from (html_details(table) for table in group_tables(runs))
     yield "<h2 id='plots'>Plots</h2>"
     for place, run in enumerate(runs):
         figures = "".join(map(html_figure, run_plots(run, questions.get(place, ()))))
         yield f"<div class='plots'>{figures}</div>"
-    yield f"<h2 id='causes'>Causes and cost</h2>{html_table(cause_table(runs))}"
+    yield f"<h2 id='causes'>Causes</h2>{html_table(cause_table(runs, questions))}"
+    yield f"<h3>Cost</h3>{html_table(cost_table(runs))}"
 
 
 def _verdicts(runs: Sequence[Run]) -> str:

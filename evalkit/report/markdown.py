@@ -5,9 +5,12 @@ from collections.abc import Sequence
 from evalkit.report.published import PublishedCard
 from evalkit.report.runs import Run, runs_of
 from evalkit.report.sections import (
+    QuestionsOf,
+    architecture_table,
     card_tables,
     cause_table,
     closing_table,
+    cost_table,
     group_tables,
     matrix_table,
     provenance_table,
@@ -26,8 +29,11 @@ gives the published figure.
 """
 
 
-def render_report(summaries: Sequence[Summary], card: PublishedCard) -> str:
-    """report.md over any number of runs: verdicts, the card's tables, groups, causes, provenance."""
+def render_report(summaries: Sequence[Summary], card: PublishedCard, questions: QuestionsOf | None = None) -> str:
+    """report.md over any number of runs: verdicts, the card's tables, groups, causes, provenance.
+
+    questions: those of each run, by its place among `runs_of(summaries, card)`; without them ties are not told.
+    """
     runs = runs_of(summaries, card)
     models = list(dict.fromkeys(run.summary.model for run in runs))
     parts = [f"# {', '.join(models)} beside the card of {card.title}\n"]
@@ -36,11 +42,13 @@ def render_report(summaries: Sequence[Summary], card: PublishedCard) -> str:
         parts += ["## All runs\n", _noted(matrix_table(runs))]
     parts += ["## The card's tables\n", f"Published figures: {card.source}. All in percent.\n"]
     parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]
-    parts += ["### Architecture\n", markdown(_architecture(card))] if card.architecture else []
+    architecture = architecture_table(runs, card)
+    parts += [f"### {architecture.title}\n\n{markdown(architecture)}"] if architecture else []
     groups = list(group_tables(runs))
     parts += ["## Groups and subjects\n"] * bool(groups)
     parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
-    parts += ["## Causes and cost\n", markdown(cause_table(runs))]
+    parts += ["## Causes\n", _noted(cause_table(runs, questions or {}))]
+    parts += ["## Cost\n", markdown(cost_table(runs))]
     parts += ["## Provenance\n", *(_provenance(run) for run in runs)]
     return "\n".join(parts)
 
@@ -52,12 +60,6 @@ def render_closing_table(summaries: Sequence[Summary], card: PublishedCard) -> s
 
 def _noted(table: Table) -> str:
     return markdown(table) + (f"\n{table.note}\n" if table.note else "")
-
-
-def _architecture(card: PublishedCard) -> Table:
-    header = tuple(card.architecture[0])
-    rows = tuple(tuple(str(row.get(key, "-")) for key in header) for row in card.architecture)
-    return Table("Architecture", header, rows)
 
 
 def _provenance(run: Run) -> str:

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_uppercase
 
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.report.calibration import is_choice, margin
 from evalkit.report.published import Mean
 from evalkit.report.questions import Answered
+from evalkit.types import Summary
 
 # How far apart two choices must be for the dtype to tell them: for the half precisions the spacing of numbers
 # between 16 and 32, where logits lie; for float32 what different kernels were seen to differ by.
@@ -29,24 +31,31 @@ class GroupNoise:
     highest: float | None  # … and right
 
 
-def noise_of(questions: Sequence[Answered], letters: str, noise: float, mean: Mean) -> list[GroupNoise]:
+def dtype_of(summary: Summary) -> str:
+    """The dtype a run used, "unknown" where its provenance names none."""
+    model = summary.provenance.get("model")
+    dtype = model.get("dtype") if isinstance(model, Mapping) else None
+    return str(dtype or "unknown").removeprefix("torch.")
+
+
+def noise_of(questions: Sequence[Answered], noise: float, mean: Mean) -> list[GroupNoise]:
     """One entry for all questions, then one per subject that has a near decision.
 
-    letters: the answer that each continuation stands for. noise: natural log.
+    noise: natural log. A choice stands for the letter of its place: the first for A.
     """
     choices = [question for question in questions if is_choice(question.logprobs)]
     by_group: dict[str, list[Answered]] = {}
     for question in choices:
         by_group.setdefault(question.group, []).append(question)
-    groups = [_group_noise(name, members, letters, noise, "micro") for name, members in by_group.items()]
+    groups = [_group_noise(name, members, noise, "micro") for name, members in by_group.items()]
     near = [group for group in groups if group.num_near and group.name]
     near.sort(key=lambda group: group.num_near / group.n, reverse=True)
-    return [_group_noise("all", choices, letters, noise, mean), *near]
+    return [_group_noise("all", choices, noise, mean), *near]
 
 
-def _group_noise(name: str, members: Sequence[Answered], letters: str, noise: float, mean: Mean) -> GroupNoise:
+def _group_noise(name: str, members: Sequence[Answered], noise: float, mean: Mean) -> GroupNoise:
     answered = Counter(question.answer or "-" for question in members)
-    bounds = [_possible_values(question, letters, noise) for question in members]
+    bounds = [_possible_values(question, noise) for question in members]
     return GroupNoise(
         name,
         len(members),
@@ -59,12 +68,14 @@ def _group_noise(name: str, members: Sequence[Answered], letters: str, noise: fl
     )
 
 
-def _possible_values(question: Answered, letters: str, noise: float) -> tuple[float | None, float | None]:
+def _possible_values(question: Answered, noise: float) -> tuple[float | None, float | None]:
     """Lowest and highest value over all choices within the noise of the best."""
     if question.value is None or question.target is None:
         return question.value, question.value
     best = max(question.logprobs)
-    possible = {letter for letter, value in zip(letters, question.logprobs, strict=True) if best - value <= noise}
+    possible = {
+        letter for letter, value in zip(ascii_uppercase, question.logprobs, strict=False) if best - value <= noise
+    }
     return float(possible == {question.target}), float(question.target in possible)
 
 

@@ -2,22 +2,22 @@
 
 The prompts of one subject share their few-shot text, so the file names it once:
 
-    {"context": 0, "prefix": "…shared text…", "continuations": [" A", " B", " C", " D"], "stop": []}
+    {"context": 0, "prefix": "…shared text…", "request": {"continuations": [" A", …], "truncation": null}}
     {"id": "anatomy/test/17", "group": "anatomy", "request_sha": "…", "context": 0, "rest": "Question: …"}
 """
 
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import StoreError
 from evalkit.report.read import read_lines
-from evalkit.types import Json, LoglikelihoodRequest, Request
+from evalkit.types import Json, LoglikelihoodRequest, Request, Truncation
 
-FILE = "questions.jsonl"
+QUESTIONS = "questions.jsonl"
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,17 @@ class Context:
     """What the prompts of one subject have in common."""
 
     prefix: str = ""
-    continuations: tuple[str, ...] = ()
-    stop: tuple[str, ...] = ()
+    settings: str = "{}"  # the request's fields besides its prompt, as JSON
+
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        """The choices of a multiple-choice question."""
+        return tuple(json.loads(self.settings).get("continuations", ()))
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        """The strings that end an output."""
+        return tuple(json.loads(self.settings).get("stop", ()))
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,15 @@ class Answered:
     request_sha: str = ""
 
     @property
+    def choice_request(self) -> LoglikelihoodRequest | None:
+        """The request of a multiple-choice question as it was asked; None for others and where it was not kept."""
+        fields = json.loads(self.context.settings)
+        if self.rest is None or "continuations" not in fields:
+            return None
+        truncation = Truncation(**fields["truncation"]) if fields["truncation"] else None
+        return LoglikelihoodRequest(self.context.prefix + self.rest, tuple(fields["continuations"]), truncation)
+
+    @property
     def num_kept(self) -> int:
         """How many characters of the text stand before the first stop string."""
         text = self.text or ""
@@ -68,14 +86,14 @@ class Answered:
 
 def question_lines(asked: Iterable[Asked]) -> str:
     """The content of questions.jsonl."""
-    shared: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[Asked]] = {}
+    shared: dict[tuple[str, str], list[Asked]] = {}
     for question in asked:
-        shared.setdefault((question.group, *_endings(question.request)), []).append(question)
+        settings = {key: value for key, value in asdict(question.request).items() if key != "prompt"}
+        shared.setdefault((question.group, json.dumps(settings)), []).append(question)
     lines: list[dict[str, Json]] = []
-    for number, ((group, continuations, stop), questions) in enumerate(shared.items()):
+    for number, ((group, settings_text), questions) in enumerate(shared.items()):
         prefix = _shared_prefix([question.request.prompt for question in questions])
-        endings: dict[str, Json] = {"continuations": list(continuations), "stop": list(stop)}
-        lines.append({"context": number, "prefix": prefix, **endings})
+        lines.append({"context": number, "prefix": prefix, "request": json.loads(settings_text)})
         lines += [
             {
                 "id": question.id,
@@ -89,10 +107,6 @@ def question_lines(asked: Iterable[Asked]) -> str:
     return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
 
 
-def _endings(request: Request) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    return (request.continuations, ()) if isinstance(request, LoglikelihoodRequest) else ((), request.stop)
-
-
 def _shared_prefix(prompts: Sequence[str]) -> str:
     """The longest text, in whole lines, that all prompts begin with."""
     common = os.path.commonprefix(list(prompts))  # noqa: RUF071 (of characters, not of paths)
@@ -104,7 +118,7 @@ def read_answered(folder: Path) -> list[Answered]:
 
     Raises StoreError where scores.jsonl is missing or a score has no output.
     """
-    asked, contexts = _read_asked(folder / FILE)
+    asked, contexts = _read_asked(folder / QUESTIONS)
     outputs = {(line["id"], line["request_sha"]): line for line in read_lines(folder / "outputs.jsonl")}
     last = {line_id: line for (line_id, _), line in outputs.items()}
     answered = []
@@ -124,8 +138,7 @@ def _read_asked(path: Path) -> tuple[dict[str, dict[str, Any]], dict[int, Contex
         if "id" in line:
             asked[line["id"]] = line
         else:
-            endings = tuple(line["continuations"]), tuple(line["stop"])
-            contexts[line["context"]] = Context(line["prefix"], *endings)
+            contexts[line["context"]] = Context(line["prefix"], json.dumps(line["request"]))
     return asked, contexts
 
 

@@ -32,7 +32,8 @@ class Run:
     @property
     def label(self) -> str:
         """The model's name, marked where its questions are not the benchmark's."""
-        mark = "" if self.comparable else " (bundled sample)"
+        kind = self.verdict.answer.value.removesuffix(", not comparable")
+        mark = "" if self.comparable else f" ({kind})"
         return self.summary.model + mark + (" (score from the site)" if self.is_recorded else "")
 
     @property
@@ -64,6 +65,7 @@ def _run(summary: Summary, card: PublishedCard, rule: Rule) -> Run:
         model=summary.model,
         metric=metric,
         comparable=comparable,
+        remarks=remarks_of(provenance),
         protocol=protocol_of(provenance),
         rule=rule,
     )
@@ -87,6 +89,13 @@ def _headline(summary: Summary) -> Metric:
 def _is_comparable(provenance: Mapping[str, Json]) -> bool:
     data = provenance.get("data")
     return not isinstance(data, Mapping) or data.get("comparable") is not False
+
+
+def remarks_of(provenance: Mapping[str, Json]) -> tuple[str, ...]:
+    """What a run's provenance finds amiss with its data."""
+    data = provenance.get("data")
+    remarks = data.get("remarks") if isinstance(data, Mapping) else None
+    return tuple(str(remark) for remark in remarks) if isinstance(remarks, list) else ()
 
 
 def protocol_of(provenance: Mapping[str, Json]) -> str | None:

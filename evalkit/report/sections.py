@@ -2,13 +2,16 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from evalkit.report.calibration import is_choice
+from evalkit.report.noise import DTYPE_NOISE, GroupNoise, called_out, dtype_of, noise_of
 from evalkit.report.published import CardTable, PublishedCard, Row
+from evalkit.report.questions import Answered
 from evalkit.report.runs import Run
 from evalkit.report.tables import Table
 from evalkit.report.verdict import Answer, p_text
 from evalkit.types import Json, Metric
 
-NOT_COMPARABLE = "bundled sample, not comparable"
+QuestionsOf = Mapping[int, Sequence[Answered]]  # by the run's place in the report
 
 
 def figure(value: float | None, decimals: int = 1) -> str:
@@ -101,7 +104,7 @@ def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
 
 
 def _card_note(runs: Sequence[Run]) -> str:
-    notes = [NOT_COMPARABLE] if any(not run.comparable for run in runs) else []
+    notes = list(dict.fromkeys(run.verdict.answer.value for run in runs if not run.comparable))
     for run in runs:
         if run.is_recorded:
             notes.append(f"{run.summary.model}: scored by the benchmark's site, entered by hand")
@@ -146,7 +149,7 @@ def matrix_table(runs: Sequence[Run]) -> Table:
 
 
 def _matrix_title(run: Run) -> str:
-    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({NOT_COMPARABLE})"
+    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.verdict.answer})"
 
 
 def _both(run: Run) -> str:
@@ -170,8 +173,34 @@ def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Tabl
     return Table(title, (kind, "measured", "n", "95 % interval"), rows)
 
 
-def cause_table(runs: Sequence[Run]) -> Table:
-    """What could move a figure, counted per run, and what the run cost."""
+def cause_table(runs: Sequence[Run], questions: QuestionsOf) -> Table:
+    """What could move a figure, counted per run: truncation, answers not read, ties, one letter."""
+    rows, notes = [], []
+    for place, run in enumerate(runs):
+        noise = _noise(run, questions.get(place, ()))
+        near, tie_range, letter = "-", "-", "-"
+        if noise:
+            near = f"{noise.num_near} ({noise.num_ties} equal)"
+            tie_range = f"{figure(noise.lowest, run.decimals)} to {figure(noise.highest, run.decimals)}"
+            most = max(noise.answered, key=lambda name: noise.answered[name])
+            letter = f"{most} {100 * noise.answered[most]:.0f} %"
+            notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [called_out(noise)] if text]
+        counts = (str(run.summary.num_truncated), str(run.summary.num_unanswered))
+        rows.append((run.summary.model, benchmark_title(run), *counts, near, tie_range, letter))
+    header = ("model", "benchmark", "truncated", "unanswered", "near ties", "score over tie-breaks", "most answered")
+    return Table("Causes", header, tuple(rows), align="llr", note="; ".join(notes))
+
+
+def _noise(run: Run, answered: Sequence[Answered]) -> GroupNoise | None:
+    """A multiple-choice run's decisions within its dtype's noise; None for other runs and unknown dtypes."""
+    noise = DTYPE_NOISE.get(dtype_of(run.summary))
+    if noise is None or not any(is_choice(question.logprobs) for question in answered):
+        return None
+    return noise_of(answered, noise, run.table.mean if run.table else "micro")[0]
+
+
+def cost_table(runs: Sequence[Run]) -> Table:
+    """What the runs cost."""
     rows = []
     for run in runs:
         summary, usage = run.summary, run.summary.usage
@@ -180,8 +209,6 @@ def cause_table(runs: Sequence[Run]) -> Table:
             (
                 summary.model,
                 benchmark_title(run),
-                str(summary.num_truncated),
-                str(summary.num_unanswered),
                 f"{usage.prompt_tokens:,}",
                 f"{100 * cached:.0f} %",
                 f"{usage.generated_tokens:,}",
@@ -189,8 +216,23 @@ def cause_table(runs: Sequence[Run]) -> Table:
                 f"{usage.peak_memory_bytes / 2**30:.2f}",
             )
         )
-    header = ("model", "benchmark", "truncated", "unanswered", "prompt tokens", "from cache")
-    return Table("Causes and cost", (*header, "generated tokens", "seconds", "peak GiB"), tuple(rows), align="llr")
+    header = ("model", "benchmark", "prompt tokens", "from cache")
+    return Table("Cost", (*header, "generated tokens", "seconds", "peak GiB"), tuple(rows), align="llr")
+
+
+def architecture_table(runs: Sequence[Run], card: PublishedCard) -> Table | None:
+    """The card's architecture table, and below it what the loaded checkpoints say of themselves."""
+    if not card.architecture:
+        return None
+    header = tuple(card.architecture[0])
+    rows = [tuple(str(row.get(key, "-")) for key in header) for row in card.architecture]
+    for run in {run.summary.model: run for run in runs}.values():
+        model = run.summary.provenance.get("model")
+        found = model.get("architecture") if isinstance(model, Mapping) else None
+        if isinstance(found, Mapping):
+            cells = (str(found.get(key.replace(" ", "_"), "-")) for key in header[1:])
+            rows.append((f"{run.summary.model} (as loaded)", *cells))
+    return Table("Architecture", header, tuple(rows))
 
 
 def provenance_table(run: Run) -> Table:

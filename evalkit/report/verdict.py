@@ -42,6 +42,7 @@ class Answer(StrEnum):
     PROTOCOL_UNKNOWN = "protocol unknown"
     OTHER_PROTOCOL = "other protocol, not comparable"
     NOT_COMPARABLE = "bundled sample, not comparable"
+    CHANGED_DATA = "changed data, not comparable"
     NOT_PUBLISHED = "no published number"
     NO_SCORE = "no score"
 
@@ -88,16 +89,20 @@ def verdict_for(
     model: str,
     metric: Metric,
     comparable: bool,
+    remarks: Sequence[str] = (),
     protocol: str | None = None,
     rule: Rule = RULE,
 ) -> Verdict:
     """The verdict on a run's headline metric.
 
-    cell: the column of the card's table that the run measures. protocol: name of the run's protocol; None is
-    taken for the card's own.
+    cell: the column of the card's table that the run measures. remarks: what is amiss with data that is not
+    comparable; none is taken for a bundled sample. protocol: name of the run's protocol; None is taken for the
+    card's own.
     """
     if not comparable:
-        return Verdict(Answer.NOT_COMPARABLE, "these are not the benchmark's own questions")
+        is_changed = bool(remarks) and Answer.NOT_COMPARABLE not in remarks
+        reason = "; ".join(remarks) if is_changed else "these are not the benchmark's own questions"
+        return Verdict(Answer.CHANGED_DATA if is_changed else Answer.NOT_COMPARABLE, reason)
     published = card.cell(task, cell, model)
     if published is None:
         return Verdict(Answer.NOT_PUBLISHED, f"the card of {card.title} has no such figure")

@@ -3,6 +3,7 @@
 import csv
 import io
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,15 @@ def test_an_output_that_cannot_be_written_is_named(results: Path, card: Publishe
 
 def test_a_title_becomes_a_file_name() -> None:
     assert slug("C-Eval Val, qwen-1_8b: by subject") == "c-eval-val-qwen-1_8b-by-subject"
+
+
+def test_the_report_counts_near_ties_and_calls_out_one_letter(tmp_path: Path) -> None:
+    items = [
+        (asked, replace(output, logprobs=(-1.0, -1.0, -9.0, -9.0)), replace(score, answer="A"))
+        for asked, output, score in choice_items(30)
+    ]
+    write_run(tmp_path, items, "mmlu", "m", model={"dtype": "float32"})
+    assert main([str(tmp_path)]) == 0
+    report = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| 30 (30 equal) | 0.0 to " in report
+    assert "100 % of the answers are A" in report

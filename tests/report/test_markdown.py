@@ -1,5 +1,7 @@
 """report.md and the closing table."""
 
+from dataclasses import replace
+
 import pytest
 
 from evalkit.report.markdown import render_closing_table, render_report
@@ -20,7 +22,8 @@ def test_the_verdict_comes_first_and_provenance_last(make_summary, card: Publish
         "## Verdict",
         "## The card's tables",
         "## Groups and subjects",
-        "## Causes and cost",
+        "## Causes",
+        "## Cost",
         "## Provenance",
     ]
 
@@ -70,7 +73,8 @@ def test_a_subset_is_shown_as_n_of_all(make_summary, card: PublishedCard) -> Non
 def test_groups_and_causes_and_provenance_are_shown(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary()], card)
     assert "| anatomy | 100.0 | 10 |" in section(report, "MMLU, qwen-1_8b: by subject")
-    assert "| 5 | 2 | 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Causes and cost")
+    assert "| 5 | 2 | - | - | - |" in section(report, "Causes")
+    assert "| 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Cost")
     shown = report.split("## Provenance")[1]
     for entry in ("packages.torch | 2.13.0", "model.fingerprint | c0ffee", "data.splits.test.sha256 | ab12"):
         assert f"| {entry} |" in shown
@@ -118,3 +122,21 @@ def test_a_cell_cannot_break_the_table() -> None:
 def test_wide_characters_take_two_columns_of_a_terminal() -> None:
     lines = plain_text(Table("", ("科目", "n"), (("法学", "1"), ("ab", "22")))).splitlines()
     assert lines == ["科目   n", "--------", "法学   1", "ab    22"]
+
+
+def test_changed_data_is_marked_with_what_changed(make_summary, card: PublishedCard) -> None:
+    data = {"comparable": False, "remarks": ["test: 14041 rows instead of 14042"]}
+    report = render_report([make_summary(data=data)], card)
+    assert "| changed data, not comparable |" in section(report, "Verdict")
+    assert "test: 14041 rows instead of 14042" in section(report, "Verdict")
+    assert "| **qwen-1\\_8b (changed data)** |" in section(report, "MMLU")
+
+
+def test_the_architecture_as_loaded_stands_below_the_cards(make_summary, card: PublishedCard) -> None:
+    model = {"architecture": {"n_layers": 24, "n_heads": 16, "d_model": 2048, "vocab_size": 151936}}
+    lines = section(render_report([make_summary()], card), "Architecture").splitlines()
+    assert lines[-1] == "| qwen-1\\_8b | 24 | 16 | 2048 | 151851 | 8192 |"
+    summary = make_summary()
+    loaded = replace(summary, provenance={**summary.provenance, "model": model})
+    lines = section(render_report([loaded], card), "Architecture").splitlines()
+    assert lines[-1] == "| qwen-1\\_8b (as loaded) | 24 | 16 | 2048 | 151936 | - |"

@@ -24,33 +24,33 @@ def test_the_range_over_tie_breaks_covers_every_choice_within_the_noise() -> Non
         question((0.0, -0.05, -5.0, -5.0), "D"),  # near, wrong either way
         question((0.0, -3.0, -5.0, -5.0), "A"),  # clear
     ]
-    whole, group = noise_of(questions, "ABCD", 0.1, "micro")
+    whole, group = noise_of(questions, 0.1, "micro")
     assert (whole.n, whole.num_ties, whole.num_near) == (4, 1, 3)
     assert (whole.value, whole.lowest, whole.highest) == (50.0, 25.0, 75.0)
     assert group.name == "g"
 
 
 def test_without_near_decisions_the_range_is_the_score() -> None:
-    (whole,) = noise_of([question((0.0, -3.0)), question((0.0, -3.0), "B")], "AB", 1e-4, "micro")
+    (whole,) = noise_of([question((0.0, -3.0)), question((0.0, -3.0), "B")], 1e-4, "micro")
     assert (whole.lowest, whole.value, whole.highest) == (50.0, 50.0, 50.0)
 
 
 def test_a_macro_mean_stays_macro_over_tie_breaks() -> None:
     questions = [question((0.0, -3.0), group="a")] * 3 + [question((0.0, 0.0), "B", "b")]
-    whole = noise_of(questions, "AB", 0.1, "macro")[0]
+    whole = noise_of(questions, 0.1, "macro")[0]
     assert (whole.value, whole.lowest, whole.highest) == (50.0, 50.0, 100.0)
 
 
 def test_withheld_labels_have_no_score_but_are_counted() -> None:
-    whole = noise_of([question((0.0, 0.0), None)], "AB", 0.1, "micro")[0]
+    whole = noise_of([question((0.0, 0.0), None)], 0.1, "micro")[0]
     assert (whole.num_ties, whole.value, whole.lowest) == (1, None, None)
 
 
 def test_a_run_that_always_answers_one_letter_is_called_out() -> None:
     all_a = [question((0.0, -1.0)) for _ in range(50)]
-    assert "100 % of the answers are A" in str(called_out(noise_of(all_a, "AB", 1e-4, "micro")[0]))
+    assert "100 % of the answers are A" in str(called_out(noise_of(all_a, 1e-4, "micro")[0]))
     half = [question((0.0, -1.0)), question((-1.0, 0.0))]
-    assert called_out(noise_of(half, "AB", 1e-4, "micro")[0]) is None
+    assert called_out(noise_of(half, 1e-4, "micro")[0]) is None
 
 
 def test_the_command_takes_its_noise_from_the_dtype(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,4 +77,4 @@ def test_a_run_without_choices_or_of_an_unknown_dtype_is_refused(
 
 def test_a_broken_log_probability_is_left_out() -> None:
     broken = replace(question((0.0, -1.0)), logprobs=(float("nan"), 0.0))
-    assert noise_of([broken, question((0.0, -1.0))], "AB", 0.1, "micro")[0].n == 1
+    assert noise_of([broken, question((0.0, -1.0))], 0.1, "micro")[0].n == 1
