@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import selectors
 import signal
 import subprocess
@@ -151,14 +152,19 @@ class Process:
         """Process id of the interpreter, below bubblewrap's own processes."""
         pid = self.popen.pid
         for _ in range(4):
-            try:
-                children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-            except OSError:
-                break
+            children = self.children(pid)
             if not children:
                 break
-            pid = int(children[0])
+            pid = children[0]
         return pid
+
+    @staticmethod
+    def children(pid: int) -> list[int]:
+        """A process's children."""
+        try:
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        except OSError:
+            return []
 
     def measure(self) -> None:
         """Note CPU time and peak memory while it lives (its parent's memory would count with rusage)."""
@@ -166,11 +172,13 @@ class Process:
             return
         pid = self.leaf()
         with contextlib.suppress(OSError):
-            self.used.cpu_seconds = time.clock_gettime((~pid << 3) | 2)
-            self.used.at = time.monotonic()
+            seen = time.clock_gettime((~pid << 3) | 2)
+            if seen >= self.used.cpu_seconds:  # else the interpreter has just ended and this is its parent
+                self.used.cpu_seconds, self.used.at = seen, time.monotonic()
         with contextlib.suppress(OSError, IndexError):
             status = Path(f"/proc/{pid}/status").read_text()
-            self.used.peak_memory = int(status.partition("VmHWM:")[2].split()[0]) << 10
+            peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
+            self.used.peak_memory = max(self.used.peak_memory, peak)
 
     def cpu_at_most(self) -> float:
         """CPU seconds when it ended: what was last seen, and all the time since."""
@@ -182,9 +190,7 @@ class Process:
 
     def close(self) -> None:
         """Kill, reap, and wait until nothing below it holds its pipes."""
-        if not self.exited:
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        self.kill()
         _, status, usage = os.wait4(self.popen.pid, 0)
         self.returncode = self.popen.returncode = os.waitstatus_to_exitcode(status)
         self.used.cpu_seconds = max(self.used.cpu_seconds, usage.ru_utime + usage.ru_stime)
@@ -192,6 +198,18 @@ class Process:
         for pipe in (self.job, self.output, self.channel):
             pipe.close()
         os.close(self.pidfd)
+
+    def kill(self) -> None:
+        """End it from below: bubblewrap then reaps its own child, which nobody else might."""
+        if self.exited:
+            return
+        below = self.children(self.popen.pid)
+        for pid in below:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not below or not select.select([self.pidfd], [], [], PATIENCE)[0]:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
     def drain(self) -> None:
         """Read until the last process below has let go of the channel, without keeping anything."""
