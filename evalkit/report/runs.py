@@ -59,6 +59,7 @@ def _run(summary: Summary, card: PublishedCard, rule: Rule) -> Run:
         metric=metric,
         comparable=comparable,
         protocol=protocol_of(provenance),
+        num_errors=summary.num_errors,
         rule=rule,
     )
     published = card.cell(summary.task, cell, summary.model) if comparable else None
