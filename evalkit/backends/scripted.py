@@ -1,6 +1,4 @@
 """The same answer to every question: for tests, and for trying a setup without a model."""
-
-import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from evalkit.backends.base import Answer, Item
@@ -8,17 +6,11 @@ from evalkit.types import GenerateOutput, Json, LoglikelihoodOutput, Loglikeliho
 
 
 class ScriptedBackend:
-    """Says `text` to every prompt, and gives `logprobs` to every question's choices.
+    """Says `text` to every prompt, and gives `logprobs` to every question's choices."""
 
-    `delay_seconds` passes before each answer, as a model takes its time; answers do not depend on it.
-    """
-
-    def __init__(
-        self, text: str = "", logprobs: Sequence[float] = (-1.0, -2.0, -3.0, -4.0), delay_seconds: float = 0.0
-    ) -> None:
+    def __init__(self, text: str = "", logprobs: Sequence[float] = (-1.0, -2.0, -3.0, -4.0)) -> None:
         self.text = text
         self.logprobs = tuple(logprobs)
-        self.delay_seconds = delay_seconds
         self.num_asked = 0
 
     def fingerprint(self) -> Mapping[str, Json]:
@@ -26,14 +18,13 @@ class ScriptedBackend:
         return {"backend": "scripted", "text": self.text, "logprobs": list(self.logprobs)}
 
     def provenance(self) -> Mapping[str, Json]:
-        """The script itself, and its pace."""
-        return {**self.fingerprint(), "delay_seconds": self.delay_seconds}
+        """The script itself."""
+        return self.fingerprint()
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """The scripted output for each item."""
         for example_id, request in items:
             self.num_asked += 1
-            time.sleep(self.delay_seconds)
             if isinstance(request, LoglikelihoodRequest):
                 yield example_id, LoglikelihoodOutput(self.logprobs, num_prompt_tokens=0)
             else:
