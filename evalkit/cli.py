@@ -1,11 +1,12 @@
 """`python -m evalkit`: the Hydra entry. It builds objects from the configuration and calls evalkit.run."""
 
 import difflib
+import io
 import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from evalkit.errors import ConfigError, EvalkitError
+from evalkit.interrupt import INTERRUPTED, end_by_signal
+from evalkit.provenance import command
 from evalkit.report.markdown import render_closing_table
 from evalkit.run import Settings, run
-
-INTERRUPTED = 130
 
 
 def main() -> None:
     """Run and exit: 0 done, 2 wrong usage, 3 data or model, 4 gate, 130 interrupted."""
+    end_by_signal()
+    _write_what_the_locale_cannot()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
     failures: list[EvalkitError] = []
 
@@ -32,20 +35,38 @@ def main() -> None:
         try:
             run_config(config)
         except EvalkitError as error:  # kept from Hydra, which would print a line of its own
-            sys.stderr.write(f"evalkit: {error}\n")
             failures.append(error)
+            sys.stderr.write(f"evalkit: {error}\n")
 
+    try:
+        _main(job)
+    except BrokenPipeError:  # whoever read our output has left: the run itself is done and written
+        _silence()
+    if failures:
+        sys.exit(failures[0].exit_code)
+
+
+def _main(job: Callable[[DictConfig], None]) -> None:
     try:
         hydra.main(version_base="1.3", config_path="pkg://evalkit.configs", config_name="config")(job)()
     except KeyboardInterrupt:
-        _fail("interrupted; every finished answer is kept, run the same command again to go on", INTERRUPTED)
+        _fail(f"interrupted; every finished answer is kept. To go on, run again: {command()}", INTERRUPTED)
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), ConfigError.exit_code)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    if failures:
-        sys.exit(failures[0].exit_code)
+
+
+def _write_what_the_locale_cannot() -> None:
+    """Characters that a terminal's encoding lacks are written as escapes instead of ending the run."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _silence() -> None:
+    """Let the interpreter flush into nothing at exit."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(nothing, stream.fileno())
 
 
 def run_config(config: DictConfig) -> None:
@@ -129,5 +150,8 @@ def _quiet_libraries() -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    sys.stderr.write(f"evalkit: {message}\n")
+    try:
+        sys.stderr.write(f"evalkit: {message}\n")
+    except BrokenPipeError:
+        _silence()
     sys.exit(code)

@@ -11,27 +11,27 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from evalkit.backends.base import Backend
+from evalkit.durable import require_writable, write_whole
 from evalkit.errors import ConfigError
 from evalkit.evaluate import Question, evaluate, questions_of, unanswered
-from evalkit.provenance import environment
+from evalkit.manifest import Manifest
 from evalkit.report.files import pages
 from evalkit.report.published import PublishedCard, published_for
 from evalkit.report.questions import QUESTIONS, Asked, question_lines
 from evalkit.report.read import find_runs
 from evalkit.report.runs import protocol_of, remarks_of
 from evalkit.report.verdict import verdict_for
-from evalkit.store import RunStore, Session, write_whole
+from evalkit.rescore import read_scores, tell_changes
+from evalkit.store import RunStore, Session
 from evalkit.task import Task
 from evalkit.types import (
+    ErrorOutput,
     GenerateOutput,
     Json,
-    LoglikelihoodOutput,
     Output,
     Score,
     Summary,
     Usage,
-    sha256_of,
-    sha256_of_text,
 )
 
 log = logging.getLogger(__name__)
@@ -69,15 +69,13 @@ def run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> list[Sum
     for task in tasks:
         task.provenance()  # HumanEval's sandbox proves itself here, before weights load
     fingerprint = dict(backend.fingerprint())
+    folder = settings.results_dir / settings.model
+    require_writable(folder)
     with ExitStack() as stack:
-        stores = {
-            task.name: stack.enter_context(RunStore(settings.results_dir / settings.model / task.name, fingerprint))
-            for task in tasks
-        }
+        stores = {task.name: stack.enter_context(RunStore(folder / task.name, fingerprint)) for task in tasks}
         summaries = [_run_task(task, backend, stores[task.name], questions[task.name], settings) for task in tasks]
-    of_model = settings.results_dir / settings.model
-    for name, content in pages(find_runs([of_model]), settings.card).items():
-        write_whole(of_model / name, content)
+    for name, content in pages(find_runs([folder]), settings.card).items():
+        write_whole(folder / name, content)
     return summaries
 
 
@@ -90,13 +88,16 @@ def _run_task(
     log.info("%s: %d questions, %d already answered", task.name, len(questions), len(questions) - len(missing))
     if missing:
         log.info("%s: the first prompt\n%s\n%s\n%s", task.name, "-" * 8, questions[0].request.prompt, "-" * 8)
+    before = read_scores(store.folder)
+    manifest = Manifest(task, backend, store, questions, settings.config, settings.limit)
     with _bar(task.name, len(questions), len(questions) - len(missing)) as bar:
-        scores, session = evaluate(task, backend, store, questions, Ticker(bar))
-    provenance = _provenance(task, backend, questions, settings, store, session)
-    sessions = store.write_manifest({"config": dict(settings.config), "provenance": provenance}, session)
+        scores = evaluate(task, backend, store, questions, Ticker(bar), manifest.keep)
+    sessions, provenance = manifest.finish()
     summary = summarize(task, questions, scores, store, sessions, settings, provenance)
     store.write_scores(scores)
     store.write(QUESTIONS, question_lines(Asked(q.example.id, q.example.group, q.request) for q in questions))
+    if not missing:
+        tell_changes(store, before, scores)
     _write_submission(task, scores, store)
     store.write_summary(summary)
     return summary
@@ -113,6 +114,7 @@ def summarize(
 ) -> Summary:
     """Put one task's scores, costs and published number together."""
     outputs = [store.records[q.example.id, q.request_sha].output for q in questions]
+    num_errors = sum(isinstance(output, ErrorOutput) for output in outputs)
     aggregate = task.aggregate(scores)
     verdict = verdict_for(
         settings.card,
@@ -123,6 +125,7 @@ def summarize(
         comparable=data_of(provenance)["comparable"] is True,
         remarks=remarks_of(provenance),
         protocol=str(protocol_of(provenance)),
+        num_errors=num_errors,
     )
     return Summary(
         task=task.name,
@@ -131,10 +134,11 @@ def summarize(
         groups=aggregate.groups,
         published=published_for(settings.card, task.name, task.cell, settings.model),
         verdict=verdict.answer,
-        num_unanswered=sum(score.answer is None for score in scores),
+        num_unanswered=sum(score.answer is None for score in scores) - num_errors,
         num_truncated=sum(output.truncated for output in outputs),
         usage=usage_of(outputs, sessions),
         provenance=provenance,
+        num_errors=num_errors,
     )
 
 
@@ -146,38 +150,20 @@ def data_of(provenance: Mapping[str, Json]) -> Mapping[str, Json]:
 
 
 def usage_of(outputs: Sequence[Output], sessions: Sequence[Session]) -> Usage:
-    """What the answers cost, over all sessions."""
+    """What the answers cost, over all sessions.
+
+    Prompt and generated tokens are those of the answers. The other figures were measured and differ between two
+    runs of the same questions: a prefix that an interrupted session had computed is computed again by the next.
+    """
+    answers = [output for output in outputs if not isinstance(output, ErrorOutput)]
     return Usage(
-        prompt_tokens=sum(output.num_prompt_tokens for output in outputs),
-        computed_tokens=sum(output.num_prompt_tokens - output.num_cached_tokens for output in outputs),
-        generated_tokens=sum(output.num_tokens for output in outputs if isinstance(output, GenerateOutput)),
+        prompt_tokens=sum(output.num_prompt_tokens for output in answers),
+        computed_tokens=sum(output.num_prompt_tokens - output.num_cached_tokens for output in answers),
+        generated_tokens=sum(output.num_tokens for output in answers if isinstance(output, GenerateOutput)),
         seconds=round(sum(session.seconds for session in sessions), 3),
         peak_memory_bytes=max((session.peak_memory_bytes for session in sessions), default=0),
+        cpu_seconds=round(sum(session.cpu_seconds for session in sessions), 3),
     )
-
-
-def _provenance(
-    task: Task,
-    backend: Backend,
-    questions: Sequence[Question],
-    settings: Settings,
-    store: RunStore,
-    session: Session | None,
-) -> dict[str, Json]:
-    """Of the session that last answered something: a run that asks nothing changes nothing."""
-    derived: dict[str, Json] = {
-        **task.provenance(),
-        "cell": task.cell,
-        "metric": task.metric,
-        "limit": settings.limit,
-        "num_questions": len(questions),
-        "num_all_questions": len(task.examples()),
-        "first_prompt_sha": sha256_of_text(questions[0].request.prompt),
-        "prompt_set_sha": sha256_of([[q.example.id, q.request_sha] for q in questions]),
-    }
-    kept = None if session else store.provenance()
-    ran: Mapping[str, Json] = kept or {**environment(), "model": dict(backend.provenance())}
-    return {**ran, **derived}
 
 
 def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> None:
@@ -201,7 +187,7 @@ class Ticker:
     def __call__(self, output: Output) -> None:
         """One more question is answered."""
         self._tokens += output.num_prompt_tokens
-        if not isinstance(output, LoglikelihoodOutput):
+        if isinstance(output, GenerateOutput):
             self._tokens += output.num_tokens
         elapsed = self._bar.format_dict["elapsed"]
         if elapsed:

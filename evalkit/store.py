@@ -5,44 +5,39 @@
     scores.jsonl    derived from the outputs, written whole
     summary.json    derived from the scores, written whole
 
-Every line of outputs.jsonl carries a checksum. On opening, lines that are torn, foreign, altered or doubled are
-moved to outputs.rejected.jsonl and their neighbours kept. All text is ASCII-escaped JSON and lines end at \\n
-only, so no model text and no locale can break a line.
+On opening, lines of outputs.jsonl that are torn, foreign, altered, doubled or another model's are moved to
+outputs.rejected.jsonl and their neighbours kept. Nothing here reads a clock or a file's time of change.
 """
 
-import fcntl
+import contextlib
 import json
 import os
-import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 import jsonlines
 
+from evalkit.durable import hold, require_writable, unfit, unwritable, write_whole
 from evalkit.errors import StoreError
-from evalkit.types import (
-    GenerateOutput,
-    Json,
-    LoglikelihoodOutput,
-    Record,
-    Score,
-    Summary,
-    sha256_of,
-)
-
-_CHECKSUM = "checksum"
+from evalkit.records import model_sha, read_record, record_to_json
+from evalkit.types import ErrorOutput, Json, Record, Score, Summary
 
 
 @dataclass(frozen=True)
 class Session:
-    """One process's share of a run: what can only be measured while it answers."""
+    """One process's share of a run: what can only be measured while it answers.
+
+    It is written down with the first answer, every few seconds, and at the end, so that a kill loses little.
+    """
 
     answered: int
-    seconds: float
+    seconds: float  # on the monotonic clock
     peak_memory_bytes: int
+    cpu_seconds: float = 0.0
+    environment: Mapping[str, Json] = field(default_factory=dict)
 
 
 class RunStore:
@@ -57,23 +52,24 @@ class RunStore:
         self.fingerprint = dict(fingerprint)
         self.records: dict[tuple[str, str], Record] = {}  # by example id and request hash
         self.num_rejected = 0
+        self._model_sha = model_sha(fingerprint)
+        self._earlier: list[Session] = []
         self._lock: IO[str] | None = None
         self._writer: jsonlines.Writer | None = None
         self._stream: IO[str] | None = None
 
     def __enter__(self) -> "RunStore":
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _lock(self.folder / ".lock")
+            require_writable(self.folder)
+            self._lock = hold(self.folder / ".lock")
             self._check_manifest()
+            self._earlier = self.sessions()
             self._read_outputs()
             self._stream = (self.folder / "outputs.jsonl").open("a", encoding="ascii", newline="\n")
         except OSError as error:
             self.__exit__(None, None, None)
-            raise StoreError(
-                f"{self.folder} cannot be written ({error.strerror}); name another with results_dir=FOLDER"
-            ) from None
-        except StoreError:
+            raise unfit(self.folder, error) from None
+        except BaseException:
             self.__exit__(None, None, None)
             raise
         self._writer = jsonlines.Writer(self._stream, dumps=_dumps, flush=True)
@@ -82,31 +78,36 @@ class RunStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for stream in (self._stream, self._lock):
-            if stream is not None:
-                stream.close()
+        if self._stream is not None:
+            # What a failed append left in the buffer is tried again here: it was reported, and is mended on opening.
+            with contextlib.suppress(OSError):
+                self._stream.flush()
+                os.fsync(self._stream.fileno())
+            with contextlib.suppress(OSError):
+                self._stream.close()
+        if self._lock is not None:
+            self._lock.close()
         self._stream = self._lock = self._writer = None
 
     def append(self, record: Record) -> None:
-        """Keep one answer. It is on its way to the disk when this returns."""
+        """Keep one answer. It is on its way to the disk when this returns.
+
+        Raises StoreError where there is no room, or the folder is no longer there.
+        """
         assert self._writer is not None
-        line = _record_to_json(record)
+        assert self._stream is not None
+        path = self.folder / "outputs.jsonl"
         try:
-            self._writer.write({**line, _CHECKSUM: _checksum(line)})
+            if os.fstat(self._stream.fileno()).st_nlink == 0:
+                raise StoreError(f"{path} was deleted during the run; run the same command again")
+            self._writer.write(record_to_json(record, self._model_sha))
         except OSError as error:
-            raise StoreError(
-                f"{self.folder / 'outputs.jsonl'} cannot be written ({error.strerror}); "
-                "make room and run the same command again"
-            ) from None
+            raise unwritable(path, error) from None
         self.records[record.id, record.request_sha] = record
 
     def write_scores(self, scores: Sequence[Score]) -> None:
         """Write scores.jsonl whole."""
-        lines = (
-            {key: value for key, value in asdict(score).items() if key != "detail"} | dict(score.detail)
-            for score in scores
-        )
-        self.write("scores.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        self.write("scores.jsonl", score_lines(scores))
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json whole."""
@@ -115,9 +116,9 @@ class RunStore:
     def write_manifest(self, manifest: Mapping[str, Json], session: Session | None) -> list[Session]:
         """Write manifest.json whole: the fingerprint, `manifest`, and the sessions so far with this one.
 
-        Returns all sessions.
+        Returns all sessions. Called again it replaces this session's entry.
         """
-        sessions = self.sessions() + ([session] if session else [])
+        sessions = self._earlier + ([session] if session else [])
         content: dict[str, Json] = {
             "fingerprint": self.fingerprint,
             **manifest,
@@ -128,34 +129,26 @@ class RunStore:
 
     def sessions(self) -> list[Session]:
         """The sessions that manifest.json tells of."""
-        manifest = self._manifest()
-        return [Session(**session) for session in manifest.get("sessions", [])] if manifest else []
+        return [Session(**session) for session in self.manifest().get("sessions", [])]
+
+    def provenance(self) -> dict[str, Json] | None:
+        """The provenance that manifest.json tells of; None before the first session has answered something."""
+        return self.manifest().get("provenance")
+
+    def manifest(self) -> dict[str, Any]:
+        """The content of manifest.json; empty where there is none."""
+        return read_manifest(self.folder) or {}
 
     def write_json(self, name: str, content: Json) -> None:
         """Write a JSON file of the folder whole."""
         self.write(name, json.dumps(content, indent=2) + "\n")
 
-    def provenance(self) -> dict[str, Json] | None:
-        """The provenance that manifest.json tells of; None before the first session has ended."""
-        manifest = self._manifest()
-        return manifest.get("provenance") if manifest else None
-
     def write(self, name: str, text: str) -> None:
         """Write a file of the folder so that it appears whole or not at all."""
         write_whole(self.folder / name, text)
 
-    def _manifest(self) -> dict[str, Any] | None:
-        path = self.folder / "manifest.json"
-        if not path.exists():
-            return None
-        try:
-            content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            raise StoreError(f"{path} is not JSON; delete it to score the answers again") from None
-        return content
-
     def _check_manifest(self) -> None:
-        manifest = self._manifest()
+        manifest = read_manifest(self.folder)
         if manifest is None:
             write_whole(self.folder / "manifest.json", json.dumps({"fingerprint": self.fingerprint}, indent=2) + "\n")
             return
@@ -175,8 +168,8 @@ class RunStore:
         for line in content.split(b"\n"):
             if not line:
                 continue
-            record = _read_line(line)
-            if record is None or (record.id, record.request_sha) in self.records:
+            record = read_record(line, self._model_sha)
+            if record is None or not self._is_new(record):
                 rejected.append(line)
             else:
                 kept.append(line)
@@ -187,70 +180,36 @@ class RunStore:
                 file.writelines(line + b"\n" for line in rejected)
             write_whole(path, b"".join(line + b"\n" for line in kept))
 
+    def _is_new(self, record: Record) -> bool:
+        """Whether a line is the first for its question, or comes after one that only told of an error."""
+        held = self.records.get((record.id, record.request_sha))
+        return held is None or isinstance(held.output, ErrorOutput)
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that it appears whole or not at all, also after a power cut.
 
-    Raises StoreError where it cannot be written.
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The content of a run folder's manifest.json; None where there is none.
+
+    Raises StoreError where it is not one.
     """
-    partial = path.with_name(f".{path.name}.part")
+    path = folder / "manifest.json"
+    if not path.exists():
+        return None
     try:
-        with partial.open("wb") as file:
-            file.write(content.encode("utf-8") if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise StoreError(
-            f"{path} cannot be written ({error.strerror}); make room and run the same command again"
-        ) from None
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        content = None
+    if not isinstance(content, dict):
+        raise StoreError(f"{path} is not a JSON object; delete it and run the same command again")
+    return content
 
 
-def _lock(path: Path) -> IO[str]:
-    """Hold the folder. The kernel lets go when the process ends, however it ends."""
-    file = path.open("a+", encoding="ascii")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise StoreError(f"{path.parent} is in use by {holder}; wait for it, or name another results_dir") from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    return file
+def score_lines(scores: Sequence[Score]) -> str:
+    """The content of scores.jsonl."""
+    lines = (
+        {key: value for key, value in asdict(score).items() if key != "detail"} | dict(score.detail) for score in scores
+    )
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def _dumps(line: Any) -> str:
     return json.dumps(line, separators=(",", ":"))
-
-
-def _checksum(line: Mapping[str, Json]) -> str:
-    return sha256_of(dict(line))[:16]
-
-
-def _record_to_json(record: Record) -> dict[str, Json]:
-    output = asdict(record.output)
-    if "logprobs" in output:
-        output["logprobs"] = list(output["logprobs"])
-    return {"id": record.id, "request_sha": record.request_sha, "prompt_sha": record.prompt_sha, **output}
-
-
-def _read_line(line: bytes) -> Record | None:
-    """The record in a line of outputs.jsonl; None where the line is torn, foreign or altered."""
-    try:
-        value = json.loads(line)
-        if not isinstance(value, dict) or value.pop(_CHECKSUM) != _checksum(value):
-            return None
-        head = {key: value.pop(key) for key in ("id", "request_sha", "prompt_sha")}
-        if "logprobs" in value:
-            return Record(**head, output=LoglikelihoodOutput(**{**value, "logprobs": tuple(value["logprobs"])}))
-        return Record(**head, output=GenerateOutput(**value))
-    except (ValueError, KeyError, TypeError):
-        return None

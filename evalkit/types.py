@@ -97,7 +97,19 @@ class GenerateOutput:
     truncated: bool = False
 
 
-Output: TypeAlias = LoglikelihoodOutput | GenerateOutput
+@dataclass(frozen=True)
+class ErrorOutput:
+    """Why one question could not be run, in place of its answer: a sequence that does not fit in memory.
+
+    It is never scored, makes the run's score incomplete, and is asked again by the next run.
+    """
+
+    error: str
+    num_prompt_tokens: int = 0  # after truncation; none of them counts as a cost
+    truncated: bool = False
+
+
+Output: TypeAlias = LoglikelihoodOutput | GenerateOutput | ErrorOutput
 
 
 @dataclass(frozen=True)
@@ -149,6 +161,7 @@ class Usage:
     generated_tokens: int
     seconds: float
     peak_memory_bytes: int
+    cpu_seconds: float = 0.0  # of all cores, programs run in the sandbox included
 
 
 @dataclass(frozen=True)
@@ -173,3 +186,4 @@ class Summary:
     num_truncated: int
     usage: Usage
     provenance: Mapping[str, Json]
+    num_errors: int = 0  # questions that could not be run; with any the score is incomplete

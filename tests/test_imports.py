@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = "types errors prompts answers metrics data pins sandbox store task engine.plan engine.scheduler".split()
+LEAVES = "types errors prompts answers metrics data pins sandbox durable records store task engine.plan engine.scheduler".split()
 HEAVY = {"torch", "transformers", "hydra", "omegaconf", "accelerate"}
 # room: what of evalkit it may import
 ALLOWED = {
@@ -20,12 +20,16 @@ ALLOWED = {
     "data": {"types", "errors"},
     "pins": {"types", "errors", "data"},
     "task": {"types", "errors"},
-    "store": {"types", "errors"},
+    "durable": {"types", "errors"},
+    "records": {"types", "errors"},
+    "store": {"types", "errors", "durable", "records"},
+    "rescore": {"types", "errors", "store"},
     "sandbox": {"types", "errors", "sandbox"},
     "engine": {"types", "errors", "engine"},
     "models": {"types", "errors", "models"},
     "backends": {"types", "errors", "models", "engine", "backends"},
     "evaluate": {"types", "errors", "task", "store", "backends"},
+    "manifest": {"types", "errors", "task", "store", "backends", "evaluate", "provenance"},
     "provenance": {"types", "errors", ""},
     "report": {"types", "errors", "metrics", "report"},
     "tasks": {"types", "errors", "prompts", "answers", "metrics", "data", "pins", "sandbox", "task", "tasks"},

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evalkit.durable import write_whole
 from evalkit.errors import StoreError
-from evalkit.store import RunStore, Session, write_whole
+from evalkit.store import RunStore, Session
 from evalkit.types import GenerateOutput, LoglikelihoodOutput, Record, Score
 
 FINGERPRINT = {"checkpoint_sha256": "a" * 64, "dtype": "float32"}

@@ -70,7 +70,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "generation_config": dict(checkpoint.generation_config),
         "architecture": architecture_table(network, checkpoint.model_type, tokenizer.vocabulary_size, length),
         "weight_bytes": sum(p.numel() * p.element_size() for p in network.parameters()),
-        "load_seconds": round(time.perf_counter() - started, 2),
+        "measured": {"load_seconds": round(time.perf_counter() - started, 2)},
         "warnings": list(warnings),
     }
     return LoadedModel(network, tokenizer, end_ids, length, provenance)

@@ -65,6 +65,7 @@ def summary_of(fields: Mapping[str, Any], where: str = "summary") -> Summary:
             num_truncated=fields["num_truncated"],
             usage=Usage(**fields["usage"]),
             provenance=fields["provenance"],
+            num_errors=fields.get("num_errors", 0),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{where}: not a summary of this version ({error!r}), run the task again") from error

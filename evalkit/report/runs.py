@@ -67,6 +67,7 @@ def _run(summary: Summary, card: PublishedCard, rule: Rule) -> Run:
         comparable=comparable,
         remarks=remarks_of(provenance),
         protocol=protocol_of(provenance),
+        num_errors=summary.num_errors,
         rule=rule,
     )
     published = card.cell(summary.task, cell, summary.model) if comparable else None

@@ -11,6 +11,7 @@ than those asked (the first of each subject are no random sample), so the interv
 - "reproduces": v lies inside, and the run would have shown a difference of `margin` points: a true rate that
   far from v gives "differs" in at least 80 % of runs.
 - "cannot tell at this n": neither.
+- "incomplete, no verdict": questions could not be run, for want of memory.
 - "protocol unknown": v is no k/N of the benchmark's N questions, so it was not made by asking each once.
 
 Where many cells are judged at once, p-values are Holm's.
@@ -45,6 +46,7 @@ class Answer(StrEnum):
     CHANGED_DATA = "changed data, not comparable"
     NOT_PUBLISHED = "no published number"
     NO_SCORE = "no score"
+    INCOMPLETE = "incomplete, no verdict"
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,17 @@ def verdict_for(
     comparable: bool,
     remarks: Sequence[str] = (),
     protocol: str | None = None,
+    num_errors: int = 0,
     rule: Rule = RULE,
 ) -> Verdict:
     """The verdict on a run's headline metric.
 
     cell: the column of the card's table that the run measures. remarks: what is amiss with data that is not
     comparable; none is taken for a bundled sample. protocol: name of the run's protocol; None is taken for the
-    card's own.
+    card's own. num_errors: questions that could not be run.
     """
+    if num_errors:
+        return Verdict(Answer.INCOMPLETE, f"{num_errors} questions could not be run: the score is of the others")
     if not comparable:
         is_changed = bool(remarks) and Answer.NOT_COMPARABLE not in remarks
         reason = "; ".join(remarks) if is_changed else "these are not the benchmark's own questions"

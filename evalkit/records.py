@@ -1,0 +1,53 @@
+"""A line of outputs.jsonl: one answer, the model it is of, and a checksum over both.
+
+Lines are ASCII-escaped JSON, so no model text and no locale can break one.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from evalkit.types import ErrorOutput, GenerateOutput, Json, LoglikelihoodOutput, Output, Record, sha256_of
+
+_CHECKSUM, _MODEL = "checksum", "model_sha"
+_HEAD = ("id", "request_sha", "prompt_sha")
+
+
+def model_sha(fingerprint: Mapping[str, Json]) -> str:
+    """The short hash of a model's fingerprint that every line carries."""
+    return sha256_of(dict(fingerprint))[:16]
+
+
+def record_to_json(record: Record, model: str) -> dict[str, Json]:
+    """What a line holds, its checksum included."""
+    output = asdict(record.output)
+    if "logprobs" in output:
+        output["logprobs"] = list(output["logprobs"])
+    line = {"id": record.id, "request_sha": record.request_sha, "prompt_sha": record.prompt_sha, **output}
+    line[_MODEL] = model
+    return {**line, _CHECKSUM: _checksum(line)}
+
+
+def read_record(line: bytes, model: str) -> Record | None:
+    """The record in a line; None where the line is torn, foreign, altered or another model's."""
+    try:
+        value = json.loads(line)
+        if not isinstance(value, dict) or value.pop(_CHECKSUM) != _checksum(value) or value.pop(_MODEL) != model:
+            return None
+        head = {key: value.pop(key) for key in _HEAD}
+        return Record(**head, output=_output(value))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _output(value: dict[str, Any]) -> Output:
+    if "error" in value:
+        return ErrorOutput(**value)
+    if "logprobs" in value:
+        return LoglikelihoodOutput(**{**value, "logprobs": tuple(value["logprobs"])})
+    return GenerateOutput(**value)
+
+
+def _checksum(line: Mapping[str, Json]) -> str:
+    return sha256_of(dict(line))[:16]

@@ -1,0 +1,64 @@
+"""`python launch.py ARGUMENT…` runs `python -m evalkit ARGUMENT…` on a machine with a fault, named by variables:
+
+PACE           seconds that pass before every answer
+SLOW_DISK      seconds that every fsync takes, so that a kill can fall between two files
+ASKED_LOG      a file to which the id of every question asked is appended before it is answered
+CLOCK          "backwards": the time of day is an hour earlier at every look
+NO_MEMORY_FOR  an id that the model cannot hold
+"""
+
+import itertools
+import os
+import runpy
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+
+from evalkit.backends.base import Answer, Item
+from evalkit.backends.scripted import ScriptedBackend
+from evalkit.types import ErrorOutput
+
+
+def slow_disk(seconds: float) -> None:
+    fsync = os.fsync
+
+    def slow(descriptor: int) -> None:
+        time.sleep(seconds)
+        fsync(descriptor)
+
+    os.fsync = slow  # type: ignore[assignment]
+
+
+def log_what_is_asked(path: str, pace: float, no_memory_for: str | None) -> None:
+    answer = ScriptedBackend.answer
+
+    def logged(self: ScriptedBackend, items: Sequence[Item]) -> Iterator[Answer]:
+        with Path(path).open("a", encoding="utf-8") as file:
+            for item in items:
+                file.write(item[0] + "\n")
+                file.flush()
+                time.sleep(pace)
+                if item[0] == no_memory_for:
+                    yield item[0], ErrorOutput("out of memory", num_prompt_tokens=7)
+                else:
+                    yield from answer(self, [item])
+
+    ScriptedBackend.answer = logged  # type: ignore[method-assign]
+
+
+def set_the_clock_back() -> None:
+    now, looks = time.time(), itertools.count()
+    time.time = lambda: now - 3600 * next(looks)  # type: ignore[assignment]
+
+
+if __name__ == "__main__":
+    slow_disk(float(os.environ.get("SLOW_DISK", "0")))
+    log_what_is_asked(
+        os.environ.get("ASKED_LOG", os.devnull), float(os.environ.get("PACE", "0")), os.environ.get("NO_MEMORY_FOR")
+    )
+    if os.environ.get("CLOCK") == "backwards":
+        set_the_clock_back()
+    runpy.run_module("evalkit", run_name="__main__", alter_sys=True)

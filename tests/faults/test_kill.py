@@ -1,0 +1,82 @@
+"""A killed run goes on where it was, and ends as if nothing had happened."""
+
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from faulty_machine import NUM_QUESTIONS, Machine, comparable, wait_until
+
+SLOW = {"PACE": "0.01", "SLOW_DISK": "0.04"}
+TAIL = 0.45  # seconds from the last answer to the end: eleven times fsync
+NUM_FOLDERS = 10  # each killed once while it answers and once while it scores and writes
+
+
+def kill(process: "subprocess.Popen[str]") -> bool:
+    """SIGKILL; whether the process was still running."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    return process.returncode == -signal.SIGKILL
+
+
+def kill_while_it_answers(machine: Machine, moment: random.Random) -> bool:
+    answers = moment.randrange(NUM_QUESTIONS)
+    process = machine.start()
+    wait_until(lambda: machine.num_answers >= answers or process.poll() is not None)
+    time.sleep(moment.uniform(0, 0.01))
+    return kill(process)
+
+
+def kill_while_it_writes(machine: Machine, moment: random.Random) -> bool:
+    process = machine.start()
+    lock = machine.run / ".lock"
+    holder = f"process {process.pid} on "
+    wait_until(
+        lambda: (
+            process.poll() is not None
+            or (machine.num_answers == NUM_QUESTIONS and lock.read_text(encoding="utf-8").startswith(holder))
+        )
+    )
+    time.sleep(moment.uniform(0, TAIL))
+    return kill(process)
+
+
+def phase(machine: Machine) -> str:
+    """How far a killed run had come."""
+    if machine.num_answers < NUM_QUESTIONS:
+        return "answering"
+    written = [name for name in ("scores.jsonl", "summary.json", "../report.md") if (machine.run / name).exists()]
+    return ("scoring", "scores written", "summary written", "report written")[len(written)]
+
+
+def disturbed_run(folder: Path, seed: int) -> tuple[Machine, list[str]]:
+    """A run killed twice and then let go on; how far it had come at each kill."""
+    folder.mkdir()
+    machine, moment = Machine(folder, SLOW), random.Random(seed)
+    kills: list[Callable[[Machine, random.Random], bool]] = [kill_while_it_answers, kill_while_it_writes]
+    phases = [phase(machine) for strike in kills if strike(machine, moment)]
+    done = machine.finish()
+    assert done.returncode == 0, done.stderr
+    return machine, phases
+
+
+def test_a_run_killed_at_any_moment_ends_with_the_summary_of_an_undisturbed_one(tmp_path: Path) -> None:
+    undisturbed = Machine(tmp_path)
+    assert undisturbed.finish().returncode == 0
+    seeds = [random.SystemRandom().randrange(10**6) for _ in range(NUM_FOLDERS)]
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda seed: disturbed_run(tmp_path / str(seed), seed), seeds))
+    for machine, phases in runs:
+        where = f"{machine.folder.name}: {phases}"
+        assert comparable(machine.run / "summary.json") == comparable(undisturbed.run / "summary.json"), where
+        assert (machine.run / "scores.jsonl").read_bytes() == (undisturbed.run / "scores.jsonl").read_bytes(), where
+        assert machine.num_answers == NUM_QUESTIONS, where
+        # At most the one answer that was under way at a kill is asked for again.
+        assert len(machine.asked) - NUM_QUESTIONS <= phases.count("answering"), where
+        assert not list(machine.folder.rglob("*.part")), where
+    num_kills = sum(len(phases) for _, phases in runs)
+    assert num_kills >= 2 * NUM_FOLDERS - 2  # a kill may come too late
+    print({p: [q for _, ps in runs for q in ps].count(p) for p in sorted({q for _, ps in runs for q in ps})})  # noqa: T201
