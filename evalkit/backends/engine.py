@@ -3,11 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+import torch
+
 from evalkit.backends.base import Answer, Item
 from evalkit.backends.engine_batch import Batch, make_batch, watcher
-from evalkit.engine.engine import Engine
-from evalkit.engine.plan import make_plan
-from evalkit.engine.runner import PackedRunner
+from evalkit.backends.engine_check import PlainCheck, sample_of
+from evalkit.engine.budget import choose_budget
+from evalkit.engine.choice import RunnerClass, choose_runner
+from evalkit.engine.cpu_kernels import PackedLinears, attention_precision
+from evalkit.engine.engine import Continued, Engine
+from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.scheduler import Budget
 from evalkit.errors import ConfigError
 from evalkit.models.base import LoadedModel
@@ -20,12 +25,20 @@ from evalkit.types import GenerateRequest, Json
 class EngineBackend:
     """Answers requests through the engine."""
 
-    def __init__(self, model: ModelSpec, max_batch_tokens: int | Literal["auto"] = "auto") -> None:
-        if max_batch_tokens != "auto" and (isinstance(max_batch_tokens, bool) or max_batch_tokens < 1):
+    def __init__(
+        self, model: ModelSpec, max_batch_tokens: int | Literal["auto"] = "auto", num_checked: int = 16
+    ) -> None:
+        """max_batch_tokens: per forward pass; num_checked: questions answered again by the plain path, 0 for none."""
+        if max_batch_tokens != "auto" and (type(max_batch_tokens) is not int or max_batch_tokens < 1):
             raise ConfigError(f"backend.max_batch_tokens={max_batch_tokens}: use auto or a whole number from 1 up")
+        if type(num_checked) is not int or num_checked < 0:
+            raise ConfigError(f"backend.num_checked={num_checked}: use a whole number from 0 up")
         self.model = model
         self.max_batch_tokens = max_batch_tokens
+        self.num_checked = num_checked
+        self.engine: Engine | None = None  # of the last call, for its counters
         self._loaded: LoadedModel | None = None
+        self._ran: dict[str, Json] = {}
 
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, and the dtype it runs in."""
@@ -34,25 +47,58 @@ class EngineBackend:
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, what the loaded model tells, how it was run and the check against the plain path."""
-        return {**self.fingerprint(), **(self._loaded.provenance if self._loaded else {})}
+        return {**self.fingerprint(), **(self._loaded.provenance if self._loaded else {}), **self._ran}
+
+    def load(self) -> LoadedModel:
+        """The model; its weights are read and its path is chosen at the first call."""
+        if self._loaded is None:
+            self._loaded = load(resolve(self.model), self.model)
+            self._linears = PackedLinears(self._loaded.network)
+            with self._linears:
+                self._runner: RunnerClass = choose_runner(self._loaded.network)
+            self._precision = attention_precision() if _on_cpu_in_float32(self._loaded) else None
+        return self._loaded
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any
         is answered, and EngineError where the model cannot be run to the end."""
-        if self._loaded is None:
-            self._loaded = load(resolve(self.model), self.model)
-        batch = make_batch(items, self._loaded)
-        yield from self._run(batch, self._loaded)
-
-    def _run(self, batch: Batch, model: LoadedModel) -> Iterator[Answer]:
+        model = self.load()
+        batch = make_batch(items, model)
         plan = make_plan(batch.sequences)
+        check = PlainCheck(batch, sample_of(batch, plan, self.num_checked))
+        yield from self._run(batch, plan, check, model)
+        check.run(model)
+        self._ran["check"] = check.describe(model.network.dtype)
+
+    def _run(self, batch: Batch, plan: Plan, check: PlainCheck, model: LoadedModel) -> Iterator[Answer]:
         watchers = {
             number: watcher(batch.questions[sequence.request], model.tokenizer)
             for number, sequence in enumerate(batch.sequences)
             if isinstance(batch.questions[sequence.request].request, GenerateRequest)
         }
-        budget = Budget(1024 if self.max_batch_tokens == "auto" else self.max_batch_tokens, 16, 400)
-        runner = PackedRunner(model.network, plan, budget.num_rows)
-        engine = Engine(plan, runner, budget, model.end_of_text_ids, watchers)
-        for number, result in engine.run():
-            yield from batch.finish(number, result, plan, model.tokenizer)
+        budget = choose_budget(model.network, plan, self.max_batch_tokens)
+        self._ran = self._describe(budget)
+        runner = self._runner(model.network, plan, budget.num_rows, self._precision)
+        self.engine = Engine(plan, runner, budget, model.end_of_text_ids, watchers)
+        with self._linears:
+            for number, result in self.engine.run():
+                index = batch.sequences[number].request
+                for example_id, output in batch.finish(number, result, plan, model.tokenizer):
+                    check.note(index, result if isinstance(result, Continued) else output)
+                    yield example_id, output
+
+    def _describe(self, budget: Budget) -> dict[str, Json]:
+        return {
+            "engine": {
+                "path": "shared prefix" if self._runner.__name__ == "PackedRunner" else "expanded cache",
+                "max_batch_tokens": budget.num_tokens,
+                "max_rows": budget.num_rows,
+                "packed_linears": self._linears.num_packed,
+                "attention_precision": self._precision or torch.get_float32_matmul_precision(),
+                "threads": torch.get_num_threads(),
+            }
+        }
+
+
+def _on_cpu_in_float32(model: LoadedModel) -> bool:
+    return model.network.device.type == "cpu" and model.network.dtype == torch.float32

@@ -25,6 +25,7 @@ from evalkit.errors import EngineError
 
 ATTENTION_NAME = "evalkit_shared_prefix"
 CAUSAL_BLOCK = 128  # queries computed against keys that are partly masked for them: the waste is half of these
+LARGE = 192  # queries from which on an attention counts as large
 _HANDLED = ("sliding_window", "softcap", "s_aux", "position_bias")  # not handled: refused where set
 
 
@@ -64,6 +65,7 @@ class PackedStep:
     spans: tuple[Span, ...]
     rows: RowBatch | None
     store: KeyValueStore
+    precision: str | None = None  # float32 matmul precision for large attentions on a CPU; None: torch's own
 
 
 _ACTIVE: ContextVar[PackedStep] = ContextVar("evalkit_packed_step")
@@ -114,7 +116,10 @@ def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, valu
         _rows(merged, step.store, step.rows, layer, key, value, scale)
     for span in step.spans:
         keys, values = _keys_of(span, step.store, layer, key, value)
-        merged.add(span.start, *attend(merged.queries(span.start, span.end), keys, values, scale))
+        queries = merged.queries(span.start, span.end)
+        with matmul_precision(step.precision if queries.shape[2] >= LARGE else None):
+            part = attend(queries, keys, values, scale)
+        merged.add(span.start, *part)
     return merged.result()
 
 
@@ -214,6 +219,20 @@ def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: T
         return store.slot(layer, span.slot, span.length)
     own = slice(span.first, span.first + span.length)
     return key[:, :, own], value[:, :, own]
+
+
+@contextmanager
+def matmul_precision(precision: str | None) -> Iterator[None]:
+    """torch's float32 matmul precision for a while; None leaves it alone."""
+    if precision is None:
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def attend(

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
 from evalkit.engine.plan import Plan
 from evalkit.engine.runner import Runner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Scheduler, Step
 from evalkit.types import FinishReason
-
 
 Watcher: TypeAlias = Callable[[Sequence[int]], bool]  # whether the tokens decoded so far complete a stop string
 

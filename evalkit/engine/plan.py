@@ -71,6 +71,11 @@ class Plan:
         """Prompt tokens that will go through the model."""
         return sum(len(node) for node in self.nodes)
 
+    @property
+    def num_continued(self) -> int:
+        """Sequences that are continued."""
+        return sum(node.generates for node in self.nodes)
+
     def num_cached_tokens(self, sequence: int, limit: int) -> int:
         """Of the first `limit` tokens of a sequence, those computed for an earlier request."""
         request = self.sequences[sequence].request

@@ -1,7 +1,7 @@
 """A step into tensors, through the network, and back into numbers."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -53,8 +53,10 @@ class PackedRunner:
     """All tokens of a step in one unpadded batch with shared-prefix attention: for models that take their attention
     from transformers' attention interface."""
 
-    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int) -> None:
+    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, precision: str | None = None) -> None:
+        """precision: of large attentions' float32 products on a CPU; None: torch's own."""
         register()
+        self._precision = precision
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(num_slots, slot_length(plan))
@@ -78,7 +80,7 @@ class PackedRunner:
         positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
         starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
         keep = torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
-        layout = lay_out(step, generated, self._store, device, dtype)
+        layout = replace(lay_out(step, generated, self._store, device, dtype), precision=self._precision)
         with torch.inference_mode(), packed(layout), catch_out_of_memory():
             out = self._network(
                 input_ids=ids.to(device),

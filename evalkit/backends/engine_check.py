@@ -1,0 +1,95 @@
+"""The automatic check: a few questions again by the plain path, one unpadded sequence without a cache."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from evalkit.backends.engine_batch import Batch, Question
+from evalkit.backends.reference import loglikelihood
+from evalkit.engine.choice import TOLERANCES
+from evalkit.engine.engine import Continued
+from evalkit.engine.plan import Plan
+from evalkit.models.base import LoadedModel
+from evalkit.models.continuations import EncodedChoices
+from evalkit.types import Json, LoglikelihoodOutput, LoglikelihoodRequest, Output
+
+_ROWS_AT_ONCE = 64  # logits turned to float32 together
+
+
+@dataclass
+class PlainCheck:
+    """What the engine said of a sample of questions, and how far the plain path is from it."""
+
+    batch: Batch
+    sample: frozenset[int]  # indices of questions
+    outputs: dict[int, Output | Continued] = field(default_factory=dict)
+    max_abs_difference: float = 0.0
+    flipped: list[str] = field(default_factory=list)  # questions whose decision differs
+
+    def note(self, index: int, output: Output | Continued) -> None:
+        """Remember what the engine said of a question, if it is in the sample."""
+        if index in self.sample:
+            self.outputs[index] = output
+
+    def run(self, model: LoadedModel) -> None:
+        """Compare everything noted."""
+        for index, output in self.outputs.items():
+            question = self.batch.questions[index]
+            if isinstance(output, Continued):
+                self._compare_continuation(question, output, model)
+            elif isinstance(output, LoglikelihoodOutput):
+                self._compare_choices(question, output, model)
+
+    def describe(self, dtype: torch.dtype) -> Mapping[str, Json]:
+        """For the provenance: differences are per token, in natural log."""
+        tolerance = TOLERANCES.get(dtype, TOLERANCES[torch.bfloat16])
+        return {
+            "num_checked": len(self.outputs),
+            "max_abs_difference": self.max_abs_difference,
+            "flipped": list[Json](self.flipped),
+            "tolerance": tolerance,
+            "ok": self.max_abs_difference <= tolerance,
+        }
+
+    def _compare_choices(self, question: Question, output: LoglikelihoodOutput, model: LoadedModel) -> None:
+        assert isinstance(question.request, LoglikelihoodRequest)
+        assert isinstance(question.encoded, EncodedChoices)
+        plain = loglikelihood(model, question.request, question.id).logprobs
+        for ids, ours, theirs in zip(question.encoded.continuation_ids, output.logprobs, plain, strict=True):
+            self._note_difference(abs(ours - theirs) / len(ids))
+        if _largest(output.logprobs) != _largest(plain):
+            self.flipped.append(question.id)
+
+    def _compare_continuation(self, question: Question, output: Continued, model: LoadedModel) -> None:
+        """One pass over prompt and continuation: each token must be the plain path's most likely one."""
+        prompt, new = question.encoded.prompt_ids, output.token_ids
+        ended = output.finish_reason == "end_of_text"
+        ids = torch.tensor([[*prompt, *new]], device=model.network.device)[:, : len(prompt) + len(new) - (not ended)]
+        with torch.inference_mode():
+            logits = model.network(input_ids=ids, use_cache=False, logits_to_keep=len(new) + ended).logits[0]
+        best: list[int] = []
+        for start in range(0, len(logits), _ROWS_AT_ONCE):
+            logprobs = logits[start : start + _ROWS_AT_ONCE].float().log_softmax(-1)
+            best.extend(logprobs.argmax(-1).tolist())
+            own = new[start : start + _ROWS_AT_ONCE]
+            for row, token in enumerate(own):
+                self._note_difference(abs(float(logprobs[row, token]) - output.logprobs[start + row]))
+        same = best[: len(new)] == list(new) and (not ended or best[-1] in model.end_of_text_ids)
+        if not same:
+            self.flipped.append(question.id)
+
+    def _note_difference(self, difference: float) -> None:
+        # A NaN must not pass for a small difference.
+        self.max_abs_difference = max(self.max_abs_difference, difference if difference == difference else float("inf"))
+
+
+def _largest(logprobs: Sequence[float]) -> int:
+    return max(range(len(logprobs)), key=logprobs.__getitem__)
+
+
+def sample_of(batch: Batch, plan: Plan, num_questions: int) -> frozenset[int]:
+    """Questions spread evenly over the plan, hence over its groups."""
+    order = sorted(range(len(batch.questions)), key=lambda index: plan.leaves[batch.first_sequence[index]].index)
+    num = min(num_questions, len(order))
+    return frozenset(order[(2 * number + 1) * len(order) // (2 * num)] for number in range(num))

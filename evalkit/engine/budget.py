@@ -1,0 +1,35 @@
+"""How large a step may be on a device, for a model and a plan."""
+
+from typing import TYPE_CHECKING, Literal
+
+from evalkit.engine.plan import Plan
+from evalkit.engine.runner import slot_length
+from evalkit.engine.scheduler import Budget
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MAX_LOGITS_BYTES = 256 * 2**20  # float32 logits read in one step
+# A CPU is at its best with what its caches hold; a GPU wants more to do at once.
+_NUM_TOKENS = {"cpu": 1024, "cuda": 8192}
+_NUM_ROWS = {"cpu": 32, "cuda": 256}
+_SLOT_BYTES = {"cpu": 2 * 2**30, "cuda": 24 * 2**30}
+
+
+def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Literal["auto"]) -> Budget:
+    """The largest step that the memory rules allow; `num_tokens` is the user's word on its tokens."""
+    device = network.device.type if network.device.type in _NUM_TOKENS else "cpu"
+    tokens = _NUM_TOKENS[device] if num_tokens == "auto" else num_tokens
+    slot_bytes = max(1, slot_length(plan) * _bytes_per_token(network))
+    rows = max(1, min(_NUM_ROWS[device], _SLOT_BYTES[device] // slot_bytes, plan.num_continued))
+    reads = max(1, MAX_LOGITS_BYTES // (4 * int(network.config.vocab_size)))
+    return Budget(tokens, rows, reads)
+
+
+def _bytes_per_token(network: "PreTrainedModel") -> int:
+    """Keys and values of one token in all layers."""
+    config = network.config
+    heads = int(config.num_attention_heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    return 2 * int(config.num_hidden_layers) * kv_heads * size * network.dtype.itemsize

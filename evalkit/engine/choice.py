@@ -1,0 +1,64 @@
+"""Which path a network takes: packed where that is proven on it, expanded everywhere else."""
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+
+from evalkit.engine.engine import Engine, Scored
+from evalkit.engine.expanded import ExpandedRunner
+from evalkit.engine.plan import TokenSequence, make_plan
+from evalkit.engine.runner import PackedRunner
+from evalkit.engine.scheduler import Budget
+from evalkit.errors import EngineError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+RunnerClass: TypeAlias = type[PackedRunner] | type[ExpandedRunner]
+
+# By dtype: how far log-probabilities may differ from the plain path's. float32: sums in another order; the halves:
+# their rounding, as measured on SmolLM2 (0.11 in bfloat16) with room for longer prompts.
+TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.25}
+_PROBE_PREFIX, _PROBE_TAIL, _NUM_PROBES = 21, 6, 3
+
+
+def choose_runner(network: "PreTrainedModel") -> RunnerClass:
+    """PackedRunner where the network takes transformers' attention interface and a probe of shared prefixes gives
+    what the network itself gives; ExpandedRunner otherwise."""
+    if not getattr(network, "_supports_attention_backend", False):
+        return ExpandedRunner
+    probes = _probes(int(network.config.vocab_size))
+    plan = make_plan(probes)
+    budget = Budget(_PROBE_PREFIX + 2, 1, len(probes))  # several steps: prefixes are read back from the store
+    try:
+        found = dict(Engine(plan, PackedRunner(network, plan, budget.num_rows), budget).run())
+    except (EngineError, RuntimeError, NotImplementedError, TypeError, ValueError):
+        return ExpandedRunner  # it asks its attention for something else: windows, caps, sinks, odd shapes
+    tolerance = TOLERANCES.get(network.dtype, TOLERANCES[torch.bfloat16])
+    for number, probe in enumerate(probes):
+        result = found[number]
+        assert isinstance(result, Scored)
+        expected = _plainly(network, probe)
+        if max(abs(a - b) for a, b in zip(result.logprobs, expected, strict=True)) > tolerance:
+            return ExpandedRunner
+    return PackedRunner
+
+
+def _probes(vocabulary: int) -> list[TokenSequence]:
+    """Sequences behind one prefix, each scored behind its last token for several next ones."""
+    ids = [(7 * number * number + 3 * number) % vocabulary for number in range(_PROBE_PREFIX + 99)]
+    prefix = tuple(ids[:_PROBE_PREFIX])
+    sequences = []
+    for number in range(_NUM_PROBES):
+        own = tuple(ids[_PROBE_PREFIX + number * _PROBE_TAIL :][: _PROBE_TAIL - number])
+        last = len(prefix) + len(own) - 1
+        targets = tuple((last, (number + step) * 11 % vocabulary) for step in range(4))
+        sequences.append(TokenSequence(prefix + own, targets=targets, request=number))
+    return sequences
+
+
+@torch.inference_mode()
+def _plainly(network: "PreTrainedModel", probe: TokenSequence) -> list[float]:
+    ids = torch.tensor([probe.ids], device=network.device)
+    logprobs = network(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].float().log_softmax(-1)
+    return [float(logprobs[token]) for _, token in probe.targets]

@@ -1,0 +1,155 @@
+"""Float32 on a CPU, faster and as exact: oneDNN's matrix products with weights packed once.
+
+torch's default on a CPU is MKL, which on some processors reaches half of what oneDNN does, above all for the few
+rows of a decoding step. The operators are those that torch.compile uses itself; they are private, so each is
+checked on the model's own weights before it is used, and left alone where it is missing or differs.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from evalkit.engine.attention import attend, matmul_precision
+
+MAX_RELATIVE_DIFFERENCE = 1e-5  # to torch's own product; float32 arithmetic in another order gives some 1e-6
+_PACKED_ROWS = 1024  # rows of input that the packing is tuned for; it serves one row as well
+_NUM_PROBE_ROWS = 5
+_NUM_TIMINGS = 3
+_WORTH_IT = 0.85
+_MEMORY_MARGIN = 2  # packed weights are a second copy: pack where this many of them are free
+
+
+def attention_precision() -> str | None:
+    """The float32 matmul precision for large attentions on this machine: "medium" where it is as exact and faster.
+
+    "medium" allows torch to hand float32 products to oneDNN. Where the processor has no bfloat16 matrix units these
+    are float32 all the same, and on some processors much faster than MKL's; where it has (AMX) they are rounded to
+    bfloat16, which the comparison finds out.
+    """
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 3, rows, 64, generator=generator) for rows in (768, 1024, 1024))
+    seconds: dict[str | None, float] = {None: float("inf"), "medium": float("inf")}
+    outs: dict[str | None, Tensor] = {}
+    for precision in (None, "medium") * _NUM_TIMINGS:
+        with matmul_precision(precision), torch.inference_mode():
+            started = time.perf_counter()
+            outs[precision] = attend(query, key, value, 0.125)[0]
+            seconds[precision] = min(seconds[precision], time.perf_counter() - started)
+    exact = (outs[None] - outs["medium"]).abs().max() <= MAX_RELATIVE_DIFFERENCE * outs[None].abs().max()
+    return "medium" if exact and seconds["medium"] < _WORTH_IT * seconds[None] else None
+
+
+class PackedLinears:
+    """While entered, every float32 nn.Linear of a network on a CPU runs on packed weights; outside, as it was.
+
+    Packing happens once, when first entered.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        self._network = network
+        self._forwards: dict[nn.Module, Callable[..., Tensor]] | None = None
+
+    @property
+    def num_packed(self) -> int:
+        """Matrices that run packed."""
+        return len(self._forwards or {})
+
+    def __enter__(self) -> "PackedLinears":
+        if self._forwards is None:
+            self._forwards = pack(self._network)
+        for module, forward in self._forwards.items():
+            module.__dict__["forward"] = forward
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for module in self._forwards or {}:
+            module.__dict__.pop("forward", None)
+
+
+@torch.inference_mode()
+def pack(network: nn.Module) -> dict[nn.Module, Callable[..., Tensor]]:
+    """For each module that can run packed, the forward to use; empty where packing does not pay or differs."""
+    linears = [module for module in network.modules() if _is_plain(module)]
+    if not linears or not _can_pack(linears):
+        return {}
+    forwards: dict[nn.Module, Callable[..., Tensor]] = {}
+    packed_of: dict[nn.Linear, Tensor] = {}
+    for linear in linears:
+        packed_of[linear] = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _PACKED_ROWS)
+        forwards[linear] = partial(_linear, packed_of[linear], linear.bias)
+    if not all(_agrees(linear, forwards[linear]) for linear in _one_per_shape(linears)):
+        return {}
+    for module in network.modules():
+        if _is_swiglu(module) and module.gate_proj in packed_of and module.up_proj in packed_of:
+            gated = partial(_swiglu, packed_of[module.gate_proj], packed_of[module.up_proj], forwards[module.down_proj])
+            if _agrees(module, gated):
+                forwards[module] = gated
+    return forwards
+
+
+def _is_plain(module: nn.Module) -> bool:
+    if type(module) is not nn.Linear:
+        return False
+    return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+
+
+def _is_swiglu(module: nn.Module) -> bool:
+    """down_proj(silu(gate_proj(x)) * up_proj(x)) without biases, as Llama's and its relatives' MLPs are."""
+    names = ("gate_proj", "up_proj", "down_proj")
+    parts = [getattr(module, name, None) for name in names]
+    if {name for name, _ in module.named_children()} != {*names, "act_fn"}:
+        return False
+    silu = isinstance(module.act_fn, nn.SiLU) or type(module.act_fn).__name__ == "SiLUActivation"
+    return silu and all(isinstance(part, nn.Linear) and part.bias is None for part in parts)
+
+
+def _can_pack(linears: list[nn.Linear]) -> bool:
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    size = sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
+    return _free_memory() > _MEMORY_MARGIN * size
+
+
+def _free_memory() -> int:
+    """Bytes that the machine could still give."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError):
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _one_per_shape(linears: list[nn.Linear]) -> list[nn.Linear]:
+    return list({(linear.weight.shape, linear.bias is None): linear for linear in linears}.values())
+
+
+def _agrees(module: nn.Module, forward: Callable[..., Tensor]) -> bool:
+    """Whether both give the same on a small probe, up to the order of float32 sums."""
+    width = next(m for m in module.modules() if isinstance(m, nn.Linear)).in_features
+    generator = torch.Generator().manual_seed(0)
+    probe = torch.randn(1, _NUM_PROBE_ROWS, width, generator=generator)
+    expected = module(probe)
+    difference = (forward(probe) - expected).abs().max()
+    return bool(difference <= MAX_RELATIVE_DIFFERENCE * expected.abs().max())
+
+
+def _linear(packed: Tensor, bias: Tensor | None, input: Tensor) -> Tensor:  # noqa: A002 - as nn.Linear calls it
+    if not input.numel():
+        return input.new_empty(*input.shape[:-1], packed.shape[0])
+    return _pointwise()(input, packed, bias, "none", [], "")
+
+
+def _swiglu(gate: Tensor, up: Tensor, down: Callable[..., Tensor], x: Tensor) -> Tensor:
+    """The activation and the product are done while the matrix products' blocks are in the processor's cache."""
+    gated = _pointwise()(x, gate, None, "swish", [], "")
+    return down(_pointwise().binary(x, gated, up, None, "mul"))
+
+
+def _pointwise() -> Any:
+    return torch.ops.mkldnn._linear_pointwise
