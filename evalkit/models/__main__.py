@@ -5,6 +5,7 @@ MODEL is a name of configs/model/, e.g. `qwen-1_8b`; the keys are those of its f
 
 import resource
 import sys
+import time
 from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
@@ -30,8 +31,9 @@ def main(arguments: Sequence[str]) -> int:
         if not arguments:
             raise ConfigError(f"name a model: python -m evalkit.models {'|'.join(model_names())} [key=value…]")
         spec = read_spec(arguments[0], arguments[1:])
+        started = time.perf_counter()
         model = load(resolve(spec), spec)
-        sys.stdout.write(describe(spec, model))
+        sys.stdout.write(describe(spec, model, time.perf_counter() - started))
         text = continue_greedily(model, PROMPT, _NUM_NEW_TOKENS)
         sys.stdout.write(f"\n{PROMPT}[{text}]\n")
     except EvalkitError as error:
@@ -63,7 +65,7 @@ def read_spec(name: str, overrides: Sequence[str] = ()) -> ModelSpec:
     return ModelSpec(**settings)
 
 
-def describe(spec: ModelSpec, model: LoadedModel) -> str:
+def describe(spec: ModelSpec, model: LoadedModel, seconds: float) -> str:
     """The architecture table and what the model takes, one fact a line."""
     facts: dict[str, Any] = dict(model.provenance)
     lines = {"model": spec.name, "source": f"{facts['source']} ({facts['format']})", **facts["architecture"]}
@@ -73,7 +75,7 @@ def describe(spec: ModelSpec, model: LoadedModel) -> str:
         "tokenizer": ", ".join(f"{key} {value}" for key, value in facts["tokenizer"].items()),
         "end of text ids": ", ".join(map(str, facts["end_of_text_ids"])),
         "weights": f"{facts['weight_bytes'] / 1e6:,.0f} MB",
-        "loaded in": f"{facts['load_seconds']:.1f} s",
+        "loaded in": f"{seconds:.1f} s",
         "peak memory": f"{_peak_memory() / 1e6:,.0f} MB",
     }
     lines |= {f"warning {number}": text for number, text in enumerate(facts["warnings"], 1)}

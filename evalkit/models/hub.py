@@ -41,7 +41,10 @@ def fetch(repo_id: str, revision: str | None, gguf_file: str | None = None) -> P
         if any(folder.glob(pattern)):
             return folder
     wanted = gguf_file or ", ".join(WEIGHTS)
-    raise ModelError(f"{repo_id} at revision {revision or 'main'} holds no weights ({wanted})")
+    raise ModelError(
+        f"{repo_id} at revision {revision or 'main'} has no {wanted}, or the hub cannot be reached and they were "
+        f"never fetched: run {_command(repo_id, revision)} while online"
+    )
 
 
 def _cached(repo_id: str, revision: str, gguf_file: str | None) -> Path | None:
@@ -55,7 +58,7 @@ def _cached(repo_id: str, revision: str, gguf_file: str | None) -> Path | None:
 
 
 def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
-    fetch_command = f"`hf download {repo_id}{f' --revision {revision}' if revision else ''}`"
+    fetch_command = _command(repo_id, revision)
     try:
         return Path(snapshot_download(repo_id, revision=revision, allow_patterns=patterns))
     except GatedRepoError as error:
@@ -72,3 +75,8 @@ def _download(repo_id: str, revision: str | None, patterns: list[str]) -> Path:
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         first_line = str(error).strip().partition("\n")[0]
         raise ModelError(f"{repo_id} could not be fetched ({first_line}): try {fetch_command}") from error
+
+
+def _command(repo_id: str, revision: str | None) -> str:
+    """What fetches a repository by hand."""
+    return f"`hf download {repo_id}{f' --revision {revision}' if revision else ''}`"

@@ -6,7 +6,6 @@ each weight once.
 
 from math import prod
 
-import numpy as np
 import torch
 
 from evalkit.errors import ModelError
@@ -24,8 +23,12 @@ def read_tensor(info: TensorInfo, first_row: int, num_rows: int) -> torch.Tensor
         raise ModelError(f"{info.file} stores weights as {info.dtype}; float32, float16 and bfloat16 can be read")
     shape = (num_rows, *info.shape[1:])
     row_bytes = info.num_bytes // info.shape[0]
-    data = np.fromfile(
-        info.file, dtype=np.uint8, count=num_rows * row_bytes, offset=info.offset + first_row * row_bytes
-    )
-    assert data.size == prod(shape) * _DTYPES[info.dtype].itemsize
-    return torch.from_numpy(data).view(_DTYPES[info.dtype]).view(shape)
+    data = torch.empty(num_rows * row_bytes, dtype=torch.uint8)  # torch's own memory, aligned for its kernels
+    with info.file.open("rb", buffering=0) as stream:
+        stream.seek(info.offset + first_row * row_bytes)
+        rest = data.numpy().data
+        while rest and (count := stream.readinto(rest)):  # one read gives 2 GB at most
+            rest = rest[count:]
+    assert not rest
+    assert data.numel() == prod(shape) * _DTYPES[info.dtype].itemsize
+    return data.view(_DTYPES[info.dtype]).view(shape)

@@ -296,6 +296,15 @@ def test_old_weights_are_fetched_only_where_there_are_no_others(
     assert patterns[-2:] == ["model*.safetensors", "pytorch_model*.bin"]
 
 
+def test_weights_that_were_never_fetched_are_told_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Offline the hub's client answers with whatever part of the repository it has."""
+    monkeypatch.setattr(hub, "snapshot_download", lambda repo_id, **settings: str(tmp_path))
+    with pytest.raises(ModelError, match=r"has no model\*.safetensors, .* run `hf download owner/name` while online"):
+        hub.fetch("owner/name", None)
+
+
 def test_a_pinned_commit_that_is_cached_needs_no_network(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     def snapshot_download(repo_id: str, **settings: Any) -> str:
         if not settings.get("local_files_only"):
