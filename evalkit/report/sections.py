@@ -104,7 +104,7 @@ def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
 
 
 def _card_note(runs: Sequence[Run]) -> str:
-    notes = list(dict.fromkeys(run.verdict.answer.value for run in runs if not run.comparable))
+    notes = list(dict.fromkeys(run.data_kind for run in runs if not run.comparable))
     for run in runs:
         if run.is_recorded:
             notes.append(f"{run.summary.model}: scored by the benchmark's site, entered by hand")
@@ -149,7 +149,7 @@ def matrix_table(runs: Sequence[Run]) -> Table:
 
 
 def _matrix_title(run: Run) -> str:
-    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.verdict.answer})"
+    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
 
 
 def _both(run: Run) -> str:
@@ -185,9 +185,19 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf) -> Table:
             most = max(noise.answered, key=lambda name: noise.answered[name])
             letter = f"{most} {100 * noise.answered[most]:.0f} %"
             notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [called_out(noise)] if text]
-        counts = (str(run.summary.num_truncated), str(run.summary.num_unanswered))
-        rows.append((run.summary.model, benchmark_title(run), *counts, near, tie_range, letter))
-    header = ("model", "benchmark", "truncated", "unanswered", "near ties", "score over tie-breaks", "most answered")
+        summary = run.summary
+        counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors))
+        rows.append((summary.model, benchmark_title(run), *counts, near, tie_range, letter))
+    header = (
+        "model",
+        "benchmark",
+        "truncated",
+        "unanswered",
+        "not run",
+        "near ties",
+        "score over tie-breaks",
+        "most answered",
+    )
     return Table("Causes", header, tuple(rows), align="llr", note="; ".join(notes))
 
 

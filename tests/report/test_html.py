@@ -204,3 +204,15 @@ def test_a_log_probability_that_is_no_number_does_not_break_the_page(
     browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
     assert "subject_0/test/0" in detail(browser)
     assert browser.complaints() == []
+
+
+def test_a_question_that_could_not_be_run_says_why(tmp_path: Path, card: PublishedCard, browser: Chromium) -> None:
+    folder = write_run(tmp_path, choice_items(5, num_subjects=1), "mmlu", "smollm2-135m")
+    lines = [json.loads(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
+    kept = {key: lines[0][key] for key in ("id", "request_sha", "prompt_sha", "num_prompt_tokens", "truncated")}
+    lines[0] = kept | {"error": "does not fit in memory"}
+    (folder / "outputs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report([folder], card, tmp_path)
+    browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
+    assert "could not be run: does not fit in memory" in detail(browser)
+    assert browser.complaints() == []

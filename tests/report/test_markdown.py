@@ -73,7 +73,7 @@ def test_a_subset_is_shown_as_n_of_all(make_summary, card: PublishedCard) -> Non
 def test_groups_and_causes_and_provenance_are_shown(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary()], card)
     assert "| anatomy | 100.0 | 10 |" in section(report, "MMLU, qwen-1_8b: by subject")
-    assert "| 5 | 2 | - | - | - |" in section(report, "Causes")
+    assert "| 5 | 2 | 0 | - | - | - |" in section(report, "Causes")
     assert "| 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Cost")
     shown = report.split("## Provenance")[1]
     for entry in ("packages.torch | 2.13.0", "model.fingerprint | c0ffee", "data.splits.test.sha256 | ab12"):
@@ -140,3 +140,11 @@ def test_the_architecture_as_loaded_stands_below_the_cards(make_summary, card: P
     loaded = replace(summary, provenance={**summary.provenance, "model": model})
     lines = section(render_report([loaded], card), "Architecture").splitlines()
     assert lines[-1] == "| qwen-1\\_8b (as loaded) | 24 | 16 | 2048 | 151936 | - |"
+
+
+def test_an_incomplete_bundled_run_is_still_called_bundled(make_summary, card: PublishedCard) -> None:
+    summary = replace(make_summary(right=3, n=9, comparable=False), num_errors=2)
+    report = render_report([summary], card)
+    assert "incomplete, no verdict" in section(report, "Verdict")
+    assert "qwen-1\\_8b (bundled sample)" in section(report, "MMLU")
+    assert "| 5 | 2 | 2 |" in section(report, "Causes")
