@@ -8,7 +8,7 @@ from evalkit.report.published import CardTable, PublishedCard, Row
 from evalkit.report.questions import Answered
 from evalkit.report.runs import Run
 from evalkit.report.tables import Table
-from evalkit.report.verdict import Answer, p_text
+from evalkit.report.verdict import Answer, is_attainable, p_text
 from evalkit.types import Json, Metric
 
 QuestionsOf = Mapping[int, Sequence[Answered]]  # by the run's place in the report
@@ -100,15 +100,27 @@ def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
             rows.append((run.label, *["-"] * len(table.columns), *_measured(table, run)))
     published = [f"published {column.label}" for column in table.columns.values()]
     header = ("model", *published, "measured", "n", "95 % interval", "difference")
-    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=_card_note(runs))
+    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=_card_note(table, runs))
 
 
-def _card_note(runs: Sequence[Run]) -> str:
+def _card_note(table: CardTable, runs: Sequence[Run]) -> str:
     notes = list(dict.fromkeys(run.data_kind for run in runs if not run.comparable))
     for run in runs:
         if run.is_recorded:
             notes.append(f"{run.summary.model}: scored by the benchmark's site, entered by hand")
-    return "; ".join(notes) if runs else "not run"
+    return "; ".join([*(notes if runs else ["not run"]), *_odd_cells(table)])
+
+
+def _odd_cells(table: CardTable) -> Iterator[str]:
+    """The published figures that no count of right answers gives."""
+    for column, entry in table.columns.items():
+        odd = [
+            f"{row.label} {cell.text}"
+            for row in table.rows
+            if table.mean == "micro" and (cell := row.cells[column]) and not is_attainable(cell, entry.questions)
+        ]
+        if odd:
+            yield f"published, yet no count of {entry.questions} answers: {', '.join(odd)}"
 
 
 def _row_label(row: Row) -> str:
