@@ -154,7 +154,7 @@ def matrix_table(runs: Sequence[Run]) -> Table:
         cells = []
         for model in models:
             found = [run for run in runs if _matrix_title(run) == title and run.summary.model == model]
-            cells += [_both(run) for run in found[:1]] or ["-"]
+            cells.append("; ".join(map(_both, found)) or "-")
         rows.append((title, *cells))
     note = "measured, n and 95 % interval; the card's figure behind the slash"
     return Table("All runs", ("benchmark", *models), tuple(rows), note=note)

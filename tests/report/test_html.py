@@ -10,6 +10,7 @@ import pytest
 from chromium import Chromium, find_chromium
 from folders import EVIL, choice_items, text_items, write_run
 
+from evalkit.compare import main as compare_main
 from evalkit.report.files import write_report
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import read_answered
@@ -215,4 +216,13 @@ def test_a_question_that_could_not_be_run_says_why(tmp_path: Path, card: Publish
     write_report([folder], card, tmp_path)
     browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
     assert "could not be run: does not fit in memory" in detail(browser)
+    assert browser.complaints() == []
+
+
+def test_a_comparison_opens_without_a_complaint(tmp_path: Path, browser: Chromium, page: Path) -> None:
+    runs = [str(page.parent / model / "mmlu") for model in ("qwen-1_8b", "smollm2-135m")]
+    assert compare_main([*runs, "--output", str(tmp_path)]) == 0
+    browser.open(tmp_path / "compare.html")
+    flips = browser.run("document.querySelectorAll('table')[1].rows.length") - 1
+    assert browser.run("document.querySelector('h3').textContent") == f"mmlu: {flips} flips of 300"
     assert browser.complaints() == []
