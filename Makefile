@@ -35,7 +35,7 @@ bench: $(STAMP)  ## measure the engine on this machine
 	$(BIN)/python -m evalkit.bench
 
 report: $(STAMP)  ## render report.md again for every run under results/
-	$(BIN)/python -m evalkit.report results
+	$(BIN)/python -m evalkit.report --each results
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

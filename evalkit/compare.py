@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from evalkit.errors import EvalkitError, StoreError
+from evalkit.errors import EvalkitError
 from evalkit.metrics import holm
 from evalkit.report.cards import load_card
+from evalkit.report.files import write_file
 from evalkit.report.page import html_page, html_table
 from evalkit.report.paired import Pairs, pair_tasks, settings_of
 from evalkit.report.published import PublishedCard
@@ -53,12 +54,8 @@ def compare(a: Path, b: Path, card: PublishedCard, rng: np.random.Generator, out
     flips = [flip_table(entry, names) for entry in pairs]
     notes = [note for entry in pairs for note in setting_notes(entry, names)]
     title = f"{names[0]} against {names[1]}"
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "compare.md").write_text(_markdown(title, table, notes, flips), encoding="utf-8", errors="replace")
-        (output / "compare.html").write_text(_html(title, table, notes, flips), encoding="utf-8")
-    except OSError as error:
-        raise StoreError(f"{output} cannot be written ({error.strerror}), name another with --output") from error
+    write_file(output / "compare.md", _markdown(title, table, notes, flips))
+    write_file(output / "compare.html", _html(title, table, notes, flips))
     return table
 
 

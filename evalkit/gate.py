@@ -70,6 +70,8 @@ def _allowed(folder: Path) -> list[str]:
 
 
 def _check_settings(entry: Pairs, allowed: Sequence[str]) -> None:
+    if entry.b.num_errors:
+        raise GateError(f"{entry.task}: {entry.b.num_errors} questions of the run could not be run, run it again")
     if entry.a.model != entry.b.model:
         raise GateError(f"{entry.task}: the baseline is of {entry.a.model}, the run of {entry.b.model}")
     before, after = settings_of(entry.a), settings_of(entry.b)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from evalkit.errors import EvalkitError
 from evalkit.report.cards import load_card
-from evalkit.report.files import write_report
+from evalkit.report.files import pages, write_file, write_report
 from evalkit.report.markdown import render_closing_table
 from evalkit.report.read import find_runs, read_summary
 
@@ -18,9 +18,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
     parser.add_argument("--card", default="qwen-1_8b", help="name under configs/published, or a YAML file")
     parser.add_argument("--output", type=Path, help="folder to write into; default: the first results folder")
+    parser.add_argument("--each", action="store_true", help="a report.md and report.html in every model's folder")
     options = parser.parse_args(arguments)
     try:
-        _report(options.results, options.card, options.output or options.results[0])
+        if options.each:
+            _report_each(options.results, options.card)
+        else:
+            _report(options.results, options.card, options.output or options.results[0])
     except EvalkitError as error:
         sys.stderr.write(f"evalkit.report: {error}\n")
         return error.exit_code
@@ -33,6 +37,17 @@ def _report(results: Sequence[Path], card_name: str, output: Path) -> None:
     written = write_report(folders, card, output)
     sys.stdout.write(render_closing_table([read_summary(folder) for folder in folders], card))
     sys.stdout.write(f"\nwrote {written[0]}, {written[1]} and {len(written) - 2} tables and plots\n")
+
+
+def _report_each(results: Sequence[Path], card_name: str) -> None:
+    card = load_card(card_name)
+    models: dict[Path, list[Path]] = {}
+    for folder in find_runs(results):
+        models.setdefault(folder.parent, []).append(folder)
+    for model, folders in models.items():
+        for name, content in pages(folders, card).items():
+            write_file(model / name, content)
+        sys.stdout.write(f"wrote {model / 'report.md'} and report.html\n")
 
 
 if __name__ == "__main__":

@@ -29,10 +29,7 @@ def write_report(folders: Sequence[Path], card: PublishedCard, output: Path) -> 
         **_tables(runs, card),
         **_plots(runs, questions),
     }
-    try:
-        return [_write(output / name, content) for name, content in contents.items()]
-    except OSError as error:
-        raise StoreError(f"{output} cannot be written ({error.strerror}), name another with --output") from error
+    return [write_file(output / name, content) for name, content in contents.items()]
 
 
 def pages(folders: Sequence[Path], card: PublishedCard) -> dict[str, str]:
@@ -50,9 +47,13 @@ def _read(folders: Sequence[Path], card: PublishedCard) -> tuple[list[Summary], 
     return summaries, runs, _questions(folders, summaries, runs)
 
 
-def _write(path: Path, content: str) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8", newline="")
+def write_file(path: Path, content: str) -> Path:
+    """Write a file of a report, with the folders above it. Raises StoreError where it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, encoding="utf-8", errors="replace", newline="")
+    except OSError as error:
+        raise StoreError(f"{path} cannot be written ({error.strerror}), name another folder with --output") from error
     return path
 
 

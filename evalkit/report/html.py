@@ -132,5 +132,5 @@ def _row(place: int, question: Answered, context: int) -> list[Any]:
         question.finish_reason,
         question.num_prompt_tokens,
         question.num_tokens,
-        dict(question.detail) or None,
+        {**question.detail, **({"could not be run": question.error} if question.error else {})} or None,
     ]

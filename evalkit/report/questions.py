@@ -65,6 +65,7 @@ class Answered:
     num_tokens: int = 0
     num_prompt_tokens: int = 0
     truncated: bool = False
+    error: str = ""  # why the question could not be run
     request_sha: str = ""
 
     @property
@@ -162,5 +163,6 @@ def _joined(
         num_tokens=output.get("num_tokens", 0),
         num_prompt_tokens=output["num_prompt_tokens"],
         truncated=output["truncated"],
+        error=output.get("error", ""),
         request_sha=output["request_sha"],
     )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from evalkit.report.published import CardTable, Cell, PublishedCard
-from evalkit.report.verdict import RULE, Rule, Verdict, corrected, verdict_for
+from evalkit.report.verdict import RULE, Rule, Verdict, corrected, kind_of_data, verdict_for
 from evalkit.types import Json, Metric, Summary
 
 
@@ -32,9 +32,15 @@ class Run:
     @property
     def label(self) -> str:
         """The model's name, marked where its questions are not the benchmark's."""
-        kind = self.verdict.answer.value.removesuffix(", not comparable")
-        mark = "" if self.comparable else f" ({kind})"
+        mark = "" if self.comparable else f" ({self.data_kind.removesuffix(', not comparable')})"
         return self.summary.model + mark + (" (score from the site)" if self.is_recorded else "")
+
+    @property
+    def data_kind(self) -> str:
+        """Why the questions are not the benchmark's, "" where they are."""
+        if self.comparable:
+            return ""
+        return kind_of_data(remarks_of(self.summary.provenance)).value
 
     @property
     def is_recorded(self) -> bool:

@@ -8,7 +8,7 @@ from evalkit.report.published import CardTable, PublishedCard, Row
 from evalkit.report.questions import Answered
 from evalkit.report.runs import Run
 from evalkit.report.tables import Table
-from evalkit.report.verdict import Answer, p_text
+from evalkit.report.verdict import Answer, is_attainable, p_text
 from evalkit.types import Json, Metric
 
 QuestionsOf = Mapping[int, Sequence[Answered]]  # by the run's place in the report
@@ -100,15 +100,27 @@ def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
             rows.append((run.label, *["-"] * len(table.columns), *_measured(table, run)))
     published = [f"published {column.label}" for column in table.columns.values()]
     header = ("model", *published, "measured", "n", "95 % interval", "difference")
-    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=_card_note(runs))
+    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=_card_note(table, runs))
 
 
-def _card_note(runs: Sequence[Run]) -> str:
-    notes = list(dict.fromkeys(run.verdict.answer.value for run in runs if not run.comparable))
+def _card_note(table: CardTable, runs: Sequence[Run]) -> str:
+    notes = list(dict.fromkeys(run.data_kind for run in runs if not run.comparable))
     for run in runs:
         if run.is_recorded:
             notes.append(f"{run.summary.model}: scored by the benchmark's site, entered by hand")
-    return "; ".join(notes) if runs else "not run"
+    return "; ".join([*(notes if runs else ["not run"]), *_odd_cells(table)])
+
+
+def _odd_cells(table: CardTable) -> Iterator[str]:
+    """The published figures that no count of right answers gives."""
+    for column, entry in table.columns.items():
+        odd = [
+            f"{row.label} {cell.text}"
+            for row in table.rows
+            if table.mean == "micro" and (cell := row.cells[column]) and not is_attainable(cell, entry.questions)
+        ]
+        if odd:
+            yield f"published, yet no count of {entry.questions} answers: {', '.join(odd)}"
 
 
 def _row_label(row: Row) -> str:
@@ -142,14 +154,14 @@ def matrix_table(runs: Sequence[Run]) -> Table:
         cells = []
         for model in models:
             found = [run for run in runs if _matrix_title(run) == title and run.summary.model == model]
-            cells += [_both(run) for run in found[:1]] or ["-"]
+            cells.append("; ".join(map(_both, found)) or "-")
         rows.append((title, *cells))
     note = "measured, n and 95 % interval; the card's figure behind the slash"
     return Table("All runs", ("benchmark", *models), tuple(rows), note=note)
 
 
 def _matrix_title(run: Run) -> str:
-    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.verdict.answer})"
+    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
 
 
 def _both(run: Run) -> str:
@@ -185,9 +197,19 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf) -> Table:
             most = max(noise.answered, key=lambda name: noise.answered[name])
             letter = f"{most} {100 * noise.answered[most]:.0f} %"
             notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [called_out(noise)] if text]
-        counts = (str(run.summary.num_truncated), str(run.summary.num_unanswered))
-        rows.append((run.summary.model, benchmark_title(run), *counts, near, tie_range, letter))
-    header = ("model", "benchmark", "truncated", "unanswered", "near ties", "score over tie-breaks", "most answered")
+        summary = run.summary
+        counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors))
+        rows.append((summary.model, benchmark_title(run), *counts, near, tie_range, letter))
+    header = (
+        "model",
+        "benchmark",
+        "truncated",
+        "unanswered",
+        "not run",
+        "near ties",
+        "score over tie-breaks",
+        "most answered",
+    )
     return Table("Causes", header, tuple(rows), align="llr", note="; ".join(notes))
 
 

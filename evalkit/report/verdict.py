@@ -105,9 +105,9 @@ def verdict_for(
     if num_errors:
         return Verdict(Answer.INCOMPLETE, f"{num_errors} questions could not be run: the score is of the others")
     if not comparable:
-        is_changed = bool(remarks) and Answer.NOT_COMPARABLE not in remarks
-        reason = "; ".join(remarks) if is_changed else "these are not the benchmark's own questions"
-        return Verdict(Answer.CHANGED_DATA if is_changed else Answer.NOT_COMPARABLE, reason)
+        kind = kind_of_data(remarks)
+        own = "these are not the benchmark's own questions"
+        return Verdict(kind, "; ".join(remarks) if kind is Answer.CHANGED_DATA else own)
     published = card.cell(task, cell, model)
     if published is None:
         return Verdict(Answer.NOT_PUBLISHED, f"the card of {card.title} has no such figure")
@@ -118,6 +118,12 @@ def verdict_for(
         reason = f"run under {protocol}, published under {benchmark.protocol}"
         return Verdict(Answer.OTHER_PROTOCOL, reason, difference)
     return judge(metric, published, benchmark, rule)
+
+
+def kind_of_data(remarks: Sequence[str]) -> Answer:
+    """Which of the two data that is not comparable is; a bundled sample says so among its remarks."""
+    is_changed = bool(remarks) and Answer.NOT_COMPARABLE not in remarks
+    return Answer.CHANGED_DATA if is_changed else Answer.NOT_COMPARABLE
 
 
 def judge(metric: Metric, published: Cell, benchmark: Benchmark, rule: Rule = RULE) -> Verdict:

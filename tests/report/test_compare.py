@@ -188,6 +188,14 @@ def test_a_baseline_may_allow_changed_prompts(tmp_path: Path, capsys: pytest.Cap
     assert "write a list of prompts, protocol" in capsys.readouterr().err
 
 
+def test_a_gate_fails_an_incomplete_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = two_runs(tmp_path, {1}, {1})
+    summary = json.loads((b / "summary.json").read_text())
+    (b / "summary.json").write_text(json.dumps(summary | {"num_errors": 3}))
+    assert gate_main([str(b), str(a)]) == 4
+    assert "3 questions of the run could not be run" in capsys.readouterr().err
+
+
 def test_a_gate_fails_where_the_run_lacks_a_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     a, _ = two_runs(tmp_path, {1}, {1})
     other = write_run(tmp_path / "c", text_items(4), "gsm8k", "m")

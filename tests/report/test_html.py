@@ -10,6 +10,7 @@ import pytest
 from chromium import Chromium, find_chromium
 from folders import EVIL, choice_items, text_items, write_run
 
+from evalkit.compare import main as compare_main
 from evalkit.report.files import write_report
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import read_answered
@@ -203,4 +204,25 @@ def test_a_log_probability_that_is_no_number_does_not_break_the_page(
     write_report([folder], card, tmp_path)
     browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
     assert "subject_0/test/0" in detail(browser)
+    assert browser.complaints() == []
+
+
+def test_a_question_that_could_not_be_run_says_why(tmp_path: Path, card: PublishedCard, browser: Chromium) -> None:
+    folder = write_run(tmp_path, choice_items(5, num_subjects=1), "mmlu", "smollm2-135m")
+    lines = [json.loads(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
+    kept = {key: lines[0][key] for key in ("id", "request_sha", "prompt_sha", "num_prompt_tokens", "truncated")}
+    lines[0] = kept | {"error": "does not fit in memory"}
+    (folder / "outputs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_report([folder], card, tmp_path)
+    browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
+    assert "could not be run: does not fit in memory" in detail(browser)
+    assert browser.complaints() == []
+
+
+def test_a_comparison_opens_without_a_complaint(tmp_path: Path, browser: Chromium, page: Path) -> None:
+    runs = [str(page.parent / model / "mmlu") for model in ("qwen-1_8b", "smollm2-135m")]
+    assert compare_main([*runs, "--output", str(tmp_path)]) == 0
+    browser.open(tmp_path / "compare.html")
+    flips = browser.run("document.querySelectorAll('table')[1].rows.length") - 1
+    assert browser.run("document.querySelector('h3').textContent") == f"mmlu: {flips} flips of 300"
     assert browser.complaints() == []

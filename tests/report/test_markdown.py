@@ -15,6 +15,17 @@ def section(report: str, title: str) -> str:
     return report.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
 
 
+def table_lines(text: str) -> list[str]:
+    """The lines of a section's table."""
+    return [line for line in text.splitlines() if line.startswith("| ")]
+
+
+def test_published_figures_that_no_count_gives_are_named(make_summary, card: PublishedCard) -> None:
+    report = render_report([make_summary()], card)
+    odd = "published, yet no count of 164 answers: Pythia-1B 3.67, Bloom-1.1B 2.48, Bloom-1.7B 4.03, "
+    assert section(report, "HumanEval").strip().endswith(f"not run; {odd}Bloom-3B 6.48, Bloomz-1.7B 4.38")
+
+
 def test_the_verdict_comes_first_and_provenance_last(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary()], card)
     headings = [line for line in report.splitlines() if line.startswith("## ")]
@@ -52,7 +63,7 @@ def test_measured_figures_take_the_rounding_of_the_published_cell(make_summary, 
 
 def test_a_model_the_card_does_not_list_has_a_row_below_the_cards(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary("humaneval", "smollm2-135m", 5, 164, cell="pass@1")], card)
-    assert section(report, "HumanEval").splitlines()[-1].startswith("| **smollm2-135m** | - | **3.05** | **164** |")
+    assert table_lines(section(report, "HumanEval"))[-1].startswith("| **smollm2-135m** | - | **3.05** | **164** |")
 
 
 @pytest.mark.parametrize("task", ["ceval", "ceval_small"])
@@ -73,7 +84,7 @@ def test_a_subset_is_shown_as_n_of_all(make_summary, card: PublishedCard) -> Non
 def test_groups_and_causes_and_provenance_are_shown(make_summary, card: PublishedCard) -> None:
     report = render_report([make_summary()], card)
     assert "| anatomy | 100.0 | 10 |" in section(report, "MMLU, qwen-1_8b: by subject")
-    assert "| 5 | 2 | - | - | - |" in section(report, "Causes")
+    assert "| 5 | 2 | 0 | - | - | - |" in section(report, "Causes")
     assert "| 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Cost")
     shown = report.split("## Provenance")[1]
     for entry in ("packages.torch | 2.13.0", "model.fingerprint | c0ffee", "data.splits.test.sha256 | ab12"):
@@ -140,3 +151,11 @@ def test_the_architecture_as_loaded_stands_below_the_cards(make_summary, card: P
     loaded = replace(summary, provenance={**summary.provenance, "model": model})
     lines = section(render_report([loaded], card), "Architecture").splitlines()
     assert lines[-1] == "| qwen-1\\_8b (as loaded) | 24 | 16 | 2048 | 151936 | - |"
+
+
+def test_an_incomplete_bundled_run_is_still_called_bundled(make_summary, card: PublishedCard) -> None:
+    summary = replace(make_summary(right=3, n=9, comparable=False), num_errors=2)
+    report = render_report([summary], card)
+    assert "incomplete, no verdict" in section(report, "Verdict")
+    assert "qwen-1\\_8b (bundled sample)" in section(report, "MMLU")
+    assert "| 5 | 2 | 2 |" in section(report, "Causes")

@@ -108,3 +108,29 @@ def test_a_published_figure_is_read_back() -> None:
     )
     assert summary.published is not None
     assert summary.published.value == 45.3
+
+
+def test_each_models_folder_gets_its_own_report(tmp_path: Path, make_summary, card: PublishedCard) -> None:
+    first, second = make_summary(), make_summary(model="bloom-1b1", right=3750)
+    written(tmp_path / "a", first)
+    written(tmp_path / "b", second)
+    assert main([str(tmp_path), "--each"]) == 0
+    assert (tmp_path / "a" / "qwen-1_8b" / "report.md").read_text() == render_report([first], card)
+    assert (tmp_path / "b" / "bloom-1b1" / "report.md").read_text() == render_report([second], card)
+    assert not (tmp_path / "report.md").exists()
+
+
+def test_two_runs_of_one_model_both_stand_in_the_table_of_all_runs(tmp_path: Path, make_summary) -> None:
+    written(tmp_path / "a", make_summary(right=6361))
+    written(tmp_path / "b", make_summary(right=6000))
+    written(tmp_path / "b", make_summary(model="bloom-1b1", right=3750))
+    assert main([str(tmp_path)]) == 0
+    row = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| MMLU |"))
+    assert "45.3 (" in row
+    assert "42.7 (" in row
+
+
+def test_lone_surrogates_of_a_model_do_not_stop_a_report(tmp_path: Path, make_summary) -> None:
+    written(tmp_path, make_summary(command="\ud800"))
+    assert main([str(tmp_path)]) == 0
+    assert "| command | ? |" in (tmp_path / "report.md").read_text(encoding="utf-8")
