@@ -56,8 +56,13 @@ class World:
         return {
             "content": self.canary.read_text(),
             "mode, times, links, owner": (status.st_mode, status.st_mtime_ns, status.st_nlink, status.st_uid),
-            "folder": sorted(os.listdir(self.folder)),
-            "victim": (self.victim.poll(), state[0] in "TtZX", state[16], os.sched_getaffinity(self.victim.pid)),
+            "folder": sorted(entry.name for entry in self.folder.iterdir()),
+            "victim": (
+                self.victim.poll(),
+                state[0] in "TtZX",
+                state[16],
+                os.sched_getaffinity(self.victim.pid),
+            ),
             "victim's limits": Path(f"/proc/{self.victim.pid}/limits").read_text(),
             "connections": [reached(listener) for listener in self.listeners],
             "left behind": [path for path in LEFT_BEHIND if Path(path).exists()],
@@ -74,7 +79,11 @@ class World:
     def filled_in(self, text: str) -> str:
         """A program with the canaries' whereabouts."""
         words = {"CANARY": self.canary, "FOLDER": self.folder, "PID": os.getpid(), "VICTIM": self.victim.pid}
-        words |= {"PORT": self.listeners[0].getsockname()[1], "UNIX": self.folder / "socket", "SECRET": SECRET_NAME}
+        words |= {
+            "PORT": self.listeners[0].getsockname()[1],
+            "UNIX": self.folder / "socket",
+            "SECRET": SECRET_NAME,
+        }
         for word, value in words.items():
             text = text.replace(f"@{word}@", str(value))
         return text
@@ -123,7 +132,11 @@ def wrong(case: Case, result: ExecResult, sandbox: object) -> list[str]:
     problems = []
     if result.status not in case.expected:
         problems.append(f"{result.status} ({result.detail}), expected {case.expected}")
-    if result.status == "passed" and case.strict and (result.strict is None or result.strict.status not in case.strict):
+    if (
+        result.status == "passed"
+        and case.strict
+        and (result.strict is None or result.strict.status not in case.strict)
+    ):
         problems.append(f"strict {result.strict}, expected {case.strict}")
     for one in (result, result.strict):
         if one is not None:
@@ -134,7 +147,9 @@ def wrong(case: Case, result: ExecResult, sandbox: object) -> list[str]:
 def unbounded(result: ExecResult, seconds: float, memory: int) -> list[str]:
     """Fields over their bounds, or unfit to be shown."""
     texts = {"detail": (result.detail, 500), "output_head": (result.output_head, 2000)}
-    problems = [f"{name} has {len(text)} characters" for name, (text, most) in texts.items() if len(text) > most]
+    problems = [
+        f"{name} has {len(text)} characters" for name, (text, most) in texts.items() if len(text) > most
+    ]
     for name, (text, _) in texts.items():
         if any(not c.isprintable() and c not in "\n\t" for c in text):
             problems.append(f"{name} is not printable: {text[:80]!r}")
@@ -200,7 +215,8 @@ def main(name: str, packages: list[str]) -> None:
             num_neighbours = company.result()
         for problem in here.broken() + left_over(Path(work), here.victim.pid):
             problems.put(f"at the end: {problem}")
-    print(json.dumps({"cases": len(CASES), "neighbours": num_neighbours, "problems": list(problems.queue)}))
+    answer = {"cases": len(CASES), "neighbours": num_neighbours, "problems": list(problems.queue)}
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":

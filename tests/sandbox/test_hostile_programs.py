@@ -44,9 +44,15 @@ def readable_copy() -> Iterator[Path]:
 @functools.cache
 def python_of_everybody() -> str | None:
     """An interpreter that an ordinary user may run."""
-    for path in (getattr(sys, "_base_executable", sys.executable), "/usr/bin/python3", "/usr/local/bin/python3"):
+    for path in (
+        getattr(sys, "_base_executable", sys.executable),
+        "/usr/bin/python3",
+        "/usr/local/bin/python3",
+    ):
         try:
-            subprocess.run([path, "-c", MIN_PYTHON], check=True, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/")
+            subprocess.run(
+                [path, "-c", MIN_PYTHON], check=True, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/"
+            )
         except (OSError, subprocess.CalledProcessError):
             continue
         return str(path)
@@ -76,7 +82,9 @@ def problems(command: list[str], folder: Path, **user: object) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["bubblewrap", "landlock", "docker"])
-def test_no_hostile_program_gets_a_wrong_verdict_or_breaks_an_invariant(name: str, readable_copy: Path) -> None:
+def test_no_hostile_program_gets_a_wrong_verdict_or_breaks_an_invariant(
+    name: str, readable_copy: Path
+) -> None:
     skip_where_missing(name)
     packages = ["numpy"] if importlib.util.find_spec("numpy") else []
     assert problems([sys.executable, str(readable_copy / "corpus.py"), name, *packages], readable_copy) == []
