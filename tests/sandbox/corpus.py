@@ -198,7 +198,7 @@ def main(name: str, packages: list[str]) -> None:
     stop = threading.Event()
     with world() as here, tempfile.TemporaryDirectory(prefix="work-") as work:
         tempfile.tempdir = work
-        sandbox = SANDBOXES[name](wall_factor=3.0, **({} if name == "docker" else {"packages": packages}))
+        sandbox = SANDBOXES[name](wall_factor=2.5, **({} if name == "docker" else {"packages": packages}))
         sandbox.prepare()
 
         def one(case: Case) -> None:

