@@ -70,9 +70,14 @@ class ConfinedSandbox(ABC):
                 self._checks = self_test(self)
 
     def run(self, program: str, check: str, timeout: float, split: Split | None = None) -> ExecResult:
-        """See Sandbox.run. A timeout, or a failure of the sandbox itself, is tried once more alone."""
+        """See Sandbox.run. A timeout, or a failure of the sandbox itself, is tried once more alone.
+
+        Raises SandboxError where the sandbox fails again: that is nobody's wrong answer.
+        """
         self.prepare()
         result = self.run_unchecked(program, check, timeout)
+        if result.status == "error":
+            raise refuse(self.name, result.detail, "run again when the machine is less busy")
         if split is None or result.status != "passed":
             return result
         return replace(result, strict=self.run_strict(program, check, timeout, split))

@@ -86,11 +86,15 @@ def files(canary: Path) -> str:
 
 
 def environment(pid: int) -> str:
-    """Look for the caller's variables, in its own environment and in /proc."""
+    """Look for the caller's variables, in its own environment and in /proc (a container has one of its own)."""
     return ATTEMPTS + (
-        f"managed += sorted(set(os.environ) - set({sorted(ENVIRONMENT)!r}))\n"
+        "names = set(os.environ)\n"
+        "def look(process):\n"
+        "    with open(f'/proc/{process}/environ', 'rb') as file:\n"
+        "        names.update(line.split(b'=')[0].decode() for line in file.read().split(b'\\0') if line)\n"
         f"for process in ('self', 1, {pid}):\n"
-        "    attempt('environ', lambda: open(f'/proc/{process}/environ', 'rb').read())\n"
+        "    attempt(f'environ of {process}', lambda: look(process))\n"
+        f"managed = sorted(names - set({sorted(ENVIRONMENT)!r}))\n"
     )
 
 

@@ -31,12 +31,8 @@ class Case:
 def refused(name: str, body: str) -> Case:
     """A program that tries something, notes whether it managed, and answers rightly only where it did not; not judged strictly."""
     lines = "".join(f"    {line}\n" for line in body.strip("\n").splitlines())
-    attempt = (
-        f"import os, sys\nmanaged = False\ntry:\n{lines}    managed = True\nexcept BaseException:\n    pass\n"
-    )
-    return Case(
-        name, f"{attempt}def add(a, b):\n    return 7 if managed else a + b\n", ("passed",), strict=()
-    )
+    attempt = f"import os, sys\nmanaged = False\ntry:\n{lines}    managed = True\nexcept BaseException:\n    pass\n"
+    return Case(name, f"{attempt}def add(a, b):\n    return 7 if managed else a + b\n", ("passed",), strict=())
 
 
 def through_libc(name: str, call: str) -> Case:
@@ -269,9 +265,7 @@ RESOURCES = [
         "x = []\nwhile True:\n    try:\n        x.append(bytes(1 << 26))\n    except MemoryError:\n        pass",
         ("timeout", "killed"),
     ),
-    refused(
-        "raises its limits", "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))\n"
-    ),
+    refused("raises its limits", "import resource\nresource.setrlimit(resource.RLIMIT_AS, (1 << 40, 1 << 40))\n"),
     fails("endless recursion", "def add(a, b):\n    return add(a, b)"),
     Case(
         "recursion through C",
@@ -283,9 +277,7 @@ RESOURCES = [
         "import sys\nfor _ in range(1000):\n    sys.stdout.write('x' * 999999 + '\\n')" + RIGHT,
         ("killed", "timeout"),
     ),
-    Case(
-        "endless errors", "import sys\nwhile True:\n    sys.stderr.write('x' * 100000)", ("killed", "timeout")
-    ),
+    Case("endless errors", "import sys\nwhile True:\n    sys.stderr.write('x' * 100000)", ("killed", "timeout")),
     Case("a line of a million characters", "print('x' * 1000000)" + RIGHT, ("passed",)),
     Case(
         "fills the disk",
@@ -309,8 +301,7 @@ RESOURCES = [
     ),
     Case(
         "folders nobody may enter",
-        "import os\nos.umask(0)\nos.mkdir('a', 0)\nos.mkdir('b')\nos.mkdir('b/c', 0)\nopen('b/d', 'w').close()"
-        + RIGHT,
+        "import os\nos.umask(0)\nos.mkdir('a', 0)\nos.mkdir('b')\nos.mkdir('b/c', 0)\nopen('b/d', 'w').close()" + RIGHT,
         ("passed",),
     ),
     Case(
@@ -398,9 +389,7 @@ ESCAPES = [
         "asks the name service",
         "import socket\nif not socket.getaddrinfo('evalkit.invalid', 80):\n    raise OSError",
     ),
-    refused(
-        "fetches", "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:@PORT@/', timeout=1)"
-    ),
+    refused("fetches", "import urllib.request\nurllib.request.urlopen('http://127.0.0.1:@PORT@/', timeout=1)"),
     refused("connects to a Unix socket", "import socket\nsocket.socket(socket.AF_UNIX).connect('@UNIX@')"),
     refused(
         "connects to an abstract socket",
@@ -414,9 +403,7 @@ ESCAPES = [
     refused("kills its parent", "if os.getppid() == 0:\n    raise OSError\nos.kill(os.getppid(), 9)"),
     refused("kills its group", "os.killpg(0, 0)"),
     refused("kills everything", "os.kill(-1, 0)"),
-    refused(
-        "signals through fcntl", "import fcntl\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, @VICTIM@)"
-    ),
+    refused("signals through fcntl", "import fcntl\nr, w = os.pipe()\nfcntl.fcntl(r, fcntl.F_SETOWN, @VICTIM@)"),
     refused(
         "signals through a process descriptor",
         "import signal\nsignal.pidfd_send_signal(os.pidfd_open(@VICTIM@), 9)",
@@ -424,9 +411,7 @@ ESCAPES = [
     through_libc("queues a signal", "libc.sigqueue(@VICTIM@, 9, 0)"),
     through_libc("traces the victim", "libc.ptrace(16, @VICTIM@, 0, 0)"),
     through_libc("reads the victim's memory", "libc.process_vm_readv(@VICTIM@, None, 0, None, 0, 0)"),
-    refused(
-        "limits of the victim", "import resource\nresource.prlimit(@VICTIM@, resource.RLIMIT_CPU, (1, 1))"
-    ),
+    refused("limits of the victim", "import resource\nresource.prlimit(@VICTIM@, resource.RLIMIT_CPU, (1, 1))"),
     refused("priority of the victim", "os.setpriority(os.PRIO_PROCESS, @VICTIM@, 19)"),
     refused("processors of the victim", "os.sched_setaffinity(@VICTIM@, {0})"),
     through_libc("mounts", "libc.mount(b'none', b'/tmp', b'tmpfs', 0, None)"),

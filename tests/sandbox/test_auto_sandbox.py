@@ -14,7 +14,7 @@ import yaml
 
 from evalkit.errors import SandboxError
 from evalkit.sandbox.auto import AutoSandbox
-from evalkit.sandbox.base import ExecResult
+from evalkit.sandbox.base import ExecResult, Split
 from evalkit.sandbox.bubblewrap import BubblewrapSandbox
 from evalkit.sandbox.human_eval import HumanEvalSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
@@ -134,6 +134,9 @@ def test_a_sandbox_that_cannot_start_is_an_error_and_never_a_wrong_answer() -> N
     assert sandbox.run_unchecked(RIGHT, "assert f() == 1", 1.0).status == "error"
     with pytest.raises(SandboxError, match="a known pass: error"):
         sandbox.run(RIGHT, "assert f() == 1", 1.0)
+    sandbox._checks = ["as if it broke after the self-test"]
+    with pytest.raises(SandboxError, match="did not start"):
+        sandbox.run(RIGHT, "assert f() == 1", 1.0)
 
 
 def test_a_timeout_is_run_once_more_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,6 +173,16 @@ def test_who_is_alone_is_alone() -> None:
     for thread in threads:
         thread.join()
     assert seen == [1] * 100
+
+
+@needs_landlock
+def test_tests_that_pass_a_function_have_no_strict_verdict() -> None:
+    program = "def f(g):\n    return g(1)"
+    result = LandlockSandbox(packages=()).run(program, "assert f(abs) == 1", 3.0, Split("f", ""))
+    assert result.status == "passed"
+    assert result.strict is not None
+    assert result.strict.status == "error"
+    assert "which cannot cross" in result.strict.detail
 
 
 @needs_landlock
