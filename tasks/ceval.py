@@ -19,10 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evalkit.metrics import macro_mean, micro_mean
-
 from evalkit.answers import best_choice
 from evalkit.data import Row, Source, Tables, check_answers, csv_tables, pinned_digests, read_hub
+from evalkit.metrics import macro_mean, micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.task import by_group, check_choice, check_range, protocol_json

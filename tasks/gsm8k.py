@@ -19,11 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from evalkit.metrics import micro_mean
-
 from evalkit.answers import cut_at, last_integer, last_number
 from evalkit.data import FilePin, Row, Source, benchmark_folder, read_file, read_hub, read_jsonl
 from evalkit.errors import DataError
+from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.task import check_choice, check_range, protocol_json

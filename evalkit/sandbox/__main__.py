@@ -29,7 +29,8 @@ def main(arguments: list[str]) -> int:
     if arguments != ["selftest"]:
         sys.stderr.write(f"{USAGE}\n")
         return 2
-    for make in (*STRONGEST_FIRST, DockerSandbox):
+    kinds: tuple[type[ConfinedSandbox], ...] = (*STRONGEST_FIRST, DockerSandbox)
+    for make in kinds:
         sys.stdout.write(f"{examine(make())}\n")
     try:
         sandbox = AutoSandbox().chosen()

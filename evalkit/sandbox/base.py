@@ -26,13 +26,11 @@ class ExecResult:
 
     passed: the tests ran to their end. failed: an exception, or an end before theirs. timeout: over the time
     limit twice, the second time alone. killed: a signal, or over a limit of output or disk. error: the
-    sandbox itself could not run it, or (strict only) the tests pass what cannot cross.
+    sandbox itself could not run it (`run` raises), or, strict only, the tests pass what cannot cross.
     """
 
     status: Status
-    detail: str = (
-        ""  # the exception's type and message, the signal or the limit; at most 500 printable characters
-    )
+    detail: str = ""  # the exception's type and message, the signal, the limit; 500 printable characters
     cpu_seconds: float = 0.0
     wall_seconds: float = 0.0
     peak_memory: int = 0  # bytes; 0 where it ended too soon to be measured

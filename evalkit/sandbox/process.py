@@ -26,6 +26,7 @@ class Command:
     argv: tuple[str, ...]
     env: dict[str, str]
     cwd: str | None = None
+    measured: bool = True  # False where the program runs elsewhere and this is only its client
 
 
 @dataclass
@@ -168,7 +169,7 @@ class Process:
 
     def measure(self) -> None:
         """Note CPU time and peak memory while it lives (its parent's memory would count with rusage)."""
-        if self.exited:
+        if self.exited or not self.command.measured:
             return
         pid = self.leaf()
         with contextlib.suppress(OSError):
@@ -182,18 +183,15 @@ class Process:
 
     def cpu_at_most(self) -> float:
         """CPU seconds when it ended: what was last seen, and all the time since."""
-        return (
-            self.used.cpu_seconds + max(0.0, self.ended_at - self.used.at)
-            if self.exited
-            else self.used.cpu_seconds
-        )
+        return self.used.cpu_seconds + max(0.0, self.ended_at - self.used.at) if self.exited else self.used.cpu_seconds
 
     def close(self) -> None:
         """Kill, reap, and wait until nothing below it holds its pipes."""
         self.kill()
         _, status, usage = os.wait4(self.popen.pid, 0)
         self.returncode = self.popen.returncode = os.waitstatus_to_exitcode(status)
-        self.used.cpu_seconds = max(self.used.cpu_seconds, usage.ru_utime + usage.ru_stime)
+        if self.command.measured:
+            self.used.cpu_seconds = max(self.used.cpu_seconds, usage.ru_utime + usage.ru_stime)
         self.drain()
         for pipe in (self.job, self.output, self.channel):
             pipe.close()

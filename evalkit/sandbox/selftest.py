@@ -11,12 +11,12 @@ from typing import Protocol
 
 from evalkit.errors import SandboxError
 from evalkit.sandbox.base import ExecResult
+from evalkit.sandbox.plan import Limits
 
 SECONDS = 2.0
 SECRET = "canary: a file that no program may read or change"
 ENVIRONMENT = {"HOME", "TMPDIR", "PATH", "LANG", "LC_CTYPE", "PWD", "HOSTNAME"}
 ENVIRONMENT |= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"}
-MEMORY_REQUEST = 1 << 42
 
 
 class Runner(Protocol):
@@ -25,6 +25,11 @@ class Runner(Protocol):
     @property
     def name(self) -> str:
         """The sandbox's name."""
+        ...
+
+    @property
+    def limits(self) -> Limits:
+        """What a program may use."""
         ...
 
     def run_unchecked(self, program: str, check: str, timeout: float) -> ExecResult:
@@ -81,11 +86,15 @@ def files(canary: Path) -> str:
 
 
 def environment(pid: int) -> str:
-    """Look for the caller's variables, in its own environment and in /proc."""
+    """Look for the caller's variables, in its own environment and in /proc (a container has one of its own)."""
     return ATTEMPTS + (
-        f"managed += sorted(set(os.environ) - set({sorted(ENVIRONMENT)!r}))\n"
+        "names = set(os.environ)\n"
+        "def look(process):\n"
+        "    with open(f'/proc/{process}/environ', 'rb') as file:\n"
+        "        names.update(line.split(b'=')[0].decode() for line in file.read().split(b'\\0') if line)\n"
         f"for process in ('self', 1, {pid}):\n"
-        "    attempt('environ', lambda: open(f'/proc/{process}/environ', 'rb').read())\n"
+        "    attempt(f'environ of {process}', lambda: look(process))\n"
+        f"managed = sorted(names - set({sorted(ENVIRONMENT)!r}))\n"
     )
 
 
@@ -107,7 +116,11 @@ def processes(pid: int) -> str:
     )
 
 
-MEMORY = ATTEMPTS + f"attempt('memory', lambda: bytearray({MEMORY_REQUEST}))\n"
+def memory(limit: int) -> str:
+    """Ask for more address space than the limit, and use none of it."""
+    return ATTEMPTS + f"import mmap\nattempt('memory', lambda: mmap.mmap(-1, {limit + (1 << 30)}))\n"
+
+
 HONEST = """
 import hashlib, math, tempfile, threading
 def add(a, b):
@@ -125,7 +138,7 @@ def self_test(sandbox: Runner) -> list[str]:
     held = [expect(sandbox, "a known pass", HONEST, "assert add(1, 2) == 3", passes=True)]
     held.append(expect(sandbox, "a known fail", HONEST, "assert add(1, 2) == 4", passes=False))
     held.append(expect(sandbox, "an early exit", "raise SystemExit(0)", "", passes=False))
-    with canaries() as programs:
+    with canaries(sandbox.limits.memory_bytes) as programs:
         for canary in programs:
             held.append(expect(sandbox, canary.name, canary.program, NOTHING_MANAGED, passes=True))
             if not canary.untouched():
@@ -145,7 +158,7 @@ def expect(sandbox: Runner, name: str, program: str, check: str, *, passes: bool
 
 
 @contextmanager
-def canaries() -> Iterator[list[Canary]]:
+def canaries(memory_limit: int) -> Iterator[list[Canary]]:
     """A listener, a secret file, and the programs that try to reach them."""
     with socket.socket() as listener, tempfile.TemporaryDirectory(prefix="evalkit-canary-") as folder:
         listener.bind(("127.0.0.1", 0))
@@ -172,5 +185,5 @@ def canaries() -> Iterator[list[Canary]]:
             Canary("files", files(file), intact),
             Canary("environment", environment(os.getpid())),
             Canary("processes", processes(os.getpid())),
-            Canary("memory", MEMORY),
+            Canary("memory", memory(memory_limit)),
         ]

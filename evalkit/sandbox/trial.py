@@ -19,6 +19,7 @@ from evalkit.sandbox.text import MAX_DETAIL, MAX_HEAD, decoded
 TICK = 0.1  # seconds between two looks at the work folder
 GRACE = 0.2  # seconds for the rest of the output once the verdict is there
 MAX_NOISE = 4000
+UNJUDGEABLE = "UnjudgeableError: the tests pass"  # what judge.py says of a function among the arguments
 
 
 @dataclass
@@ -198,9 +199,7 @@ def run_split(
         settings = {"crossing": inside_part(judge.cell, "crossing"), "entry_point": split.entry_point}
         judge.start("judge", check, {**settings, "given": split.given}, timeout)
         served.start("serve", program, settings, timeout)
-        stopped = supervise(
-            [judge, served], timeout * limits.wall_factor, limits, lambda: settled(judge, served)
-        )
+        stopped = supervise([judge, served], timeout * limits.wall_factor, limits, lambda: settled(judge, served))
         judge.process.measure()
         served.process.measure()
     status, detail = strict_verdict(judge, served, stopped, timeout)
@@ -230,6 +229,8 @@ def settled(judge: Player, served: Player) -> bool:
 
 def strict_verdict(judge: Player, served: Player, stopped: str, timeout: float) -> tuple[Status, str]:
     """The judge's word; where the program died first, how it died."""
+    if judge.failure is not None and judge.failure.startswith(UNJUDGEABLE):
+        return "error", judge.failure
     if judge.over() or stopped or not served.gone():
         return verdict(judge, stopped, timeout)
     return verdict(replace(served, passed=False, failure=None), stopped, timeout)

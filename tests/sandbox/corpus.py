@@ -1,4 +1,4 @@
-"""Runs every hostile program in one sandbox and prints, as JSON, what went wrong: `corpus.py SANDBOX PACKAGE...`.
+"""Runs every hostile program in one sandbox and prints, as JSON, what went wrong: `corpus.py SANDBOX STEP PACKAGE...`.
 
 A process of its own, so that it can run as another user, hold a secret in its environment and count what is left.
 """
@@ -24,10 +24,12 @@ from hostile_programs import CASES, CHECK, RIGHT, WRONG, Case
 
 from evalkit.sandbox.base import ExecResult, Sandbox, Split
 from evalkit.sandbox.bubblewrap import BubblewrapSandbox
+from evalkit.sandbox.confined import ConfinedSandbox
 from evalkit.sandbox.docker import DockerSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
+from evalkit.sandbox.plan import Limits
 
-SANDBOXES = {"bubblewrap": BubblewrapSandbox, "landlock": LandlockSandbox, "docker": DockerSandbox}
+SANDBOXES = {"bubblewrap": BubblewrapSandbox, "landlock": LandlockSandbox}
 CONTENT = "a canary"
 SECRET_NAME, SECRET = "EVALKIT_CANARY_SECRET", "c4nary-in-the-env1ronment"
 LEFT_BEHIND = ("/var/tmp/evalkit-left", "/dev/shm/evalkit-left", "/dev/shm/evalkit-canary", "/evalkit-canary")
@@ -56,8 +58,13 @@ class World:
         return {
             "content": self.canary.read_text(),
             "mode, times, links, owner": (status.st_mode, status.st_mtime_ns, status.st_nlink, status.st_uid),
-            "folder": sorted(os.listdir(self.folder)),
-            "victim": (self.victim.poll(), state[0] in "TtZX", state[16], os.sched_getaffinity(self.victim.pid)),
+            "folder": sorted(entry.name for entry in self.folder.iterdir()),
+            "victim": (
+                self.victim.poll(),
+                state[0] in "TtZX",
+                state[16],
+                os.sched_getaffinity(self.victim.pid),
+            ),
             "victim's limits": Path(f"/proc/{self.victim.pid}/limits").read_text(),
             "connections": [reached(listener) for listener in self.listeners],
             "left behind": [path for path in LEFT_BEHIND if Path(path).exists()],
@@ -74,7 +81,11 @@ class World:
     def filled_in(self, text: str) -> str:
         """A program with the canaries' whereabouts."""
         words = {"CANARY": self.canary, "FOLDER": self.folder, "PID": os.getpid(), "VICTIM": self.victim.pid}
-        words |= {"PORT": self.listeners[0].getsockname()[1], "UNIX": self.folder / "socket", "SECRET": SECRET_NAME}
+        words |= {
+            "PORT": self.listeners[0].getsockname()[1],
+            "UNIX": self.folder / "socket",
+            "SECRET": SECRET_NAME,
+        }
         for word, value in words.items():
             text = text.replace(f"@{word}@", str(value))
         return text
@@ -118,7 +129,7 @@ def world() -> Iterator[World]:
                 listener.close()
 
 
-def wrong(case: Case, result: ExecResult, sandbox: object) -> list[str]:
+def wrong(case: Case, result: ExecResult, limits: Limits) -> list[str]:
     """What is wrong with one verdict and its record."""
     problems = []
     if result.status not in case.expected:
@@ -127,7 +138,7 @@ def wrong(case: Case, result: ExecResult, sandbox: object) -> list[str]:
         problems.append(f"strict {result.strict}, expected {case.strict}")
     for one in (result, result.strict):
         if one is not None:
-            problems += unbounded(one, case.timeout * sandbox.limits.wall_factor, sandbox.limits.memory_bytes)
+            problems += unbounded(one, case.timeout * limits.wall_factor, limits.memory_bytes)
     return problems
 
 
@@ -176,32 +187,36 @@ def left_over(work: Path, victim: int) -> list[str]:
     return problems + [f"{path} left" for path in work.iterdir()]
 
 
-def main(name: str, packages: list[str]) -> None:
-    """Run the corpus and print {cases, neighbours, problems}."""
+def main(name: str, step: int, packages: list[str]) -> None:
+    """Run every `step`-th case and print {cases, neighbours, problems}."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     problems: queue.Queue[str] = queue.Queue()
     stop = threading.Event()
     with world() as here, tempfile.TemporaryDirectory(prefix="work-") as work:
         tempfile.tempdir = work
-        sandbox = SANDBOXES[name](wall_factor=3.0, **({} if name == "docker" else {"packages": packages}))
+        if name == "docker":
+            sandbox: ConfinedSandbox = DockerSandbox(wall_factor=20.0)
+        else:
+            sandbox = SANDBOXES[name](wall_factor=2.5, packages=packages)
         sandbox.prepare()
 
         def one(case: Case) -> None:
             program = here.filled_in(case.program)
             result = sandbox.run(program, case.check, case.timeout, Split("add", "") if case.strict else None)
-            for problem in wrong(case, result, sandbox) + here.broken():
+            for problem in wrong(case, result, sandbox.limits) + here.broken():
                 problems.put(f"{case.name}: {problem}")
 
         with ThreadPoolExecutor(3) as pool:
             company = pool.submit(neighbours, sandbox, stop, problems)
             with ThreadPoolExecutor(2) as workers:
-                list(workers.map(one, CASES))
+                list(workers.map(one, CASES[::step]))
             stop.set()
             num_neighbours = company.result()
         for problem in here.broken() + left_over(Path(work), here.victim.pid):
             problems.put(f"at the end: {problem}")
-    print(json.dumps({"cases": len(CASES), "neighbours": num_neighbours, "problems": list(problems.queue)}))
+    answer = {"cases": len(CASES[::step]), "neighbours": num_neighbours, "problems": list(problems.queue)}
+    json.dump(answer, sys.stdout)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3:])

@@ -16,9 +16,7 @@ SIGKILL, CLOCK_PROCESS_CPUTIME_ID = 9, 2
 READ_FILE, READ_DIR, WRITE_FILE, TRUNCATE, IOCTL_DEV = 1 << 2, 1 << 3, 1 << 1, 1 << 14, 1 << 15
 RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many rights a version handles; later ones 16
 # in the work folder everything but device nodes, sockets and FIFOs
-MADE_IN_WORK = (
-    (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 12) | (1 << 13)
-)  # remove, make dir/file/symlink, refer
+MADE_IN_WORK = (1 << 4) | (1 << 5) | (1 << 7) | (1 << 8) | (1 << 12) | (1 << 13)  # remove, make dir/file/symlink, refer
 
 
 def confine(plan: dict[str, Any]) -> None:
@@ -67,9 +65,7 @@ def restrict_files(libc: ctypes.CDLL, plan: dict[str, Any]) -> None:
     scoped = 0b11 if abi >= 6 else 0
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     attributes = b"".join(value.to_bytes(8, sys.byteorder) for value in (handled, network, scoped))[:size]
-    ruleset = checked(
-        libc.syscall(calls["landlock_create_ruleset"], attributes, ctypes.c_size_t(size), 0), "landlock"
-    )
+    ruleset = checked(libc.syscall(calls["landlock_create_ruleset"], attributes, ctypes.c_size_t(size), 0), "landlock")
     rules = [(path, READ_FILE | READ_DIR) for path in plan["read"]]
     rules += [(path, READ_DIR) for path in plan["list"]]
     rules += [(path, READ_FILE | WRITE_FILE | TRUNCATE) for path in plan["devices"]]
@@ -97,9 +93,7 @@ def limit_cpu(libc: ctypes.CDLL, calls: dict[str, int], seconds: float) -> None:
     """Have the kernel kill the process after so much CPU time from now; the filter forbids to disarm it."""
     event = bytes(8) + SIGKILL.to_bytes(4, sys.byteorder) + bytes(52)
     timer = ctypes.c_int()
-    checked(
-        libc.syscall(calls["timer_create"], CLOCK_PROCESS_CPUTIME_ID, event, ctypes.byref(timer)), "timer"
-    )
+    checked(libc.syscall(calls["timer_create"], CLOCK_PROCESS_CPUTIME_ID, event, ctypes.byref(timer)), "timer")
     whole = int(seconds)
     value = (whole, int((seconds - whole) * 1e9))
     spec = bytes(16) + b"".join(part.to_bytes(8, sys.byteorder) for part in value)
@@ -111,9 +105,7 @@ def install_filter(libc: ctypes.CDLL, code: bytes, self_pid: int) -> None:
     own = os.getpid().to_bytes(4, sys.byteorder)
     code = code.replace(self_pid.to_bytes(4, sys.byteorder), own)
     buffer = ctypes.create_string_buffer(code, len(code))
-    program = (len(code) // 8).to_bytes(8, sys.byteorder)[:8] + ctypes.addressof(buffer).to_bytes(
-        8, sys.byteorder
-    )
+    program = (len(code) // 8).to_bytes(8, sys.byteorder)[:8] + ctypes.addressof(buffer).to_bytes(8, sys.byteorder)
     checked(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0), "seccomp")
 
 

@@ -1,0 +1,261 @@
+"""auto takes what proves itself; a broken canary is named; a timeout gets a second chance alone."""
+
+import os
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from evalkit.errors import SandboxError
+from evalkit.sandbox.auto import AutoSandbox
+from evalkit.sandbox.base import ExecResult, Split
+from evalkit.sandbox.bubblewrap import BubblewrapSandbox
+from evalkit.sandbox.human_eval import HumanEvalSandbox
+from evalkit.sandbox.landlock import LandlockSandbox
+from evalkit.sandbox.plan import Cell, inner_arguments, inner_environment, landlock_abi, this_machine
+from evalkit.sandbox.process import Command
+from evalkit.sandbox.seccomp import ALLOW, FILTERED, JUMP_EQ, PLAIN, RETURN, assemble
+from evalkit.sandbox.turnstile import Turnstile
+
+ROOT = Path(__file__).parent.parent.parent
+needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
+RIGHT = "def f():\n    return 1"
+
+
+@needs_landlock
+def test_without_bubblewrap_auto_takes_landlock_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalkit.sandbox.bubblewrap.shutil.which", lambda name: None)
+    sandbox = AutoSandbox()
+    provenance = sandbox.provenance()
+    assert provenance["sandbox"] == "landlock"
+    assert "apt-get install bubblewrap" in str(provenance["passed_over"])
+    assert sandbox.run(RIGHT, "assert f() == 1", 3.0).status == "passed"
+
+
+@needs_landlock
+def test_where_bubblewrap_may_not_make_namespaces_auto_takes_landlock(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = tmp_path / "bwrap"
+    fake.write_text("#!/bin/sh\necho 'bwrap: setting up uid map: Permission denied' >&2\nexit 1\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    provenance = AutoSandbox().provenance()
+    assert provenance["sandbox"] == "landlock"
+    assert "Permission denied" in str(provenance["passed_over"])
+
+
+def test_where_nothing_isolates_auto_stops_with_what_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalkit.sandbox.bubblewrap.shutil.which", lambda name: None)
+    monkeypatch.setattr("evalkit.sandbox.landlock.landlock_abi", lambda: 0)
+    with pytest.raises(SandboxError, match="apt-get install bubblewrap") as caught:
+        AutoSandbox().run(RIGHT, "assert f() == 1", 3.0)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_construction_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    AutoSandbox()
+
+
+class OpenSandbox(LandlockSandbox):
+    """The same interpreter with something of the confinement taken away."""
+
+    name = "open"
+
+    def __init__(self, **changes: object) -> None:
+        super().__init__(packages=())
+        self.changes = changes
+
+    def cell(self) -> Cell:
+        cell = super().cell()
+        cell.plan.update(self.changes)
+        return cell
+
+
+def filter_that_allows(*names: str) -> bytes:
+    """The filter with whole calls let through."""
+    numbers = this_machine().numbers(PLAIN + FILTERED + "socket:41:198 connect:42:203 bind:49:200")
+    allow = b"".join(
+        struct.pack("<HBBI", *instruction)
+        for name in names
+        for instruction in ((JUMP_EQ, 0, 1, numbers[name]), (RETURN, 0, 0, ALLOW))
+    )
+    whole = assemble(this_machine())
+    head = 6 * 8  # architecture and number are checked and loaded
+    return whole[:head] + allow + whole[head:]
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    ("canary", "changes"),
+    [
+        ("files", {"landlock_abi": 0}),
+        ("network", {"filter": filter_that_allows("socket", "connect", "bind")}),
+        ("processes", {"filter": filter_that_allows("clone")}),
+        ("memory", {"limits": {}}),
+    ],
+)
+def test_the_self_test_names_what_leaks(canary: str, changes: dict[str, object]) -> None:
+    with pytest.raises(SandboxError, match=f"self-test: {canary}: failed"):
+        OpenSandbox(**changes).prepare()
+
+
+@needs_landlock
+def test_the_self_test_notices_the_callers_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = inner_environment("x") | {"API_KEY": "secret"}
+    monkeypatch.setattr("evalkit.sandbox.landlock.inner_environment", lambda work: whole)
+    with pytest.raises(SandboxError, match=r"self-test: environment: failed .*API_KEY"):
+        LandlockSandbox(packages=()).prepare()
+
+
+class BrokenSandbox(LandlockSandbox):
+    """Every program fails, as where user namespaces are forbidden."""
+
+    def cell(self) -> Cell:
+        cell = super().cell()
+        cell.command = Command(("/bin/false",), {}, None)
+        return cell
+
+
+@needs_landlock
+def test_a_sandbox_that_cannot_start_is_an_error_and_never_a_wrong_answer() -> None:
+    sandbox = BrokenSandbox(packages=())
+    assert sandbox.run_unchecked(RIGHT, "assert f() == 1", 1.0).status == "error"
+    with pytest.raises(SandboxError, match="a known pass: error"):
+        sandbox.run(RIGHT, "assert f() == 1", 1.0)
+    sandbox._checks = ["as if it broke after the self-test"]
+    with pytest.raises(SandboxError, match="did not start"):
+        sandbox.run(RIGHT, "assert f() == 1", 1.0)
+
+
+def test_a_timeout_is_run_once_more_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [ExecResult("timeout"), ExecResult("passed")]
+    inside: list[bool] = []
+    sandbox = LandlockSandbox(packages=())
+
+    def run(*args: object) -> ExecResult:
+        inside.append(sandbox._turnstile._alone)
+        return answers.pop(0)
+
+    monkeypatch.setattr("evalkit.sandbox.confined.run_together", run)
+    assert sandbox.run_unchecked("", "", 1.0).status == "passed"
+    assert inside == [False, True]
+
+
+def test_who_is_alone_is_alone() -> None:
+    turnstile = Turnstile()
+    inside: list[int] = []
+    seen: list[int] = []
+
+    def work(alone: bool) -> None:
+        for _ in range(50):
+            with turnstile.alone() if alone else turnstile.shared():
+                inside.append(1)
+                if alone:
+                    seen.append(len(inside))
+                time.sleep(0.0001)
+                inside.pop()
+
+    threads = [threading.Thread(target=work, args=(number < 2,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [1] * 100
+
+
+@needs_landlock
+def test_tests_that_pass_a_function_have_no_strict_verdict() -> None:
+    program = "def f(g):\n    return g(1)"
+    result = LandlockSandbox(packages=()).run(program, "assert f(abs) == 1", 3.0, Split("f", ""))
+    assert result.status == "passed"
+    assert result.strict is not None
+    assert result.strict.status == "error"
+    assert "which cannot cross" in result.strict.detail
+
+
+@needs_landlock
+def test_a_program_has_cpu_seconds_not_wall_seconds() -> None:
+    sandbox = LandlockSandbox(packages=())
+    result = sandbox.run("import time\ntime.sleep(0.6)\n" + RIGHT, "assert f() == 1", 0.3)
+    assert result.status == "passed"
+    assert result.wall_seconds > 0.6
+    assert result.cpu_seconds < 0.3
+
+
+@needs_landlock
+def test_a_record_says_what_was_used() -> None:
+    program = "x = bytearray(50 << 20)\nfor _ in range(10 ** 6): pass\nprint('héllo')\n" + RIGHT
+    result = LandlockSandbox(packages=()).run(program, "assert f() == 1", 3.0)
+    assert result.output_head == "héllo\n"
+    assert 50 << 20 < result.peak_memory < 200 << 20
+    assert 0 < result.cpu_seconds < 3
+
+
+@needs_landlock
+def test_installed_packages_are_seen_only_where_named() -> None:
+    pytest.importorskip("numpy")
+    program = "import numpy\n" + RIGHT
+    assert LandlockSandbox(packages=()).run(program, "assert f() == 1", 3.0).status == "failed"
+    assert LandlockSandbox(packages=("numpy",)).run(program, "assert f() == 1", 3.0).status == "passed"
+
+
+def test_bubblewrap_starts_with_an_empty_environment() -> None:
+    sandbox = BubblewrapSandbox(packages=())
+    command = sandbox.cell().command
+    assert command.env == {}
+    assert "--unshare-all" in command.argv
+    assert command.argv[-1] == inner_arguments(sandbox.interpreter.executable)[-1]
+
+
+def test_the_reference_guard_runs_the_packages_own_code_and_warns() -> None:
+    sandbox = HumanEvalSandbox()
+    check = "def check(candidate):\n    assert candidate() == 1\ncheck(f)"
+    assert sandbox.run(RIGHT, check, 3.0).status == "passed"
+    assert sandbox.run("def f():\n    return 2", check, 3.0).status == "failed"
+    assert sandbox.run("while True: pass", check, 0.3).status == "timeout"
+    assert "not isolate" in str(sandbox.provenance()["warning"])
+    with pytest.raises(SandboxError, match="check"):
+        sandbox.run(RIGHT, "assert f() == 1", 1.0)
+
+
+def selftest(arguments: Sequence[str], **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "evalkit.sandbox", *arguments],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+    )
+
+
+@needs_landlock
+def test_the_selftest_command_says_which_sandbox_is_taken() -> None:
+    run = selftest(["selftest"])
+    assert run.returncode == 0, run.stderr
+    assert "landlock    ok" in run.stdout
+    assert "sandbox=auto takes" in run.stdout
+
+
+def test_a_misspelt_selftest_shows_how() -> None:
+    run = selftest(["selftst"])
+    assert run.returncode == 2
+    assert run.stderr.startswith("usage: python -m evalkit.sandbox selftest")
+
+
+@pytest.mark.parametrize("name", ["auto", "bubblewrap", "landlock", "human_eval", "docker"])
+def test_every_config_is_a_constructor_call(name: str) -> None:
+    config = yaml.safe_load((ROOT / "configs" / "sandbox" / f"{name}.yaml").read_text())
+    module, _, kind = config.pop("_target_").rpartition(".")
+    __import__(module)
+    getattr(sys.modules[module], kind)(**config)
