@@ -96,11 +96,26 @@ def _run_task(
     summary = summarize(task, questions, scores, store, sessions, settings, provenance)
     store.write_scores(scores)
     store.write(QUESTIONS, question_lines(Asked(q.example.id, q.example.group, q.request) for q in questions))
+    _tell_errors(task.name, scores)
     if not missing:
         tell_changes(store, before, scores)
     _write_submission(task, scores, store)
     store.write_summary(summary)
     return summary
+
+
+def _tell_errors(name: str, scores: Sequence[Score]) -> None:
+    failed = [score for score in scores if "error" in score.detail]
+    if failed:
+        log.warning(
+            "%s: %d of %d questions could not be run, first %s: %s; the score is incomplete. "
+            "Run the same command with more memory to ask only these again",
+            name,
+            len(failed),
+            len(scores),
+            failed[0].id,
+            failed[0].detail["error"],
+        )
 
 
 def summarize(
