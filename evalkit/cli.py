@@ -102,6 +102,11 @@ def build(config: DictConfig, key: str) -> Any:
         raise ConfigError(_explain_constructor(key, node, cause or error)) from None
 
 
+def rebuild(config: Mapping[str, Any], key: str) -> Any:
+    """The object that a node of a resolved configuration describes, as a manifest keeps it. Errors as `build`."""
+    return build(OmegaConf.create(dict(config)), key)
+
+
 def _explain_constructor(key: str, node: DictConfig, error: BaseException) -> str:
     text = str(error).splitlines()[0]
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):

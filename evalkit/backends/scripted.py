@@ -1,4 +1,5 @@
 """The same answer to every question: for tests, and for trying a setup without a model."""
+
 from collections.abc import Iterator, Mapping, Sequence
 
 from evalkit.backends.base import Answer, Item

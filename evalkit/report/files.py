@@ -52,7 +52,7 @@ def _read(folders: Sequence[Path], card: PublishedCard) -> tuple[list[Summary], 
 
 def _write(path: Path, content: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content, encoding="utf-8", newline="")
+    path.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
     return path
 
 
