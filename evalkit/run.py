@@ -87,6 +87,8 @@ def _run_task(
         log.info("%s: the first prompt\n%s\n%s\n%s", task.name, "-" * 8, questions[0].request.prompt, "-" * 8)
     before = read_scores(store.folder)
     manifest = Manifest(task, backend, store, questions, settings.config, settings.limit)
+    if missing:
+        manifest.begin()
     with _bar(task.name, len(questions), len(questions) - len(missing)) as bar:
         scores = evaluate(task, backend, store, questions, Ticker(bar), manifest.keep)
     sessions, provenance = manifest.finish()

@@ -107,11 +107,11 @@ class RunFolder:
 
     def prompts(self) -> str | None:
         """The questions, their prompts and the data are those of the run."""
-        derived = json.loads(
-            json.dumps(derived_provenance(self.task, self.questions, self.manifest["provenance"]["limit"]))
-        )
+        written = self.manifest["provenance"]
+        derived = derived_provenance(self.task, self.questions, written["limit"])
         compared = ("data", "protocol", "num_questions", "first_prompt_sha", "prompt_set_sha")
-        return _differing({key: derived[key] for key in compared}, self.manifest["provenance"])
+        of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
+        return of_data or _differing(_from_json({key: derived[key] for key in compared}), written)
 
     def scored(self) -> str | None:
         """scores.jsonl follows from the answers."""
