@@ -6,7 +6,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,20 @@ def build(config: DictConfig, key: str) -> Any:
         if isinstance(cause, EvalkitError):
             raise cause from None
         raise ConfigError(_explain_constructor(key, node, cause or error)) from None
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that these arguments of the command line give. Raises ConfigError for a wrong one."""
+    try:
+        with hydra.initialize_config_module("evalkit.configs", version_base="1.3"):
+            return hydra.compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def rebuild(config: Mapping[str, Any], key: str) -> Any:
+    """The object that a node of a resolved configuration describes, as a manifest keeps it. Errors as `build`."""
+    return build(OmegaConf.create(dict(config)), key)
 
 
 def _explain_constructor(key: str, node: DictConfig, error: BaseException) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from evalkit.backends.base import Backend
 from evalkit.evaluate import Question
+from evalkit.pins import BY_SUBJECT
 from evalkit.provenance import environment
 from evalkit.store import RunStore, Session
 from evalkit.task import Task
@@ -32,8 +33,15 @@ class Manifest:
         self._store = store
         self._config = dict(config)
         self._derived = derived_provenance(task, questions, limit)
+        self._data = task.provenance()["data"]
         self._environment: dict[str, Json] | None = None
         self._session: Session | None = None
+
+    def begin(self) -> None:
+        """Write what is known before any weights load: the configuration and the data, hash by hash."""
+        known = self._store.provenance()
+        provenance: dict[str, Json] = {"provenance": known} if known else {}
+        self._store.write_manifest({"config": self._config, "data": self._data, **provenance}, None)
 
     def keep(self, session: Session) -> None:
         """Write the manifest with the session as it stands now."""
@@ -48,7 +56,8 @@ class Manifest:
         return self._write(), self._provenance()
 
     def _write(self) -> list[Session]:
-        return self._store.write_manifest({"config": self._config, "provenance": self._provenance()}, self._session)
+        content: dict[str, Json] = {"config": self._config, "data": self._data, "provenance": self._provenance()}
+        return self._store.write_manifest(content, self._session)
 
     def _provenance(self) -> dict[str, Json]:
         kept = None if self._session else self._store.provenance()
@@ -60,9 +69,13 @@ class Manifest:
 
 
 def derived_provenance(task: Task, questions: Sequence[Question], limit: int | None) -> dict[str, Json]:
-    """What follows from the task and its questions alone."""
+    """What follows from the task and its questions alone; of the data all but the subjects' hashes."""
+    derived = task.provenance()
+    data = derived["data"]
+    assert isinstance(data, dict)
     return {
-        **task.provenance(),
+        **derived,
+        "data": {key: value for key, value in data.items() if key != BY_SUBJECT},
         "cell": task.cell,
         "metric": task.metric,
         "limit": limit,

@@ -5,14 +5,15 @@ hex digits of each row's own hash, in tasks/pins/, name the first subject and ro
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from evalkit.data import Row, Source, Tables, pinned_digests
 from evalkit.errors import DataError
 from evalkit.types import Json, sha256_of
 
+BY_SUBJECT = "by_subject"  # the part of a description that is kept in manifest.json only
 _ROW_DIGITS = 4  # hex digits of a row's hash kept to name the first row that differs
 
 
@@ -25,9 +26,17 @@ def split_sha(tables: Tables) -> str:
     """SHA-256 (hex) over a split: subjects in alphabetical order, rows in file order."""
     whole = hashlib.sha256()
     for subject in sorted(tables):
-        for row in tables[subject]:
-            whole.update(bytes.fromhex(digest(subject, row)))
+        whole.update(_row_hashes(subject, tables[subject]))
     return whole.hexdigest()
+
+
+def subject_sha(subject: str, rows: Sequence[Row]) -> str:
+    """SHA-256 (hex) over one subject's rows, in file order."""
+    return hashlib.sha256(_row_hashes(subject, rows)).hexdigest()
+
+
+def _row_hashes(subject: str, rows: Sequence[Row]) -> bytes:
+    return b"".join(bytes.fromhex(digest(subject, row)) for row in rows)
 
 
 def row_digests(tables: Tables) -> dict[str, str]:
@@ -45,6 +54,8 @@ class SplitCheck:
     sha256: str
     subjects: int
     difference: str | None = None  # from the pinned rows; None where there is none
+    labelled: int = 0  # rows whose right answer is known
+    by_subject: Mapping[str, Json] = field(default_factory=dict)  # {subject: {"rows": …, "sha256": …}}
 
 
 def describe(source: Source, checks: Mapping[str, SplitCheck]) -> dict[str, Json]:
@@ -58,28 +69,42 @@ def describe(source: Source, checks: Mapping[str, SplitCheck]) -> dict[str, Json
         "licence": source.licence,
         "comparable": not reasons,
         "remarks": list(reasons),
-        "splits": {split: {"rows": c.rows, "sha256": c.sha256, "subjects": c.subjects} for split, c in checks.items()},
+        "splits": {
+            split: {"rows": c.rows, "sha256": c.sha256, "subjects": c.subjects, "labelled": c.labelled}
+            for split, c in checks.items()
+        },
+        BY_SUBJECT: {split: dict(c.by_subject) for split, c in checks.items()},
     }
 
 
-def check_split(source: Source, home: Path, split: str, tables: Tables, *, without: str | None = None) -> SplitCheck:
+def check_split(
+    source: Source, home: Path, split: str, tables: Tables, *, without: str | None = None, label: str = "answer"
+) -> SplitCheck:
     """Hold a split against its pin.
 
     without: a cell left out of the comparison (the answer, where the publisher withholds it).
+    label: the cell that tells the right answer.
     Raises DataError at a difference, unless the source's data_check is "warn".
     """
     compared = {s: [{k: v for k, v in row.items() if k != without} for row in rows] for s, rows in tables.items()}
     pin, found = source.pin(split), split_sha(compared)
     rows = sum(len(rows) for rows in tables.values())
+    check = SplitCheck(
+        rows,
+        found,
+        len(tables),
+        labelled=sum(bool(row.get(label)) for of_subject in tables.values() for row in of_subject),
+        by_subject={s: {"rows": len(of), "sha256": subject_sha(s, of)} for s, of in sorted(compared.items()) if s},
+    )
     if found == pin.sha256 and rows == pin.rows:
-        return SplitCheck(rows, found, len(tables))
+        return check
     difference = first_difference(compared, pinned_digests(source, home, split))
     if source.data_check == "strict":
         raise DataError(
             f"{source.where} split {split} is not what was pinned: {difference}; "
             "fetch it again, or go on with data_check=warn"
         )
-    return SplitCheck(rows, found, len(tables), difference)
+    return replace(check, difference=difference)
 
 
 def first_difference(tables: Tables, digests: Mapping[str, str]) -> str:

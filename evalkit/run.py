@@ -16,22 +16,19 @@ from evalkit.errors import ConfigError
 from evalkit.evaluate import Question, evaluate, questions_of, unanswered
 from evalkit.manifest import Manifest
 from evalkit.report.files import pages
-from evalkit.report.published import PublishedCard, published_for
+from evalkit.report.published import PublishedCard
 from evalkit.report.questions import QUESTIONS, Asked, question_lines
 from evalkit.report.read import find_runs
-from evalkit.report.runs import protocol_of, remarks_of
-from evalkit.report.verdict import verdict_for
 from evalkit.rescore import read_scores, tell_changes
-from evalkit.store import RunStore, Session
+from evalkit.store import RunStore
+from evalkit.summary import summarize
 from evalkit.task import Task
 from evalkit.types import (
-    ErrorOutput,
     GenerateOutput,
     Json,
     Output,
     Score,
     Summary,
-    Usage,
 )
 
 log = logging.getLogger(__name__)
@@ -90,12 +87,15 @@ def _run_task(
         log.info("%s: the first prompt\n%s\n%s\n%s", task.name, "-" * 8, questions[0].request.prompt, "-" * 8)
     before = read_scores(store.folder)
     manifest = Manifest(task, backend, store, questions, settings.config, settings.limit)
+    if missing:
+        manifest.begin()
     with _bar(task.name, len(questions), len(questions) - len(missing)) as bar:
         scores = evaluate(task, backend, store, questions, Ticker(bar), manifest.keep)
     sessions, provenance = manifest.finish()
-    summary = summarize(task, questions, scores, store, sessions, settings, provenance)
+    summary = summarize(task, questions, scores, store.records, sessions, settings.card, settings.model, provenance)
     store.write_scores(scores)
     store.write(QUESTIONS, question_lines(Asked(q.example.id, q.example.group, q.request) for q in questions))
+    _tell_errors(task.name, scores)
     if not missing:
         tell_changes(store, before, scores)
     _write_submission(task, scores, store)
@@ -103,67 +103,18 @@ def _run_task(
     return summary
 
 
-def summarize(
-    task: Task,
-    questions: Sequence[Question],
-    scores: Sequence[Score],
-    store: RunStore,
-    sessions: Sequence[Session],
-    settings: Settings,
-    provenance: Mapping[str, Json],
-) -> Summary:
-    """Put one task's scores, costs and published number together."""
-    outputs = [store.records[q.example.id, q.request_sha].output for q in questions]
-    num_errors = sum(isinstance(output, ErrorOutput) for output in outputs)
-    aggregate = task.aggregate(scores)
-    verdict = verdict_for(
-        settings.card,
-        task=task.name,
-        cell=task.cell,
-        model=settings.model,
-        metric=aggregate.metrics[task.metric],
-        comparable=data_of(provenance)["comparable"] is True,
-        remarks=remarks_of(provenance),
-        protocol=str(protocol_of(provenance)),
-        num_errors=num_errors,
-    )
-    return Summary(
-        task=task.name,
-        model=settings.model,
-        metrics=aggregate.metrics,
-        groups=aggregate.groups,
-        published=published_for(settings.card, task.name, task.cell, settings.model),
-        verdict=verdict.answer,
-        num_unanswered=sum(score.answer is None for score in scores) - num_errors,
-        num_truncated=sum(output.truncated for output in outputs),
-        usage=usage_of(outputs, sessions),
-        provenance=provenance,
-        num_errors=num_errors,
-    )
-
-
-def data_of(provenance: Mapping[str, Json]) -> Mapping[str, Json]:
-    """What a task's provenance says of its data."""
-    data = provenance["data"]
-    assert isinstance(data, Mapping)
-    return data
-
-
-def usage_of(outputs: Sequence[Output], sessions: Sequence[Session]) -> Usage:
-    """What the answers cost, over all sessions.
-
-    Prompt and generated tokens are those of the answers. The other figures were measured and differ between two
-    runs of the same questions: a prefix that an interrupted session had computed is computed again by the next.
-    """
-    answers = [output for output in outputs if not isinstance(output, ErrorOutput)]
-    return Usage(
-        prompt_tokens=sum(output.num_prompt_tokens for output in answers),
-        computed_tokens=sum(output.num_prompt_tokens - output.num_cached_tokens for output in answers),
-        generated_tokens=sum(output.num_tokens for output in answers if isinstance(output, GenerateOutput)),
-        seconds=round(sum(session.seconds for session in sessions), 3),
-        peak_memory_bytes=max((session.peak_memory_bytes for session in sessions), default=0),
-        cpu_seconds=round(sum(session.cpu_seconds for session in sessions), 3),
-    )
+def _tell_errors(name: str, scores: Sequence[Score]) -> None:
+    failed = [score for score in scores if "error" in score.detail]
+    if failed:
+        log.warning(
+            "%s: %d of %d questions could not be run, first %s: %s; the score is incomplete. "
+            "Run the same command with more memory to ask only these again",
+            name,
+            len(failed),
+            len(scores),
+            failed[0].id,
+            failed[0].detail["error"],
+        )
 
 
 def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> None:

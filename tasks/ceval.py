@@ -15,12 +15,12 @@ the run writes submission.json for the benchmark's site instead of a score.
 Data: https://github.com/hkust-nlp/ceval (CC BY-NC-SA 4.0); on the hub ceval/ceval-exam.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from evalkit.answers import best_choice
-from evalkit.data import Row, Source, Tables, check_answers, csv_tables, pinned_digests, read_hub
+from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_text, pinned_digests, read_hub
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
@@ -137,6 +137,24 @@ class CEval:
         settings: dict[str, Json] = {"num_fewshot": self.num_fewshot, "split": self.split}
         protocol = protocol_json(self.protocol, settings, {"num_fewshot": 5})
         return {"data": describe(self.data, self._load[1]), "protocol": protocol}
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """What the publisher offers."""
+        return ("dev", "val", "test")
+
+    def published_files(self, split: str) -> dict[str, Callable[[], str]]:
+        """The publisher's files of a split by name, each with what makes its text from the hub's rows."""
+        subjects = pinned_digests(self.data, HOME, split)
+        return {f"{split}/{s}_{split}.csv": partial(self._published, split, s) for s in subjects}
+
+    def _published(self, split: str, subject: str) -> str:
+        rows = [
+            {name: "" if value is None else str(value) for name, value in row.items()}
+            for row in read_hub(self.data, split, subject)
+        ]
+        given = [name for name in ("answer", "explanation") if any(row.get(name) for row in rows)]
+        return csv_text(rows, (*COLUMNS, *given), header=True)
 
     @cached_property
     def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:

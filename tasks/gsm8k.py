@@ -15,12 +15,12 @@ Data: https://github.com/openai/grade-school-math (MIT); on the hub openai/gsm8k
 ship: it is read from data_dir, or fetched once from its publisher at the pinned commit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from evalkit.answers import cut_at, last_integer, last_number
-from evalkit.data import FilePin, Row, Source, benchmark_folder, read_file, read_hub, read_jsonl
+from evalkit.data import FilePin, Row, Source, benchmark_folder, jsonl_text, read_file, read_hub, read_jsonl
 from evalkit.errors import DataError
 from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
@@ -100,6 +100,18 @@ class GSM8K:
         }
         protocol = protocol_json(self.protocol, settings, {"num_fewshot": 8, "max_new_tokens": 512})
         return {"data": data, "protocol": protocol}
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """What the publisher offers."""
+        return ("test", "train")
+
+    def published_files(self, split: str) -> dict[str, Callable[[], str]]:
+        """The publisher's file of a split and the prompt file by name, each with what makes its text."""
+        return {
+            f"{split}.jsonl": lambda: jsonl_text(read_hub(self.data, split, "main"), FIELDS),
+            self.prompt_file.name: lambda: read_file(self.prompt_file, self.data, HOME),
+        }
 
     @cached_property
     def _load(self) -> tuple[Sequence[Row], SplitCheck]:

@@ -118,7 +118,7 @@ class HumanEval:
     @cached_property
     def _load(self) -> tuple[Sequence[Row], SplitCheck]:
         rows = [{name: problem[name] for name in FIELDS} for problem in read_problems().values()]
-        return rows, check_split(self.data, HOME, self.split, {"": rows})
+        return rows, check_split(self.data, HOME, self.split, {"": rows}, label="test")
 
 
 def _strict_value(score: Score) -> float | None:

@@ -14,12 +14,12 @@ counts anatomy as STEM where the dataset's authors have it under Other.
 Data: https://github.com/hendrycks/test (MIT); on the hub cais/mmlu.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property, partial
 
 from evalkit.answers import best_choice
-from evalkit.data import Row, Source, Tables, check_answers, csv_tables, read_hub
+from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_text, pinned_digests, read_hub
 from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
@@ -133,6 +133,20 @@ class MMLU:
         settings: dict[str, Json] = {"num_fewshot": self.num_fewshot, "split": self.split}
         protocol = protocol_json(self.protocol, settings, {"num_fewshot": 5})
         return {"data": describe(self.data, self._load[1]), "protocol": protocol}
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """What is pinned of the publisher's splits."""
+        return ("dev", "test")
+
+    def published_files(self, split: str) -> dict[str, Callable[[], str]]:
+        """The publisher's files of a split by name, each with what makes its text from the hub's rows."""
+        tables = cache(lambda: self._tables(split))  # the hub has all subjects in one table
+
+        def text(subject: str) -> str:
+            return csv_text(tables().get(subject, ()), COLUMNS)
+
+        return {f"{split}/{s}_{split}.csv": partial(text, s) for s in pinned_digests(self.data, HOME, split)}
 
     @cached_property
     def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:

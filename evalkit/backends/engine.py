@@ -47,7 +47,13 @@ class EngineBackend:
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, what the loaded model tells, how it was run and the check against the plain path."""
-        return {**self.fingerprint(), **(self._loaded.provenance if self._loaded else {}), **self._ran}
+        loaded = dict(self._loaded.provenance) if self._loaded else {}
+        measured = loaded.get("measured")
+        return {
+            **self.fingerprint(),
+            **loaded,
+            "measured": {**(measured if isinstance(measured, dict) else {}), **self._ran},
+        }
 
     def load(self) -> LoadedModel:
         """The model; its weights are read and its path is chosen at the first call."""

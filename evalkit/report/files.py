@@ -51,7 +51,7 @@ def write_file(path: Path, content: str) -> Path:
     """Write a file of a report, with the folders above it. Raises StoreError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8", errors="replace", newline="")
+        path.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror}), name another folder with --output") from error
     return path

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from evalkit.summary import without_measurements
+
 ROOT = Path(__file__).parent.parent.parent
 LAUNCH = Path(__file__).with_name("launch.py")
 SCRIPTED = ("task=mmlu", "backend=scripted", "model=smollm2-135m", "data_dir=bundled")
@@ -84,11 +86,8 @@ def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
 
 
 def comparable(summary: Path) -> bytes:
-    """summary.json without what was measured rather than found out: see evalkit.verify."""
-    content = json.loads(summary.read_bytes())
-    for key in ("seconds", "cpu_seconds", "peak_memory_bytes"):
-        del content["usage"][key]
-    return json.dumps(content).encode()
+    """summary.json without what was measured rather than found out."""
+    return json.dumps(without_measurements(json.loads(summary.read_bytes()))).encode()
 
 
 def last_line(text: str) -> str:

@@ -26,7 +26,7 @@ def run_goes_on(machine: Machine, undisturbed: Machine, answers_kept: int) -> No
     assert len(machine.asked) - asked == NUM_QUESTIONS - answers_kept
 
 
-@pytest.mark.parametrize("size", [20, 300, 2_000, 4_321, 9_000])
+@pytest.mark.parametrize("size", [20, 300, 4_321, 9_000])
 def test_a_full_disk_ends_with_one_line_and_the_run_goes_on_when_there_is_room(
     machine: Machine, undisturbed: Machine, size: int
 ) -> None:
@@ -55,7 +55,7 @@ def mounted(folder: Path, *options: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-@pytest.mark.parametrize("kibibytes", [4, 12, 20, 28])
+@pytest.mark.parametrize("kibibytes", [4, 20])
 def test_a_full_file_system_keeps_what_it_holds(machine: Machine, undisturbed: Machine, kibibytes: int) -> None:
     with mounted(machine.folder / "results", "-o", f"size={kibibytes}k"):
         done = machine.finish()

@@ -6,16 +6,17 @@ Cells are read as text and nothing else: no missing-value words (the choice `Non
 
 import csv
 import hashlib
+import io
 import json
 import os
-import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 
+from evalkit.data.download import fetch
 from evalkit.errors import ConfigError, DataError
 
 Row = Mapping[str, str]
@@ -171,6 +172,21 @@ def read_jsonl(path: Path, fields: Sequence[str]) -> list[Row]:
     return rows
 
 
+def csv_text(rows: Iterable[Mapping[str, str]], columns: Sequence[str], *, header: bool = False) -> str:
+    """Rows as a csv file whose reading by `read_csv` gives the same cells, CR LF inside them included."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    if header:
+        writer.writerow(columns)
+    writer.writerows([row[name] for name in columns] for row in rows)
+    return text.getvalue()
+
+
+def jsonl_text(rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> str:
+    """Rows as a JSON-lines file."""
+    return "".join(json.dumps({name: row[name] for name in fields}, ensure_ascii=False) + "\n" for row in rows)
+
+
 def check_answers(tables: Tables, allowed: str, where: str) -> None:
     """Refuse a row whose answer is not one of the allowed letters. Raises DataError naming the row."""
     for subject, rows in tables.items():
@@ -219,7 +235,7 @@ def read_file(pin: FilePin, source: Source, home: Path) -> str:
     else:
         path = cache_dir() / source.folder / pin.name
         if not path.is_file():
-            fetch(pin.url, path)
+            fetch(pin.url, path, pin.sha256[source.pin_set] if source.data_check == "strict" else None)
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -237,18 +253,3 @@ def cache_dir() -> Path:
     chosen = os.environ.get("EVALKIT_CACHE")
     base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
     return Path(chosen) if chosen else base / "evalkit"
-
-
-def fetch(url: str, path: Path) -> None:
-    """Download a small file to `path`, whole or not at all. Raises DataError where that fails."""
-    try:
-        with urllib.request.urlopen(url, timeout=30) as response:
-            content = response.read()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.part")
-        partial.write_bytes(content)
-        partial.replace(path)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"cannot fetch {url} to {path}: {error}; put the file there, or name a local copy with data_dir=FOLDER"
-        ) from None
