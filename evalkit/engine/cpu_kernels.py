@@ -48,12 +48,13 @@ def attention_precision() -> str | None:
 class PackedLinears:
     """While entered, every float32 nn.Linear of a network on a CPU runs on packed weights; outside, as it was.
 
-    Packing happens once, when first entered.
+    Packing happens once, when first entered. It may be entered again while it is in force.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._forwards: dict[nn.Module, Callable[..., Tensor]] | None = None
+        self._depth = 0
 
     @property
     def num_packed(self) -> int:
@@ -63,12 +64,14 @@ class PackedLinears:
     def __enter__(self) -> "PackedLinears":
         if self._forwards is None:
             self._forwards = pack(self._network)
+        self._depth += 1
         for module, forward in self._forwards.items():
             module.__dict__["forward"] = forward
         return self
 
     def __exit__(self, *_: object) -> None:
-        for module in self._forwards or {}:
+        self._depth -= 1
+        for module in (self._forwards or {}) if not self._depth else ():
             module.__dict__.pop("forward", None)
 
 
