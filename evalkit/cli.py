@@ -85,6 +85,12 @@ def run_config(config: DictConfig) -> None:
     sys.stdout.flush()
 
 
+def compose_config(overrides: list[str]) -> DictConfig:
+    """The configuration that these command-line arguments describe."""
+    with hydra.initialize_config_module("evalkit.configs", version_base="1.3"):
+        return hydra.compose("config", overrides=overrides)
+
+
 def build(config: DictConfig, key: str) -> Any:
     """The object that a node of the configuration describes.
 

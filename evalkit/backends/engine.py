@@ -11,7 +11,7 @@ from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.engine.budget import choose_budget
 from evalkit.engine.choice import RunnerClass, choose_runner
 from evalkit.engine.cpu_kernels import PackedLinears, attention_precision
-from evalkit.engine.engine import Continued, Engine
+from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.scheduler import Budget
 from evalkit.errors import ConfigError
@@ -82,16 +82,26 @@ class EngineBackend:
             for number, sequence in enumerate(batch.sequences)
             if isinstance(batch.questions[sequence.request].request, GenerateRequest)
         }
-        budget = choose_budget(model.network, plan, self.max_batch_tokens)
-        self._ran = self._describe(budget)
-        runner = self._runner(model.network, plan, budget.num_rows, self._precision)
-        self.engine = Engine(plan, runner, budget, model.end_of_text_ids, watchers)
-        with self._linears:
+        self.engine = self.engine_for(plan, watchers, model.end_of_text_ids)
+        with self.kernels():
             for number, result in self.engine.run():
                 index = batch.sequences[number].request
                 for example_id, output in batch.finish(number, result, plan, model.tokenizer):
                     check.note(index, result if isinstance(result, Continued) else output)
                     yield example_id, output
+
+    def engine_for(self, plan: Plan, watchers: Mapping[int, Watcher], end_of_text_ids: frozenset[int]) -> Engine:
+        """An engine for one plan on the loaded model's best path, within the device's budget."""
+        network = self.load().network
+        budget = choose_budget(network, plan, self.max_batch_tokens)
+        self._ran = self._describe(budget)
+        runner = self._runner(network, plan, budget.num_rows, self._precision)
+        return Engine(plan, runner, budget, end_of_text_ids, watchers)
+
+    def kernels(self) -> PackedLinears:
+        """A context in which the model's matrix products run as fast as this machine can; it nests."""
+        self.load()
+        return self._linears
 
     def _describe(self, budget: Budget) -> dict[str, Json]:
         return {

@@ -1,6 +1,6 @@
 """The automatic check: a few questions again by the plain path, one unpadded sequence without a cache."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -41,7 +41,7 @@ class PlainCheck:
             elif isinstance(output, LoglikelihoodOutput):
                 self._compare_choices(question, output, model)
 
-    def describe(self, dtype: torch.dtype) -> Mapping[str, Json]:
+    def describe(self, dtype: torch.dtype) -> dict[str, Json]:
         """For the provenance: differences are per token, in natural log."""
         tolerance = TOLERANCES.get(dtype, TOLERANCES[torch.bfloat16])
         return {

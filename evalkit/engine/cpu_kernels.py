@@ -9,7 +9,8 @@ import os
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
@@ -47,12 +48,13 @@ def attention_precision() -> str | None:
 class PackedLinears:
     """While entered, every float32 nn.Linear of a network on a CPU runs on packed weights; outside, as it was.
 
-    Packing happens once, when first entered.
+    Packing happens once, when first entered. It may be entered again while it is in force.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._forwards: dict[nn.Module, Callable[..., Tensor]] | None = None
+        self._depth = 0
 
     @property
     def num_packed(self) -> int:
@@ -62,12 +64,14 @@ class PackedLinears:
     def __enter__(self) -> "PackedLinears":
         if self._forwards is None:
             self._forwards = pack(self._network)
+        self._depth += 1
         for module, forward in self._forwards.items():
             module.__dict__["forward"] = forward
         return self
 
     def __exit__(self, *_: object) -> None:
-        for module in self._forwards or {}:
+        self._depth -= 1
+        for module in (self._forwards or {}) if not self._depth else ():
             module.__dict__.pop("forward", None)
 
 
@@ -85,31 +89,36 @@ def pack(network: nn.Module) -> dict[nn.Module, Callable[..., Tensor]]:
     if not all(_agrees(linear, forwards[linear]) for linear in _one_per_shape(linears)):
         return {}
     for module in network.modules():
-        if _is_swiglu(module) and module.gate_proj in packed_of and module.up_proj in packed_of:
-            gated = partial(_swiglu, packed_of[module.gate_proj], packed_of[module.up_proj], forwards[module.down_proj])
+        parts = _swiglu_parts(module)
+        if parts is not None and all(part in packed_of for part in parts):
+            gate, up, down = parts
+            gated = partial(_swiglu, packed_of[gate], packed_of[up], forwards[down])
             if _agrees(module, gated):
                 forwards[module] = gated
     return forwards
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
     if type(module) is not nn.Linear:
         return False
     return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
 
 
-def _is_swiglu(module: nn.Module) -> bool:
-    """down_proj(silu(gate_proj(x)) * up_proj(x)) without biases, as Llama's and its relatives' MLPs are."""
-    names = ("gate_proj", "up_proj", "down_proj")
-    parts = [getattr(module, name, None) for name in names]
-    if {name for name, _ in module.named_children()} != {*names, "act_fn"}:
-        return False
-    silu = isinstance(module.act_fn, nn.SiLU) or type(module.act_fn).__name__ == "SiLUActivation"
-    return silu and all(isinstance(part, nn.Linear) and part.bias is None for part in parts)
+def _swiglu_parts(module: nn.Module) -> list[nn.Linear] | None:
+    """Gate, up and down of down_proj(silu(gate_proj(x)) * up_proj(x)) without biases, as Llama's and its relatives'
+    MLPs are; None for any other module."""
+    children = dict(module.named_children())
+    if children.keys() != {"gate_proj", "up_proj", "down_proj", "act_fn"}:
+        return None
+    if type(children.pop("act_fn")).__name__ not in ("SiLU", "SiLUActivation"):
+        return None
+    parts = [children[name] for name in ("gate_proj", "up_proj", "down_proj")]
+    linears = [part for part in parts if isinstance(part, nn.Linear)]
+    return linears if len(linears) == len(parts) and all(part.bias is None for part in linears) else None
 
 
 def _can_pack(linears: list[nn.Linear]) -> bool:
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch._C._has_mkldnn or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
     size = sum(linear.weight.numel() * linear.weight.element_size() for linear in linears)
     return _free_memory() > _MEMORY_MARGIN * size
@@ -118,8 +127,8 @@ def _can_pack(linears: list[nn.Linear]) -> bool:
 def _free_memory() -> int:
     """Bytes that the machine could still give."""
     try:
-        with open("/proc/meminfo", encoding="ascii") as file:  # noqa: PTH123
-            lines = dict(line.split(":", 1) for line in file)
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+        lines = dict(line.split(":", 1) for line in text.splitlines())
         return int(lines["MemAvailable"].split()[0]) * 1024
     except (OSError, KeyError):
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -142,7 +151,7 @@ def _agrees(module: nn.Module, forward: Callable[..., Tensor]) -> bool:
 def _linear(packed: Tensor, bias: Tensor | None, input: Tensor) -> Tensor:  # noqa: A002 - as nn.Linear calls it
     if not input.numel():
         return input.new_empty(*input.shape[:-1], packed.shape[0])
-    return _pointwise()(input, packed, bias, "none", [], "")
+    return cast("Tensor", _pointwise()(input, packed, bias, "none", [], ""))
 
 
 def _swiglu(gate: Tensor, up: Tensor, down: Callable[..., Tensor], x: Tensor) -> Tensor:

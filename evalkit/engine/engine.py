@@ -1,5 +1,6 @@
 """The step in three lines: schedule, run, commit. Token ids in, numbers out; no text and no task."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -40,6 +41,9 @@ class Counters:
     num_decoded_tokens: int = 0
     num_padding: int = 0
     num_back_offs: int = 0
+    prefill_seconds: float = 0.0  # of steps with prompt tokens, whatever else was in them
+    decode_seconds: float = 0.0  # of steps with rows only
+    num_decoded_alone: int = 0  # tokens of those
 
 
 @dataclass
@@ -65,16 +69,17 @@ class Engine:
         with self.runner:
             while not scheduler.finished:
                 step = scheduler.schedule()
+                started = time.perf_counter()
                 try:
                     result = self.runner.run(step, self._generated)
                 except StepTooLargeError:
                     self.counters.num_back_offs += 1
                     scheduler.back_off(step)
                     continue
+                self._count(step, result, time.perf_counter() - started)
                 yield from self._commit(scheduler, step, result)
 
     def _commit(self, scheduler: Scheduler, step: Step, result: StepResult) -> Iterator[tuple[int, Result]]:
-        self._count(step, result)
         for sequence, number, value in result.logprobs:
             self._logprobs[sequence][number] = value
         ended = {s: reason for s, pair in result.tokens.items() if (reason := self._extend(s, *pair)) is not None}
@@ -98,8 +103,13 @@ class Engine:
             return "stop"
         return "length" if len(token_ids) == self.plan.sequences[sequence].max_new_tokens else None
 
-    def _count(self, step: Step, result: StepResult) -> None:
+    def _count(self, step: Step, result: StepResult, seconds: float) -> None:
         self.counters.num_steps += 1
         self.counters.num_prompt_tokens += step.num_tokens - len(step.rows)
         self.counters.num_decoded_tokens += len(result.tokens)
         self.counters.num_padding += result.num_padding
+        if step.chunks:
+            self.counters.prefill_seconds += seconds
+        else:
+            self.counters.decode_seconds += seconds
+            self.counters.num_decoded_alone += len(result.tokens)

@@ -67,7 +67,8 @@ class ExpandedRunner:
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""
         segments = segments_of(step, self._plan, generated)
-        parts = [Part(n, s, w) for n, (s, w) in enumerate(zip(segments, [*step.chunks, *step.rows], strict=True))]
+        work: list[Chunk | Row] = [*step.chunks, *step.rows]
+        parts = [Part(number, *pair) for number, pair in enumerate(zip(segments, work, strict=True))]
         reads = reads_of(step, self._plan)
         rows: dict[int, Tensor] = {}
         num_padding = 0
@@ -143,9 +144,7 @@ class ExpandedRunner:
         return own + [self._store.node(layer, node.index, len(node)) for node in above]
 
     def _keep(self, layer: int, batch: Sequence[Part], cache: DynamicCache, context: int, generated: Generated) -> None:
-        held = cache.layers[layer]
-        assert held.keys is not None
-        assert held.values is not None
+        held: Any = cache.layers[layer]
         for place, part in enumerate(batch):
             new = slice(context, context + part.length)
             keys, values = held.keys[place, :, new], held.values[place, :, new]

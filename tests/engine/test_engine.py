@@ -1,85 +1,140 @@
-"""The engine against the plain path, on tiny random networks."""
+"""The engine against the plain path, on tiny random networks of every family."""
 
-import random
+from collections.abc import Iterable
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
-from evalkit.engine.engine import Continued, Engine, Result, Scored
-from evalkit.engine.plan import TokenSequence, make_plan
-from evalkit.engine.runner import PackedRunner
-from evalkit.engine.scheduler import Budget
+from evalkit.engine.choice import choose_runner
+from evalkit.engine.cpu_kernels import PackedLinears
+from evalkit.engine.engine import Continued, Engine
+from evalkit.engine.expanded import MAX_PADDING, ExpandedRunner
+from evalkit.engine.layout import Generated
+from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
+from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
+from evalkit.engine.scheduler import Budget, Step
+from evalkit.errors import EngineError
 
-VOCABULARY = 97
-TOLERANCE = 2e-5
-
-
-@pytest.fixture(scope="module")
-def llama() -> PreTrainedModel:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        config = LlamaConfig(
-            vocab_size=VOCABULARY,
-            hidden_size=48,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=6,
-            num_key_value_heads=2,
-            max_position_embeddings=1024,
-        )
-        return LlamaForCausalLM(config).eval()
+PACKED = ("llama", "qwen2", "gpt_neox", "opt", "gpt2")
+EXPANDED = ("bloom", "gpt_neo", "mistral")
+BUDGETS = (Budget(4096, 8, 100), Budget(64, 3, 10), Budget(7, 2, 3))
 
 
-def few_shot_sequences(seed: int = 0) -> list[TokenSequence]:
-    """Three groups of five sequences: a header, a long prefix per group, ragged ends; scored or continued."""
-    rng = random.Random(seed)
-
-    def words(count: int) -> list[int]:
-        return [rng.randrange(VOCABULARY) for _ in range(count)]
-
-    header = words(20)
-    sequences: list[TokenSequence] = []
-    for _ in range(3):
-        prefix = header + words(170)
-        for question in range(5):
-            ids = tuple(prefix + words(rng.randrange(2, 160)))
-            last = len(ids) - 1
-            if question % 2:
-                targets = ((last, 5), (last, 7), (last - 1, 9))
-                sequences.append(TokenSequence(ids, targets=targets, request=len(sequences)))
-            else:
-                sequences.append(TokenSequence(ids, max_new_tokens=10, request=len(sequences)))
-    return sequences
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: str(budget.num_tokens))
+@pytest.mark.parametrize("family", [*PACKED, *EXPANDED])
+def test_every_family_gives_what_one_by_one_gives(networks, few_shot, agrees, family: str, budget: Budget) -> None:
+    if budget.num_tokens < 10 and family not in ("llama", "bloom"):
+        pytest.skip("the smallest steps are tried on one family of each path")
+    model = networks(family)
+    plan = make_plan(few_shot)
+    engine = Engine(plan, choose_runner(model)(model, plan, budget.num_rows), budget)
+    agrees(model, few_shot, dict(engine.run()))
+    counters = engine.counters
+    assert counters.num_prompt_tokens == plan.num_computed_tokens
+    assert counters.num_prompt_tokens < sum(len(sequence.ids) for sequence in few_shot) / 2
+    assert counters.num_padding <= MAX_PADDING * (counters.num_prompt_tokens + counters.num_decoded_tokens)
 
 
-@torch.inference_mode()
-def plain(network: PreTrainedModel, sequence: TokenSequence) -> list[float] | list[int]:
-    """One sequence alone, no cache."""
-    if not sequence.max_new_tokens:
-        logprobs = network(torch.tensor([sequence.ids])).logits[0].float().log_softmax(-1)
-        return [float(logprobs[position, token]) for position, token in sequence.targets]
-    ids = list(sequence.ids)
-    for _ in range(sequence.max_new_tokens):
-        ids.append(int(network(torch.tensor([ids])).logits[0, -1].argmax()))
-    return ids[len(sequence.ids) :]
+@pytest.mark.parametrize("family", [*PACKED, *EXPANDED])
+def test_the_path_is_chosen_by_what_the_network_is(networks, family: str) -> None:
+    model = networks(family)
+    before = model.config._attn_implementation
+    assert choose_runner(model) is (PackedRunner if family in PACKED else ExpandedRunner)
+    assert model.config._attn_implementation == before
 
 
-def assert_agrees(network: PreTrainedModel, sequences: list[TokenSequence], results: dict[int, Result]) -> None:
-    assert sorted(results) == list(range(len(sequences)))
-    for number, sequence in enumerate(sequences):
-        result = results[number]
-        if isinstance(result, Continued):
-            assert list(result.token_ids) == plain(network, sequence)
-        else:
-            assert isinstance(result, Scored)
-            assert list(result.logprobs) == pytest.approx(plain(network, sequence), abs=TOLERANCE)
+def test_the_expanded_path_is_right_for_a_network_that_could_take_the_other(networks, few_shot, agrees) -> None:
+    model = networks("llama")
+    plan = make_plan(few_shot)
+    agrees(model, few_shot, dict(Engine(plan, ExpandedRunner(model, plan, 3), BUDGETS[1]).run()))
 
 
-@pytest.mark.parametrize("budget", [Budget(4096, 8, 100), Budget(64, 3, 10), Budget(7, 2, 3)])
-def test_prefix_sharing_gives_what_one_by_one_gives(llama: PreTrainedModel, budget: Budget) -> None:
-    sequences = few_shot_sequences()
-    plan = make_plan(sequences)
-    results = dict(Engine(plan, PackedRunner(llama, plan, budget.num_rows), budget).run())
-    assert_agrees(llama, sequences, results)
-    assert plan.num_computed_tokens < sum(len(sequence.ids) for sequence in sequences) / 2
+def test_packed_linears_change_nothing_and_leave_the_network_as_it_was(networks, few_shot, agrees) -> None:
+    model = networks("llama")
+    plan = make_plan(few_shot)
+    linears = PackedLinears(model)
+    with linears, linears:
+        results = dict(Engine(plan, PackedRunner(model, plan, 8), BUDGETS[0]).run())
+    assert linears.num_packed == 2 * 7 + 1 + 2  # all matrices, and each layer's MLP in one piece
+    assert not any("forward" in module.__dict__ for module in model.modules())
+    agrees(model, few_shot, results)
+
+
+class Reluctant(PackedRunner):
+    """Refuses steps of more than some tokens, as a device without memory would, in the middle of the work."""
+
+    def __init__(self, model: PreTrainedModel, plan: Plan, num_slots: int, most: int) -> None:
+        super().__init__(model, plan, num_slots)
+        self.most = most
+        self.released: list[Node] = []
+
+    def run(self, step: Step, generated: Generated) -> StepResult:
+        result = super().run(step, generated)
+        if step.num_tokens > self.most:
+            raise StepTooLargeError
+        return result
+
+    def release(self, nodes: Iterable[Node]) -> None:
+        nodes = list(nodes)
+        self.released += nodes
+        super().release(nodes)
+
+
+def test_running_out_of_memory_halves_the_steps_and_loses_nothing(networks, few_shot, agrees) -> None:
+    model = networks("llama")
+    plan = make_plan(few_shot)
+    runner = Reluctant(model, plan, 8, most=100)
+    engine = Engine(plan, runner, BUDGETS[0])
+    agrees(model, few_shot, dict(engine.run()))
+    assert engine.counters.num_back_offs >= 1
+    assert sorted(node.index for node in runner.released) == list(range(len(plan.nodes)))
+
+
+def test_what_torch_says_of_memory_is_understood(networks) -> None:
+    plan = make_plan([TokenSequence((1, 2, 3), targets=((2, 4),))])
+
+    class Full(PackedRunner):
+        def __init__(self, *arguments) -> None:
+            super().__init__(*arguments)
+            self._network = lambda **_: torch.empty(1 << 60)  # type: ignore[assignment,return-value]
+            self._network.device, self._network.dtype = torch.device("cpu"), torch.float32  # type: ignore[attr-defined]
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_) -> None: ...
+
+    with pytest.raises(EngineError, match="out of memory"):
+        list(Engine(plan, Full(networks("llama"), plan, 1), Budget(8, 1, 8)).run())
+
+
+def test_a_row_ends_with_its_stop_its_end_of_text_or_its_length(networks, few_shot) -> None:
+    model = networks("llama")
+    ids = next(sequence.ids for sequence in few_shot if sequence.max_new_tokens)
+    free = make_plan([TokenSequence(ids, max_new_tokens=10)])
+    [(_, whole)] = Engine(free, PackedRunner(model, free, 1), BUDGETS[0]).run()
+    assert isinstance(whole, Continued)
+    assert (whole.finish_reason, len(whole.token_ids)) == ("length", 10)
+    end = next(token for place, token in enumerate(whole.token_ids) if place and token not in whole.token_ids[:place])
+    place = whole.token_ids.index(end)
+
+    [(_, ended)] = Engine(free, PackedRunner(model, free, 1), BUDGETS[0], frozenset([end])).run()
+    assert isinstance(ended, Continued)
+    assert (ended.finish_reason, ended.token_ids) == ("end_of_text", whole.token_ids[:place])
+
+    watchers = {0: lambda tokens: tokens[-1] == end}
+    [(_, stopped)] = Engine(free, PackedRunner(model, free, 1), BUDGETS[0], watchers=watchers).run()
+    assert isinstance(stopped, Continued)
+    assert (stopped.finish_reason, stopped.token_ids) == ("stop", whole.token_ids[: place + 1])
+
+
+def test_the_attention_setting_comes_back_when_a_run_is_given_up(networks, few_shot) -> None:
+    model = networks("llama")
+    plan = make_plan(few_shot)
+    before = model.config._attn_implementation
+    running = Engine(plan, PackedRunner(model, plan, 3), BUDGETS[1]).run()
+    next(running)
+    assert model.config._attn_implementation != before
+    running.close()
+    assert model.config._attn_implementation == before

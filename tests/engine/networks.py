@@ -1,0 +1,90 @@
+"""Tiny random networks of every family the card lists, and two that ask their attention for more."""
+
+from collections.abc import Callable
+
+import torch
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+)
+
+VOCABULARY = 97
+POSITIONS = 512
+# Wide enough weights that attention decides something: with the usual 0.02 every token is about as likely.
+_STD = 0.3
+_USUAL = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 96,
+    "max_position_embeddings": POSITIONS,
+    "initializer_range": _STD,
+}
+
+
+def _opt() -> PreTrainedModel:
+    usual = {name: value for name, value in _USUAL.items() if name not in ("intermediate_size", "initializer_range")}
+    return OPTForCausalLM(OPTConfig(**usual, ffn_dim=96, word_embed_proj_dim=32, init_std=_STD))
+
+
+def _bloom() -> PreTrainedModel:
+    return BloomForCausalLM(
+        BloomConfig(vocab_size=VOCABULARY, hidden_size=48, n_layer=2, n_head=4, initializer_range=_STD)
+    )
+
+
+def _gpt_neo() -> PreTrainedModel:
+    return GPTNeoForCausalLM(
+        GPTNeoConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=48,
+            num_layers=2,
+            num_heads=4,
+            intermediate_size=96,
+            attention_types=[[["global", "local"], 1]],
+            window_size=16,
+            max_position_embeddings=POSITIONS,
+            initializer_range=_STD,
+        )
+    )
+
+
+def _gpt2() -> PreTrainedModel:
+    return GPT2LMHeadModel(
+        GPT2Config(vocab_size=VOCABULARY, n_embd=48, n_layer=2, n_head=4, n_positions=POSITIONS, initializer_range=_STD)
+    )
+
+
+NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**_USUAL, num_key_value_heads=2)),
+    "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_USUAL, num_key_value_heads=4)),
+    "gpt_neox": lambda: GPTNeoXForCausalLM(GPTNeoXConfig(**_USUAL)),
+    "opt": _opt,
+    "gpt2": _gpt2,
+    "bloom": _bloom,
+    "gpt_neo": _gpt_neo,
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**_USUAL, num_key_value_heads=2, sliding_window=16)),
+}
+
+
+def network(family: str) -> PreTrainedModel:
+    """A network of a family, in evaluation mode, always with the same weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return NETWORKS[family]().eval()
