@@ -6,10 +6,15 @@ the program runs, no name, frame, container or collector leads to it, and everyt
 needs is on that stack already. Ending early in any way drops it.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DETAIL = 2000
 

@@ -3,10 +3,15 @@
 The program's function is a stand-in that spells its arguments to the supervisor and rebuilds the answer.
 """
 
+from __future__ import annotations
+
 import builtins
 import os
 import signal
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DETAIL = 2000
 

@@ -3,10 +3,15 @@
 It answers calls, one line each; whatever it writes on descriptor 3 is an answer and nothing more.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_MESSAGE = 500
 
