@@ -43,19 +43,22 @@ def mount_fills_up(mount: str, max_files: int) -> bool:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a tree of any depth: each subfolder's entries are moved up, so no path grows long."""
-    serial = 0
-    while entries := list(os.scandir(folder)):
+    """Remove a tree of any depth: each subfolder's entries are moved up, so no path grows long.
+
+    Plain os calls: a program may leave ten thousands of folders.
+    """
+    top, serial = str(folder), 0
+    while entries := list(os.scandir(top)):
         for entry in entries:
             if not entry.is_dir(follow_symlinks=False):
-                Path(entry.path).unlink()
+                os.unlink(entry.path)  # noqa: PTH108
                 continue
-            Path(entry.path).chmod(0o700)
-            for child in os.scandir(entry.path):
+            os.chmod(entry.path, 0o700)  # noqa: PTH101
+            for child in list(os.scandir(entry.path)):
                 if child.is_dir(follow_symlinks=False):
-                    Path(child.path).chmod(0o700)  # a folder must be writable to be moved
+                    os.chmod(child.path, 0o700)  # noqa: PTH101 a folder must be writable to be moved
                 serial += 1
-                Path(child.path).rename(folder / f".{serial}")
-            Path(entry.path).rmdir()
+                os.rename(child.path, f"{top}/.{serial}")  # noqa: PTH104
+            os.rmdir(entry.path)  # noqa: PTH106
     with contextlib.suppress(FileNotFoundError):
         folder.rmdir()

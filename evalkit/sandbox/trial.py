@@ -51,7 +51,7 @@ class Player:
         elif line == b"done":
             self.done = True
         elif line.startswith(b"failed ") and self.failure is None:
-            self.failure = decoded(unescaped(line[7:]), MAX_DETAIL)
+            self.failure = decoded(unspelt(line[7:]), MAX_DETAIL)
         elif len(self.noise) < MAX_NOISE:
             self.noise += line[:MAX_NOISE] + b"\n"
 
@@ -87,11 +87,11 @@ class Player:
             remove_folder(self.cell.work)
 
 
-def unescaped(data: bytes) -> bytes:
-    """Undo the escapes that keep a message on one line; bytes that are no such text stay as they are."""
+def unspelt(data: bytes) -> bytes:
+    """Undo the spelling that keeps a message on one line; bytes that are none stay as they are."""
     try:
-        return data.decode("unicode_escape").encode("utf-8", "backslashreplace")
-    except UnicodeDecodeError:
+        return bytes.fromhex(data.decode("ascii"))
+    except ValueError:
         return data
 
 

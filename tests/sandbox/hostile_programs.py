@@ -212,6 +212,10 @@ FORGERIES = [
         ("passed",),
         ("failed",),
     ),
+    fails(
+        "claims failures that spell nothing",
+        "import os\nos.write(3, b'failed \\\\q\\\\N{x\\xff\\nfailed 6\\nfailed zz\\n')" + WRONG,
+    ),
 ]
 RESOURCES = [
     Case("endless loop", "while True: pass", ("timeout",)),

@@ -34,4 +34,5 @@ def main() -> None:
     part["main"](job["source"], job["settings"])  # type: ignore[operator]
 
 
-main()
+if __name__ == "__main__":
+    main()

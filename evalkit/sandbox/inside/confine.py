@@ -4,11 +4,16 @@ Order matters: limits and Landlock need calls that the filter then forbids. Sour
 timer_create(2), seccomp(2), prctl(2).
 """
 
+from __future__ import annotations
+
 import ctypes
 import os
 import resource
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER = 2

@@ -5,10 +5,15 @@ their base, numpy's scalars as Python's. What comes back is built of exact built
 with a space between: a letter and a payload; containers say how many words follow, e.g. "l2 i1 i-ff".
 """
 
+from __future__ import annotations
+
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any
 
 MAX_DEPTH = 200
 MAX_WORDS = 1_000_000

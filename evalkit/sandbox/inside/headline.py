@@ -6,24 +6,29 @@ the program runs, no name, frame, container or collector leads to it, and everyt
 needs is on that stack already. Ending early in any way drops it.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DETAIL = 2000
 
 
 def main(source: str, settings: dict[str, Any]) -> None:
     """Run `source` in a fresh namespace and say on descriptor 3 how it ended."""
-    read, write, pause = os.read, os.write, signal.pause
+    write, pause = os.write, signal.pause
     namespace: dict[str, Any] = {}
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     write(3, b"ready\n")
     try:
         code = compile(source, "<string>", "exec", dont_inherit=True)
-        write(3, read(4, settings["secret_size"]) % exec(code, namespace))  # type: ignore[func-returns-value]
+        write(3, take(settings["secret_size"]) % exec(code, namespace))  # type: ignore[func-returns-value]
     except BaseException as error:  # noqa: BLE001 SystemExit and KeyboardInterrupt are failures, too
         write(3, b"failed " + describe(error) + b"\n")
     try:
@@ -41,4 +46,15 @@ def describe(error: BaseException) -> bytes:
         text = f"{type(error).__name__}: {error}"
     except BaseException as second:  # noqa: BLE001 the message is the program's own code
         text = f"{type(error).__name__}: its message raises {type(second).__name__}"
-    return text[:MAX_DETAIL].encode("unicode_escape")
+    return text[:MAX_DETAIL].encode("utf-8", "backslashreplace").hex().encode()
+
+
+def take(size: int) -> bytes:
+    """Read exactly `size` bytes from descriptor 4; a supervisor that is gone ends the process."""
+    data = b""
+    while len(data) < size:
+        piece = os.read(4, size - len(data))
+        if not piece:
+            os._exit(1)
+        data += piece
+    return data

@@ -3,10 +3,15 @@
 The program's function is a stand-in that spells its arguments to the supervisor and rebuilds the answer.
 """
 
+from __future__ import annotations
+
 import builtins
 import os
 import signal
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_DETAIL = 2000
 
@@ -17,20 +22,20 @@ class UnjudgeableError(BaseException):
 
 def main(source: str, settings: dict[str, Any]) -> None:
     """Run the tests in `source` and say on descriptor 3 how they ended; the pass as in headline.py."""
-    read, write = os.read, os.write
+    write = os.write
     crossing: dict[str, Any] = {"__name__": "crossing"}
     exec(settings["crossing"], crossing)
     namespace: dict[str, Any] = {}
     write(3, b"ready\n")
     try:
-        secret = read(4, settings["secret_size"])
+        secret = take(settings["secret_size"])
         exec(compile(settings["given"], "<given>", "exec", dont_inherit=True), namespace)
         namespace[settings["entry_point"]] = stand_in(crossing)
         exec(compile(source, "<string>", "exec", dont_inherit=True), namespace)
         write(3, secret % None)
     except BaseException as error:  # noqa: BLE001 whatever ends the tests fails them
         text = f"{type(error).__name__}: {error}"[:MAX_DETAIL]
-        write(3, b"failed " + text.encode("unicode_escape") + b"\n")
+        write(3, b"failed " + text.encode("utf-8", "backslashreplace").hex().encode() + b"\n")
     write(3, b"done\n")
     while True:
         signal.pause()
@@ -92,3 +97,14 @@ def exception(name: str, message: str) -> BaseException:
         except TypeError:  # UnicodeDecodeError and its like take more
             return ValueError(message) if issubclass(kind, ValueError) else Exception(message)
     return Exception(f"{name}: {message}")
+
+
+def take(size: int) -> bytes:
+    """Read exactly `size` bytes from descriptor 4; a supervisor that is gone ends the process."""
+    data = b""
+    while len(data) < size:
+        piece = os.read(4, size - len(data))
+        if not piece:
+            os._exit(1)
+        data += piece
+    return data

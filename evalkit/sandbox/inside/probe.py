@@ -63,4 +63,5 @@ def libraries() -> list[str]:
     return [os.path.normpath(name) for name in names if name.startswith("/")]
 
 
-main(sys.argv[1], sys.argv[2:])
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2:])

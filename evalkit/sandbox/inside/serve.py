@@ -3,17 +3,22 @@
 It answers calls, one line each; whatever it writes on descriptor 3 is an answer and nothing more.
 """
 
+from __future__ import annotations
+
 import os
 import signal
 import sys
-from typing import Any
+
+TYPE_CHECKING = False  # importing typing would cost more than all the rest
+if TYPE_CHECKING:
+    from typing import Any
 
 MAX_MESSAGE = 500
 
 
 def main(source: str, settings: dict[str, Any]) -> None:
     """Run the program, then answer calls of its entry point until the supervisor ends it."""
-    os.read(4, settings["secret_size"])  # no pass is said here
+    take(settings["secret_size"])  # no pass is said here
     crossing: dict[str, Any] = {"__name__": "crossing"}
     exec(settings["crossing"], crossing)
     namespace: dict[str, Any] = {}
@@ -70,3 +75,14 @@ def receive(inbox: bytearray) -> str:
     line, _, rest = bytes(inbox).partition(b"\n")
     inbox[:] = rest
     return line.decode("ascii")
+
+
+def take(size: int) -> bytes:
+    """Read exactly `size` bytes from descriptor 4; a supervisor that is gone ends the process."""
+    data = b""
+    while len(data) < size:
+        piece = os.read(4, size - len(data))
+        if not piece:
+            os._exit(1)
+        data += piece
+    return data
