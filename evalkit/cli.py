@@ -21,7 +21,7 @@ from evalkit.errors import ConfigError, EvalkitError
 from evalkit.interrupt import INTERRUPTED, end_by_signal
 from evalkit.provenance import command
 from evalkit.report.markdown import render_closing_table
-from evalkit.run import Settings, run
+from evalkit.run import Settings, dry_run, run
 
 
 def main() -> None:
@@ -77,8 +77,15 @@ def run_config(config: DictConfig) -> None:
     model = build(config, "model")
     tasks = [build(config, f"tasks.{name}") for name in config.tasks]
     backend = build(config, "backend")
+    if not isinstance(config.dry_run, bool):
+        raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     settings = Settings(model.name, Path(config.results_dir), config.limit, card, resolved)
+    if config.dry_run is True:
+        for part in dry_run(tasks, backend, settings):
+            sys.stdout.write(part)
+            sys.stdout.flush()
+        return
     summaries = run(tasks, backend, settings)
     sys.stdout.write(render_closing_table(summaries, card))
     sys.stdout.write(f"\nreport: {settings.results_dir / settings.model / 'report.md'}\n")

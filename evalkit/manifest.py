@@ -34,6 +34,7 @@ class Manifest:
         self._config = dict(config)
         self._derived = derived_provenance(task, questions, limit)
         self._data = task.provenance()["data"]
+        self.token_ids_sha: str | None = None  # over all prompts' token ids, where the backend tells them
         self._environment: dict[str, Json] | None = None
         self._session: Session | None = None
 
@@ -65,7 +66,8 @@ class Manifest:
 
     def _ran(self) -> dict[str, Json]:
         model = {key: value for key, value in self._backend.provenance().items() if key != "measured"}
-        return {**(self._environment or environment()), "model": model}
+        tokens: dict[str, Json] = {"token_ids_sha": self.token_ids_sha} if self.token_ids_sha else {}
+        return {**(self._environment or environment()), "model": model, **tokens}
 
 
 def derived_provenance(task: Task, questions: Sequence[Question], limit: int | None) -> dict[str, Json]:

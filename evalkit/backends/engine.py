@@ -15,8 +15,9 @@ from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.scheduler import Budget
 from evalkit.errors import ConfigError
-from evalkit.models.base import LoadedModel
+from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
+from evalkit.models.facts import facts_of
 from evalkit.models.loading import load, placement
 from evalkit.models.spec import ModelSpec
 from evalkit.types import GenerateRequest, Json
@@ -64,6 +65,10 @@ class EngineBackend:
                 self._runner: RunnerClass = choose_runner(self._loaded.network)
             self._precision = attention_precision() if _on_cpu_in_float32(self._loaded) else None
         return self._loaded
+
+    def facts(self) -> ModelFacts:
+        """What is known of the model before its weights are loaded."""
+        return facts_of(self.model)
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any

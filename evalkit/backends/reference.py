@@ -9,9 +9,10 @@ import torch
 
 from evalkit.backends.base import Answer, Item
 from evalkit.errors import ModelError
-from evalkit.models.base import LoadedModel
+from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import encode_choice_request, encode_generate_request
+from evalkit.models.facts import facts_of
 from evalkit.models.loading import load
 from evalkit.models.spec import ModelSpec
 from evalkit.types import (
@@ -38,6 +39,10 @@ class ReferenceBackend:
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, and what the loaded model tells."""
         return {**self.fingerprint(), **(self._loaded.provenance if self._loaded else {})}
+
+    def facts(self) -> ModelFacts:
+        """What is known of the model before its weights are loaded."""
+        return facts_of(self.model)
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """One output after the other. Raises ModelError for a sequence beyond the model's length."""

@@ -39,3 +39,13 @@ class LoadedModel:
     end_of_text_ids: frozenset[int]  # any of them ends a generation
     max_length: int  # tokens the model can attend to, prompt and continuation together
     provenance: Mapping[str, Json]  # dtype, device, architecture table, kernels
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What is known of a model before its weights are loaded."""
+
+    tokenizer: TextTokenizer
+    max_length: int  # tokens the model can attend to
+    weight_bytes: int | None  # in the dtype it will run in; None where the files do not tell
+    bytes_per_token: int | None  # keys and values of one token in all layers
