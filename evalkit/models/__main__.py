@@ -27,6 +27,9 @@ _NUM_NEW_TOKENS = 24
 
 def main(arguments: Sequence[str]) -> int:
     """Print the model's description and its continuation; the exit code is 0, or that of the error."""
+    if {"-h", "--help"} & set(arguments):
+        sys.stdout.write(f"{__doc__}\nModels: {', '.join(model_names())}\n")
+        return 0
     try:
         if not arguments:
             raise ConfigError(f"name a model: python -m evalkit.models {'|'.join(model_names())} [key=value…]")
