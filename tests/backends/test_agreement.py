@@ -27,7 +27,7 @@ def outputs(task_builder: Callable[..., Any], smollm2_gguf: Any) -> dict[str, di
     items = []
     for task, (count, overrides) in chosen.items():
         questions = questions_of(task_builder(task, *overrides), None)
-        items += [(f"{task}:{q.example.id}", q.request) for q in questions[:: len(questions) // count][:count]]
+        items += [(f"{task}:{q.example.id}", q.request) for q in questions[:count]]
     spec = ModelSpec(name="smollm2-135m", path=str(smollm2_gguf), dtype="float32", device="cpu")
     return {
         "engine": dict(EngineBackend(spec).answer(items)),
