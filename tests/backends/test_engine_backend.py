@@ -1,0 +1,207 @@
+"""The engine backend against the oracle, through text, on a tiny checkpoint of every family of the card."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from tiny_models import FAMILIES, make_checkpoint
+
+from evalkit.backends.base import Item
+from evalkit.backends.engine import EngineBackend
+from evalkit.backends.engine_batch import encode, watcher
+from evalkit.backends.reference import ReferenceBackend
+from evalkit.engine.runner import PackedRunner
+from evalkit.errors import ConfigError, ModelError
+from evalkit.models.spec import ModelSpec
+from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Truncation
+
+SHOTS = "The following are multiple choice questions (with answers) about anatomy.\n\n" + "".join(
+    f"Question: what is {n} + {n}?\nA. 42\nB. 1,024\nC. None\nD. {n}\nAnswer: {'ABCD'[n % 4]}\n\n" for n in range(4)
+)
+
+
+def requests() -> list[Item]:
+    """Choices of one token and of several, texts to continue, a truncated prompt, one asked twice."""
+    items: list[Item] = []
+    for number in range(5):
+        prompt = f"{SHOTS}Question: for i in range({number})?\nA. 1\nB. 2\nC. 3\nD. {'4' * number}\nAnswer:"
+        items.append((f"one/{number}", LoglikelihoodRequest(prompt, (" A", " B", " C", " D"))))
+        items.append((f"many/{number}", LoglikelihoodRequest(prompt, (" 北京", " B. the answer is 16", "x"))))
+        items.append((f"text/{number}", GenerateRequest(prompt, ("\n\n", "问"), 9)))
+    items.append(("again", LoglikelihoodRequest(f"{SHOTS}Question:", (" A", " B"))))
+    items.append(("again too", LoglikelihoodRequest(f"{SHOTS}Question:", (" A", " B"))))
+    items.append(("cut", LoglikelihoodRequest(SHOTS, (" A", " B"), Truncation(longer_than=40, keep_last=30))))
+    items.append(("Chinese", GenerateRequest("问题：下列哪一项是正确的？", ("。",), 12)))
+    return items
+
+
+@pytest.fixture(scope="module")
+def spec_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], ModelSpec]:
+    made: dict[str, ModelSpec] = {}
+
+    def get(family: str) -> ModelSpec:
+        if family not in made:
+            folder = make_checkpoint(family, tmp_path_factory.mktemp("models") / family)
+            made[family] = ModelSpec(name=family, path=str(folder), dtype="float32", device="cpu")
+        return made[family]
+
+    return get
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_engine_and_oracle_give_the_same_outputs_for_every_family(
+    spec_of: Callable[[str], ModelSpec], family: str
+) -> None:
+    items = requests()
+    backend = EngineBackend(spec_of(family), max_batch_tokens=150)
+    found = dict(backend.answer(items))
+    expected = dict(ReferenceBackend(spec_of(family)).answer(items))
+    assert found.keys() == expected.keys()
+    for name, plain in expected.items():
+        output = found[name]
+        if isinstance(plain, LoglikelihoodOutput):
+            assert isinstance(output, LoglikelihoodOutput)
+            assert output.logprobs == pytest.approx(plain.logprobs, abs=1e-4), name
+        assert isinstance(output, LoglikelihoodOutput | GenerateOutput)
+        same = {"num_cached_tokens": 0} | ({"logprobs": ()} if isinstance(plain, LoglikelihoodOutput) else {})
+        assert dataclasses.replace(output, **same) == dataclasses.replace(plain, **same), name
+    check = backend.provenance()["check"]
+    assert isinstance(check, dict)
+    assert check["ok"] is True
+    assert check["num_checked"] == 16
+    assert check["flipped"] == []
+
+
+@pytest.fixture
+def llama(spec_of: Callable[[str], ModelSpec]) -> ModelSpec:
+    return spec_of("llama")
+
+
+def test_tokens_that_an_earlier_prompt_had_are_told_as_cached(llama: ModelSpec) -> None:
+    backend = EngineBackend(llama)
+    outputs = dict(backend.answer(requests()))
+    assert backend.engine is not None
+    computed = sum(output.num_prompt_tokens - output.num_cached_tokens for output in outputs.values())
+    # Beyond the prompts the engine ran the inner tokens of long choices, and nothing else.
+    assert computed <= backend.engine.counters.num_prompt_tokens
+    assert sum(output.num_prompt_tokens for output in outputs.values()) > 2 * computed
+    pair = outputs["again"], outputs["again too"]
+    assert max(output.num_cached_tokens for output in pair) == pair[0].num_prompt_tokens
+
+
+def test_nothing_is_answered_when_one_prompt_is_too_long(llama: ModelSpec) -> None:
+    short = dataclasses.replace(llama, max_length=20)
+    items: list[Item] = [
+        ("fits", LoglikelihoodRequest("A. 42", (" A", " B"))),
+        ("anatomy/test/7", LoglikelihoodRequest(SHOTS, (" A", " B"))),
+    ]
+    with pytest.raises(ModelError, match=r"anatomy/test/7: \d+ tokens, but the model attends to 20"):
+        next(EngineBackend(short).answer(items))
+
+
+def test_a_text_ends_where_the_model_can_attend_no_further(llama: ModelSpec) -> None:
+    prompt = "Question: what is 12 + 30?"
+    [(_, free)] = EngineBackend(llama).answer([("a", GenerateRequest(prompt, (), 30))])
+    assert isinstance(free, GenerateOutput)
+    room = dataclasses.replace(llama, max_length=free.num_prompt_tokens + 4)
+    [(_, output)] = EngineBackend(room).answer([("a", GenerateRequest(prompt, (), 30))])
+    assert isinstance(output, GenerateOutput)
+    assert (output.finish_reason, output.num_tokens) == ("length", 5)
+    assert free.text.startswith(output.text)
+
+
+def test_the_check_finds_an_engine_that_is_wrong(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = PackedRunner.run
+
+    def wrong(self: PackedRunner, *arguments: object) -> object:
+        result = plain(self, *arguments)  # type: ignore[arg-type]
+        shifted = tuple((s, n, value - 0.01 * (n == 0)) for s, n, value in result.logprobs)
+        return dataclasses.replace(result, logprobs=shifted)
+
+    backend = EngineBackend(llama)
+    backend.load()  # its own probe would find the fault first, and take the other path
+    monkeypatch.setattr(PackedRunner, "run", wrong)
+    list(backend.answer(requests()))
+    check = backend.provenance()["check"]
+    assert isinstance(check, dict)
+    assert check["ok"] is False
+    assert check["max_abs_difference"] == pytest.approx(0.01, rel=0.05)
+
+
+def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = PackedRunner.run
+
+    def wrong(self: PackedRunner, *arguments: object) -> object:
+        result = plain(self, *arguments)  # type: ignore[arg-type]
+        return dataclasses.replace(result, logprobs=tuple((s, n, value - 0.01) for s, n, value in result.logprobs))
+
+    monkeypatch.setattr(PackedRunner, "run", wrong)
+    backend = EngineBackend(llama)
+    list(backend.answer(requests()[:1]))
+    provenance = backend.provenance()
+    assert isinstance(provenance["engine"], dict)
+    assert provenance["engine"]["path"] == "expanded cache"
+    assert isinstance(provenance["check"], dict)
+    assert provenance["check"]["ok"] is True
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"max_batch_tokens": 0}, r"backend.max_batch_tokens=0"),
+        ({"max_batch_tokens": "many"}, r"backend.max_batch_tokens=many"),
+        ({"num_checked": -1}, r"backend.num_checked=-1"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_refused_before_anything_loads(setting: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        EngineBackend(ModelSpec(name="none", path="nowhere"), **setting)
+
+
+class Letters:
+    """Each id is a character, ids from 1000 on are three bytes of which only the third shows a character."""
+
+    def encode(self, texts: Sequence[str], *, for_generation: bool = False) -> list[list[int]]:
+        return [[ord(letter) for letter in text] for text in texts]
+
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+        raw = b"".join(bytes([i - 1000]) if i >= 1000 else chr(i).encode() for i in new_ids)
+        return raw.decode(errors="replace")
+
+
+@pytest.mark.parametrize("length", [3, 200])
+@pytest.mark.parametrize("stop", ["\n\n", "def ", "问", "no such string"])
+def test_watching_the_newest_tokens_finds_what_decoding_everything_finds(stop: str, length: int) -> None:
+    tokenizer = Letters()
+    text = "abc \n" * (length // 5) + "de\nf\n" + "x\n\ndef y"
+    ids = [ord(letter) for letter in text] + [1000 + byte for byte in "问".encode()] + [65]
+    [question] = encode([("a", GenerateRequest("p", (stop,), 999))], tokenizer)
+    watch = watcher(question, tokenizer)
+    found = next((k for k in range(1, len(ids) + 1) if watch(ids[:k])), None)
+    whole = (k for k in range(1, len(ids) + 1) if stop in tokenizer.decode(ids[:k], after=()))
+    assert found == next(whole, None)
+
+
+def test_watching_decodes_a_few_tokens_however_long_the_text_is() -> None:
+    decoded = []
+
+    class Counting(Letters):
+        def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+            decoded.append(len(new_ids))
+            return super().decode(new_ids, after=after)
+
+    tokenizer = Counting()
+    [question] = encode([("a", GenerateRequest("p", ("\n\n",), 999))], tokenizer)
+    watch = watcher(question, tokenizer)
+    for length in range(1, 600):
+        assert not watch([97] * length)
+    assert max(decoded) < 100
+
+
+def test_a_backend_is_built_and_told_without_loading_weights(llama: ModelSpec, tmp_path: Path) -> None:
+    backend = EngineBackend(llama)
+    assert backend.fingerprint()["dtype"] == "float32"
+    assert "engine" not in backend.provenance()
+    with pytest.raises(ModelError):
+        EngineBackend(ModelSpec(name="none", path=str(tmp_path))).fingerprint()

@@ -1,0 +1,59 @@
+"""The benchmark's own machinery: it measures what it says, and prints what scripts read."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny_models import make_checkpoint
+
+from evalkit.backends.engine import EngineBackend
+from evalkit.bench import NEW_TOKENS, items_of, measure, measure_generation, table
+from evalkit.models.spec import ModelSpec
+from evalkit.types import GenerateRequest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> EngineBackend:
+    folder = make_checkpoint("gpt_neox", tmp_path_factory.mktemp("bench") / "tiny", max_position_embeddings=4096)
+    spec = ModelSpec(name="tiny", path=str(folder), dtype="float32", device="cpu")
+    return EngineBackend(spec, num_checked=0)
+
+
+def test_a_measurement_counts_every_token_and_its_shares_are_shares(backend: EngineBackend) -> None:
+    items = items_of("mmlu", "smollm2-135m", None)
+    found, outputs = measure(backend, "mmlu", items)
+    assert found.questions == len(items) == len(outputs) == 32
+    assert found.computed_tokens <= 1.02 * found.distinct_tokens
+    assert found.distinct_tokens < found.prompt_tokens / 2
+    assert 0 < found.attention_share < 1
+    assert 0 < found.linear_share < 1
+    assert 0 <= found.host_share < 1
+    assert found.attention_share + found.linear_share + found.host_share <= 1.01
+    assert "32" in table([found])
+
+
+def test_texts_are_cut_to_the_benchmarks_length() -> None:
+    requests = [request for _, request in items_of("humaneval", "smollm2-135m", None)]
+    assert len(requests) == 16
+    assert all(isinstance(r, GenerateRequest) and r.max_new_tokens == NEW_TOKENS for r in requests)
+
+
+def test_generation_decodes_every_token_whatever_they_are(backend: EngineBackend) -> None:
+    found = measure_generation(backend, 40)
+    assert found["tokens"] == 40
+    assert found["tokens_per_second"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.smollm2
+def test_the_command_ends_with_one_json_line(smollm2_gguf: Path) -> None:
+    command = [sys.executable, "-m", "evalkit.bench", "--case", "mmlu", "--threads", "1"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["cases"][0]["case"] == "mmlu"
+    assert report["engine"]["path"] == "shared prefix"
+    assert done.stdout.startswith(" ")

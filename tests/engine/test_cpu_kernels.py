@@ -1,0 +1,70 @@
+"""Packed matrix products: as exact as torch's own, and left alone where they are not."""
+
+import pytest
+import torch
+from torch import nn
+
+from evalkit.engine import cpu_kernels
+from evalkit.engine.cpu_kernels import PackedLinears, attention_precision
+
+
+class SwiGlu(nn.Module):
+    def __init__(self, bias: bool = False) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(24, 40, bias=bias)
+        self.up_proj = nn.Linear(24, 40, bias=bias)
+        self.down_proj = nn.Linear(40, 24, bias=bias)
+        self.act_fn = nn.SiLU()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 3, 200])
+@pytest.mark.parametrize("bias", [False, True])
+@torch.inference_mode()
+def test_packed_products_are_those_of_torch(rows: int, bias: bool) -> None:
+    module = nn.Sequential(nn.Linear(24, 24, bias=bias), SwiGlu(bias))
+    x = torch.randn(1, rows, 24, generator=torch.Generator().manual_seed(1))
+    expected = module(x)
+    with PackedLinears(module) as packed:
+        found = module(x)
+        assert packed.num_packed == 4 + (not bias)
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
+    assert not any("forward" in child.__dict__ for child in module.modules())
+
+
+@torch.inference_mode()
+def test_an_operator_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = nn.Linear(24, 40)
+    plain = cpu_kernels._linear
+    monkeypatch.setattr(cpu_kernels, "_linear", lambda *arguments: plain(*arguments) * 1.0001)
+    with PackedLinears(module) as packed:
+        assert packed.num_packed == 0
+        assert "forward" not in module.__dict__
+
+
+def test_weights_are_not_packed_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "_free_memory", lambda: 24 * 40 * 4)
+    with PackedLinears(nn.Linear(24, 40)) as packed:
+        assert packed.num_packed == 0
+
+
+def test_other_dtypes_are_left_alone() -> None:
+    with PackedLinears(nn.Linear(24, 40, dtype=torch.bfloat16)) as packed:
+        assert packed.num_packed == 0
+
+
+def test_a_precision_that_changes_results_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = cpu_kernels.attend
+
+    def rounding(query: torch.Tensor, *arguments: object) -> object:
+        if torch.get_float32_matmul_precision() == "medium":
+            query = query.bfloat16().float()
+        return plain(query, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(cpu_kernels, "attend", rounding)
+    monkeypatch.setattr(cpu_kernels, "_WORTH_IT", 1e9)
+    before = torch.get_float32_matmul_precision()
+    assert attention_precision() is None
+    assert torch.get_float32_matmul_precision() == before
