@@ -1,6 +1,6 @@
 """What a benchmark is to the rest of evalkit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from evalkit.errors import ConfigError
@@ -69,6 +69,12 @@ def protocol_json(name: str, settings: Mapping[str, Json], standard: Mapping[str
     """
     changed = [f"{key}={settings[key]}" for key in standard if settings[key] != standard[key]]
     return {"name": f"{name} ({', '.join(changed)})" if changed else name, **settings}
+
+
+def in_order(present: Iterable[str], categories: Mapping[str, Sequence[str]]) -> list[str]:
+    """The subjects that are present, in the order of a benchmark's categories; unknown ones last."""
+    listed = [subject for subjects in categories.values() for subject in subjects]
+    return sorted(present, key=lambda subject: (listed.index(subject) if subject in listed else len(listed), subject))
 
 
 def by_group(scores: Sequence[Score]) -> dict[str, list[float | None]]:

@@ -24,7 +24,7 @@ from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_tex
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.task import by_group, check_choice, check_range, protocol_json
+from evalkit.task import by_group, check_choice, check_range, in_order, protocol_json
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
 
 from . import HOME
@@ -81,11 +81,9 @@ class CEval:
     def examples(self) -> Sequence[Example]:
         """Every question, subject by subject in the script's order."""
         tables = self._load[0][self.split]
-        known = [subject for subjects in CATEGORIES.values() for subject in subjects if subject in tables]
-        others = sorted(set(tables) - set(known))
         return [
             Example(f"{subject}/{self.split}/{row['id']}", row, row["answer"] or None, subject)
-            for subject in known + others
+            for subject in in_order(tables, CATEGORIES)
             for row in tables[subject]
         ]
 

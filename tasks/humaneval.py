@@ -81,7 +81,7 @@ class HumanEval:
         completion = cut_at(output.text, STOP[self.protocol])
         check = f"{row['test']}\ncheck({row['entry_point']})"
         split = Split(row["entry_point"], given=row["prompt"])
-        result = self.sandbox.run(row["prompt"] + completion + "\n", check, self.timeout, split)
+        result = self.sandbox.run(row["prompt"] + completion, check, self.timeout, split)
         passed = float(result.status == "passed")
         detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
         if result.strict is not None:
