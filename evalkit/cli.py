@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from evalkit.errors import ConfigError, EvalkitError
-from evalkit.interrupt import INTERRUPTED, end_by_signal
+from evalkit.interrupt import end_by_signal, leave
 from evalkit.provenance import command
 from evalkit.report.markdown import render_closing_table
 from evalkit.run import Settings, dry_run, run
@@ -50,7 +50,7 @@ def _main(job: Callable[[DictConfig], None]) -> None:
     try:
         hydra.main(version_base="1.3", config_path="pkg://evalkit.configs", config_name="config")(job)()
     except KeyboardInterrupt:
-        _fail(f"interrupted; every finished answer is kept. To go on, run again: {command()}", INTERRUPTED)
+        leave(f"evalkit: interrupted; every finished answer is kept. To go on, run again: {command()}\n")
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), ConfigError.exit_code)
 

@@ -80,6 +80,7 @@ def evaluate(
     asked = {q.example.id: q for q in unanswered(questions, store)}
     pool = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="score")
     meter = Meter(keep)
+    interrupted = False
     try:
         scores: dict[str, Future[Score]] = {}
         for question in questions:
@@ -96,11 +97,12 @@ def evaluate(
         results = [scores[question.example.id].result() for question in questions]
         meter.stop()
     except KeyboardInterrupt:
+        interrupted = True  # programs that still run end with this process
         with contextlib.suppress(StoreError):
             meter.stop()
         raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        pool.shutdown(wait=not interrupted, cancel_futures=True)
     return results
 
 

@@ -62,6 +62,8 @@ class Manifest:
 
     def _provenance(self) -> dict[str, Json]:
         kept = None if self._session else self._store.provenance()
+        if kept and kept.get("prompt_set_sha") != self._derived["prompt_set_sha"]:
+            kept.pop("token_ids_sha", None)  # it was over other prompts
         return {**(kept or self._ran()), **self._derived}
 
     def _ran(self) -> dict[str, Json]:

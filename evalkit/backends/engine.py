@@ -42,9 +42,9 @@ class EngineBackend:
         self._ran: dict[str, Json] = {}
 
     def fingerprint(self) -> Mapping[str, Json]:
-        """What the checkpoint says of itself, and the dtype it runs in."""
+        """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
         dtype = str(placement(self.model)[1]).removeprefix("torch.")
-        return {"backend": "engine", "dtype": dtype, **resolve(self.model).fingerprint()}
+        return {"backend": "engine", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, what the loaded model tells, how it was run and the check against the plain path."""

@@ -13,7 +13,7 @@ from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import encode_choice_request, encode_generate_request
 from evalkit.models.facts import facts_of
-from evalkit.models.loading import load
+from evalkit.models.loading import load, placement
 from evalkit.models.spec import ModelSpec
 from evalkit.types import (
     FinishReason,
@@ -33,8 +33,9 @@ class ReferenceBackend:
         self._loaded: LoadedModel | None = None
 
     def fingerprint(self) -> Mapping[str, Json]:
-        """What the checkpoint says of itself."""
-        return {"backend": "reference", **resolve(self.model).fingerprint()}
+        """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
+        dtype = str(placement(self.model)[1]).removeprefix("torch.")
+        return {"backend": "reference", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, and what the loaded model tells."""

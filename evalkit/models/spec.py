@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 from evalkit.errors import ConfigError
+from evalkit.types import Json
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
@@ -52,6 +53,16 @@ class ModelSpec:
         if self.end_of_text is not None:
             _require(not isinstance(self.end_of_text, str), "end_of_text", self.end_of_text, "a list of tokens")
             object.__setattr__(self, "end_of_text", tuple(self.end_of_text))
+
+    def rules(self) -> dict[str, Json]:
+        """The settings that answers depend on besides the checkpoint's content, for the fingerprint."""
+        ends = None if self.end_of_text is None else list[Json](self.end_of_text)
+        return {
+            "tokenizer": self.tokenizer,
+            "add_bos": self.add_bos,
+            "end_of_text": ends,
+            "max_length": self.max_length,
+        }
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:

@@ -163,7 +163,9 @@ class Process:
     def children(pid: int) -> list[int]:
         """A process's children."""
         try:
-            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+            return [
+                int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
+            ]
         except OSError:
             return []
 
@@ -177,7 +179,7 @@ class Process:
             if seen >= self.used.cpu_seconds:  # else the interpreter has just ended and this is its parent
                 self.used.cpu_seconds, self.used.at = seen, time.monotonic()
         with contextlib.suppress(OSError, IndexError):
-            status = Path(f"/proc/{pid}/status").read_text()
+            status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
             peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
             self.used.peak_memory = max(self.used.peak_memory, peak)
 

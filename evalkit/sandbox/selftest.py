@@ -165,13 +165,13 @@ def canaries(memory_limit: int) -> Iterator[list[Canary]]:
         listener.listen()
         listener.setblocking(False)
         file = Path(folder) / "secret"
-        file.write_text(SECRET)
+        file.write_text(SECRET, encoding="utf-8")
         before = file.stat()
 
         def intact() -> bool:
             now = file.stat()
             same = (now.st_mode, now.st_mtime_ns, now.st_nlink) == (before.st_mode, before.st_mtime_ns, 1)
-            return same and file.read_text() == SECRET and len(list(Path(folder).iterdir())) == 1
+            return same and file.read_text(encoding="utf-8") == SECRET and len(list(Path(folder).iterdir())) == 1
 
         def unreached() -> bool:
             try:
