@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from tqdm import tqdm
 
@@ -48,6 +48,7 @@ class Settings:
     config: Mapping[str, Json]  # resolved, for the manifest
 
 
+@runtime_checkable
 class Submits(Protocol):
     """A task that writes a benchmark site's submission file where labels are withheld."""
 
@@ -175,8 +176,7 @@ def _tell_errors(name: str, scores: Sequence[Score]) -> None:
 
 
 def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> None:
-    form = getattr(task, "submission", None)
-    if form is not None and (content := form(scores)) is not None:
+    if isinstance(task, Submits) and (content := task.submission(scores)) is not None:
         store.write_json("submission.json", content)
         log.info(
             "%s: labels are withheld; answers to submit are in %s",
