@@ -116,10 +116,9 @@ def build(config: DictConfig, key: str) -> Any:
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
-    """The configuration that these arguments of the command line give. Raises ConfigError for a wrong one."""
+    """As `compose_config`. Raises ConfigError for a wrong argument."""
     try:
-        with hydra.initialize_config_module("evalkit.configs", version_base="1.3"):
-            return hydra.compose("config", list(overrides))
+        return compose_config(list(overrides))
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(_explain(error)) from None
 

@@ -77,6 +77,8 @@ def test_a_run_killed_at_any_moment_ends_with_the_summary_of_an_undisturbed_one(
         # At most the one answer that was under way at a kill is asked for again.
         assert len(machine.asked) - NUM_QUESTIONS <= phases.count("answering"), where
         assert not list(machine.folder.rglob("*.part")), where
-    num_kills = sum(len(phases) for _, phases in runs)
-    assert num_kills >= 2 * NUM_FOLDERS - 2  # a kill may come too late
-    print({p: [q for _, ps in runs for q in ps].count(p) for p in sorted({q for _, ps in runs for q in ps})})  # noqa: T201
+    phases = [at for _, of_run in runs for at in of_run]
+    assert len(phases) >= 2 * NUM_FOLDERS - 2  # a kill may come too late
+    twice = sum(len(machine.asked) - NUM_QUESTIONS for machine, _ in runs)
+    counted = ", ".join(f"{at} {phases.count(at)}" for at in sorted(set(phases)))
+    print(f"\n{len(phases)} kills ({counted}); {twice} questions asked twice")  # noqa: T201
