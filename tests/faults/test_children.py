@@ -9,7 +9,7 @@ from faulty_machine import Machine, wait_until
 ENDLESS = ("task=humaneval", "limit=40", "backend.text='    while True: pass'")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_ends_while_programs_run_takes_them_along_and_lets_go_of_its_folder(
     machine: Machine, number: signal.Signals
 ) -> None:

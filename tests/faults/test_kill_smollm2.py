@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -38,12 +37,11 @@ def num_answers(folder: Path) -> int:
 def test_a_killed_model_ends_with_the_summary_of_an_undisturbed_one(tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert start(whole).wait(300) == 0, (whole / "log").read_text(encoding="utf-8")
-    for answers in (0, 2):
-        process = start(killed)
-        wait_until(lambda: num_answers(killed) > answers or process.poll() is not None, 300)  # noqa: B023
-        time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+    process = start(killed)
+    wait_until(lambda: num_answers(killed) > 0 or process.poll() is not None, 300)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert num_answers(killed) < 6
     assert start(killed).wait(300) == 0, (killed / "log").read_text(encoding="utf-8")
     assert comparable(killed / RUN / "summary.json") == comparable(whole / RUN / "summary.json")
     assert (killed / RUN / "scores.jsonl").read_bytes() == (whole / RUN / "scores.jsonl").read_bytes()
