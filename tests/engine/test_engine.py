@@ -149,7 +149,8 @@ def test_half_precisions_stay_within_their_stated_tolerance(networks, few_shot, 
     plan = make_plan(sequences)
     found = dict(Engine(plan, choose_runner(model)(model, plan, 1), BUDGETS[1]).run())
     for number, sequence in enumerate(sequences):
-        logits = model(torch.tensor([sequence.ids])).logits[0, 9].float()
+        with torch.inference_mode():
+            logits = model(torch.tensor([sequence.ids])).logits[0, 9].float()
         result = found[number]
         assert isinstance(result, Scored)
         assert result.logprobs[0] == pytest.approx(float(logits.log_softmax(-1)[5]), abs=TOLERANCES[dtype])
