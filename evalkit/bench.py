@@ -227,7 +227,7 @@ def main() -> int:
     report: dict[str, Any] = {
         "model": options.model,
         "threads": options.threads,
-        "engine": backend.provenance()["engine"],
+        "engine": backend.provenance()["measured"],
         "cases": [asdict(row) for row in rows],
     }
     if options.generate:
