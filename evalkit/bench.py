@@ -118,7 +118,8 @@ def items_of(case: str, model: str, data_dir: str | None) -> list[Item]:
         taken[example.group] = taken.get(example.group, 0) + 1
         if limit is not None and taken[example.group] > limit:
             continue
-        request = task.request(example)
+        # Whole prompts: a truncated one loses the shots it shares, and no peer truncates as the protocol does.
+        request = replace(task.request(example), truncation=None)
         if isinstance(request, GenerateRequest):
             request = replace(request, max_new_tokens=min(NEW_TOKENS, request.max_new_tokens))
         items.append((example.id, request))
@@ -227,7 +228,7 @@ def main() -> int:
     report: dict[str, Any] = {
         "model": options.model,
         "threads": options.threads,
-        "engine": backend.provenance()["engine"],
+        "engine": backend.provenance()["measured"],
         "cases": [asdict(row) for row in rows],
     }
     if options.generate:

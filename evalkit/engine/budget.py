@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MAX_LOGITS_BYTES = 256 * 2**20  # float32 logits read in one step
-# A CPU is at its best with what its caches hold; a GPU wants more to do at once.
-_NUM_TOKENS = {"cpu": 1024, "cuda": 8192}
+# Measured on two cores: 512, 1024 and 2048 are within a tenth of one another, 2048 is first. A GPU wants more at once.
+_NUM_TOKENS = {"cpu": 2048, "cuda": 8192}
 _NUM_ROWS = {"cpu": 32, "cuda": 256}
 _SLOT_BYTES = {"cpu": 2 * 2**30, "cuda": 24 * 2**30}
 

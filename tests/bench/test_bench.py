@@ -55,5 +55,5 @@ def test_the_command_ends_with_one_json_line(smollm2_gguf: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["cases"][0]["case"] == "mmlu"
-    assert report["engine"]["path"] == "shared prefix"
+    assert report["engine"]["engine"]["path"] == "shared prefix"
     assert done.stdout.startswith(" ")

@@ -1,14 +1,16 @@
 """The engine against the plain path, on tiny random networks of every family."""
 
+import copy
+import dataclasses
 from collections.abc import Iterable
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
-from evalkit.engine.choice import choose_runner
+from evalkit.engine.choice import TOLERANCES, choose_runner
 from evalkit.engine.cpu_kernels import PackedLinears
-from evalkit.engine.engine import Continued, Engine
+from evalkit.engine.engine import Continued, Engine, Scored
 from evalkit.engine.expanded import MAX_PADDING, ExpandedRunner
 from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
@@ -138,3 +140,17 @@ def test_the_attention_setting_comes_back_when_a_run_is_given_up(networks, few_s
     assert model.config._attn_implementation != before
     running.close()
     assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precisions_stay_within_their_stated_tolerance(networks, few_shot, dtype: torch.dtype) -> None:
+    model = copy.deepcopy(networks("llama")).to(dtype)
+    sequences = [dataclasses.replace(sequence, max_new_tokens=0, targets=((9, 5),)) for sequence in few_shot[:6]]
+    plan = make_plan(sequences)
+    found = dict(Engine(plan, choose_runner(model)(model, plan, 1), BUDGETS[1]).run())
+    for number, sequence in enumerate(sequences):
+        with torch.inference_mode():
+            logits = model(torch.tensor([sequence.ids])).logits[0, 9].float()
+        result = found[number]
+        assert isinstance(result, Scored)
+        assert result.logprobs[0] == pytest.approx(float(logits.log_softmax(-1)[5]), abs=TOLERANCES[dtype])

@@ -124,8 +124,8 @@ def test_no_row_waits_for_ever(sequences: list[TokenSequence], budget: Budget) -
         for sequence in list(waited):
             waited[sequence] = 0 if sequence in ran else waited[sequence] + 1
             assert waited[sequence] <= longest_wait
-        for row in step.rows:
-            waited[row.sequence] = 0
+        for sequence in Replay._tokens(step):  # from its first token on, which its prompt's last chunk gives
+            waited[sequence] = 0
         done = {n for n, s in enumerate(run.plan.sequences) if self_count(run, step, n) == s.max_new_tokens}
         waited = {n: w for n, w in waited.items() if n not in done}
 
@@ -147,6 +147,20 @@ def test_a_freed_row_is_refilled_in_the_next_step() -> None:
     # Two slots: while anything waits, every step after the first has both in use.
     busy = [len(step.rows) + sum(c.node.generates for c in step.chunks) for step in run.steps]
     assert busy[:10] == [2] * 10
+
+
+def test_rows_take_turns_when_memory_allows_only_some_of_them() -> None:
+    sequences = [TokenSequence((n, n), max_new_tokens=99, request=n) for n in range(4)]
+    scheduler = Scheduler(make_plan(sequences), Budget(8, 4, 8))
+    scheduler.commit(scheduler.schedule(), ())
+    scheduler.back_off(scheduler.schedule())  # four rows are two too many
+    turns = []
+    for _ in range(6):
+        step = scheduler.schedule()
+        turns.append({row.sequence for row in step.rows})
+        scheduler.commit(step, ())
+    assert all(len(turn) == 2 for turn in turns)
+    assert all(turns[place] | turns[place + 1] == {0, 1, 2, 3} for place in range(5))
 
 
 def test_running_out_of_memory_with_one_token_says_what_to_do() -> None:
