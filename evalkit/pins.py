@@ -66,7 +66,7 @@ def describe(source: Source, checks: Mapping[str, SplitCheck]) -> dict[str, Json
         reasons.append("bundled sample, not comparable")
     return {
         "source": source.where,
-        "licence": source.licence,
+        "licence": "MIT" if source.bundled else source.licence,
         "comparable": not reasons,
         "remarks": list(reasons),
         "splits": {

@@ -19,7 +19,7 @@ MEASURED = ("computed_tokens", "seconds", "cpu_seconds", "peak_memory_bytes")
 def without_measurements(summary: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a summary.json that two runs of the same questions share, byte for byte once written."""
     usage = {key: value for key, value in summary["usage"].items() if key not in MEASURED}
-    return {**summary, "usage": usage}
+    return {**summary, "usage": usage, "check": None}
 
 
 def summarize(
@@ -59,7 +59,23 @@ def summarize(
         usage=usage_of(outputs, sessions),
         provenance=provenance,
         num_errors=num_errors,
+        check=check_of(sessions),
     )
+
+
+def check_of(sessions: Sequence[Session]) -> dict[str, Json] | None:
+    """The backend's comparisons with the plain path, over all sessions; None where it made none."""
+    measured = [session.environment.get("measured") for session in sessions]
+    checks: list[Any] = [m["check"] for m in measured if isinstance(m, Mapping) and m.get("check")]
+    if not checks:
+        return None
+    return {
+        "num_checked": sum(check["num_checked"] for check in checks),
+        "max_abs_difference": max(check["max_abs_difference"] for check in checks),
+        "flipped": [example_id for check in checks for example_id in check["flipped"]],
+        "tolerance": checks[-1]["tolerance"],
+        "ok": all(check["ok"] for check in checks),
+    }
 
 
 def data_of(provenance: Mapping[str, Json]) -> Mapping[str, Json]:

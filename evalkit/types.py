@@ -187,3 +187,5 @@ class Summary:
     usage: Usage
     provenance: Mapping[str, Json]
     num_errors: int = 0  # questions that could not be run; with any the score is incomplete
+    # a sample answered again by the plain path: num_checked, max_abs_difference, flipped, tolerance, ok
+    check: Mapping[str, Json] | None = None

@@ -13,14 +13,14 @@ from evalkit.engine.choice import RunnerClass, choose_runner
 from evalkit.engine.cpu_kernels import PackedLinears, attention_precision
 from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
-from evalkit.engine.scheduler import Budget
+from evalkit.engine.scheduler import Budget, OutOfMemoryError
 from evalkit.errors import ConfigError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
 from evalkit.models.facts import facts_of
 from evalkit.models.loading import load, placement
 from evalkit.models.spec import ModelSpec
-from evalkit.types import GenerateRequest, Json
+from evalkit.types import ErrorOutput, GenerateRequest, Json, Request
 
 
 class EngineBackend:
@@ -77,9 +77,26 @@ class EngineBackend:
         batch = make_batch(items, model)
         plan = make_plan(batch.sequences)
         check = PlainCheck(batch, sample_of(batch, plan, self.num_checked))
-        yield from self._run(batch, plan, check, model)
+        waiting = dict(items)
+        try:
+            for example_id, output in self._run(batch, plan, check, model):
+                del waiting[example_id]
+                yield example_id, output
+        except OutOfMemoryError:
+            yield from self._one_by_one(waiting, model)
         check.run(model)
         self._ran["check"] = check.describe(model.network.dtype)
+
+    def _one_by_one(self, waiting: Mapping[str, Request], model: LoadedModel) -> Iterator[Answer]:
+        """What did not fit together, each alone: it fits, or it never will on this machine and is told as an error."""
+        for item in waiting.items():
+            batch = make_batch([item], model)
+            plan = make_plan(batch.sequences)
+            try:
+                yield from self._run(batch, plan, PlainCheck(batch, frozenset()), model)
+            except OutOfMemoryError as error:
+                encoded = batch.questions[0].encoded
+                yield item[0], ErrorOutput(str(error), len(encoded.prompt_ids), encoded.truncated)
 
     def _run(self, batch: Batch, plan: Plan, check: PlainCheck, model: LoadedModel) -> Iterator[Answer]:
         watchers = {

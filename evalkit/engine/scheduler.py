@@ -11,6 +11,10 @@ from evalkit.engine.plan import Node, Plan
 from evalkit.errors import EngineError
 
 
+class OutOfMemoryError(EngineError):
+    """Not even one token more fits beside what is held."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """Limits of one step."""
@@ -171,7 +175,7 @@ class Scheduler:
         """A step ran out of memory: nothing of it counts, the next ones are at most half as large."""
         half = min(step.num_tokens, self._budget.num_tokens) // 2
         if half < 1:
-            raise EngineError(
+            raise OutOfMemoryError(
                 "out of memory with a single token in the batch: the model's keys and values do not fit; "
                 "use a smaller model, dtype=bfloat16, or a machine with more memory"
             )

@@ -37,6 +37,7 @@ def render_report(summaries: Sequence[Summary], card: PublishedCard, questions: 
     runs = runs_of(summaries, card)
     models = list(dict.fromkeys(run.summary.model for run in runs))
     parts = [f"# {', '.join(models)} beside the card of {card.title}\n"]
+    parts += [_failed_check(run) for run in runs if run.summary.check and not run.summary.check["ok"]]
     parts += ["## Verdict\n", markdown(verdict_table(runs)), RULE_TEXT]
     if len(models) > 1:
         parts += ["## All runs\n", _noted(matrix_table(runs))]
@@ -51,6 +52,16 @@ def render_report(summaries: Sequence[Summary], card: PublishedCard, questions: 
     parts += ["## Cost\n", markdown(cost_table(runs))]
     parts += ["## Provenance\n", *(_provenance(run) for run in runs)]
     return "\n".join(parts)
+
+
+def _failed_check(run: Run) -> str:
+    """The warning of a run whose engine is further from the plain path than its dtype explains."""
+    check = run.summary.check or {}
+    return (
+        f"> **Do not trust {run.summary.task} of {run.label}:** of {check['num_checked']} questions answered again by "
+        f"the plain path, the log-probabilities differ by up to {check['max_abs_difference']} (tolerance "
+        f"{check['tolerance']}). Run it with backend=reference, and report it.\n"
+    )
 
 
 def render_closing_table(summaries: Sequence[Summary], card: PublishedCard) -> str:

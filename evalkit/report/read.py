@@ -66,6 +66,7 @@ def summary_of(fields: Mapping[str, Any], where: str = "summary") -> Summary:
             usage=Usage(**fields["usage"]),
             provenance=fields["provenance"],
             num_errors=fields.get("num_errors", 0),
+            check=fields.get("check"),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{where}: not a summary of this version ({error!r}), run the task again") from error

@@ -9,7 +9,7 @@ from evalkit.report.questions import Answered
 from evalkit.report.runs import Run
 from evalkit.report.tables import Table
 from evalkit.report.verdict import Answer, is_attainable, p_text
-from evalkit.types import Json, Metric
+from evalkit.types import Json, Metric, Summary
 
 QuestionsOf = Mapping[int, Sequence[Answered]]  # by the run's place in the report
 
@@ -236,10 +236,18 @@ def cost_table(runs: Sequence[Run]) -> Table:
                 f"{usage.generated_tokens:,}",
                 f"{usage.seconds:,.1f}",
                 f"{usage.peak_memory_bytes / 2**30:.2f}",
+                _checked(summary),
             )
         )
-    header = ("model", "benchmark", "prompt tokens", "from cache")
-    return Table("Cost", (*header, "generated tokens", "seconds", "peak GiB"), tuple(rows), align="llr")
+    header = ("model", "benchmark", "prompt tokens", "from cache", "generated tokens", "seconds", "peak GiB")
+    return Table("Cost", (*header, "again by the plain path"), tuple(rows), align="llr")
+
+
+def _checked(summary: Summary) -> str:
+    """How far the sample that was answered again by the plain path is from the run's answers."""
+    if not summary.check:
+        return "-"
+    return f"{summary.check['num_checked']} within {float(str(summary.check['max_abs_difference'])):.1e}"
 
 
 def architecture_table(runs: Sequence[Run], card: PublishedCard) -> Table | None:

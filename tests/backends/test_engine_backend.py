@@ -12,10 +12,18 @@ from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.engine_batch import encode, watcher
 from evalkit.backends.reference import ReferenceBackend
-from evalkit.engine.runner import PackedRunner
+from evalkit.engine.runner import PackedRunner, StepTooLargeError
+from evalkit.engine.scheduler import Step
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.spec import ModelSpec
-from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Truncation
+from evalkit.types import (
+    ErrorOutput,
+    GenerateOutput,
+    GenerateRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Truncation,
+)
 
 SHOTS = "The following are multiple choice questions (with answers) about anatomy.\n\n" + "".join(
     f"Question: what is {n} + {n}?\nA. 42\nB. 1,024\nC. None\nD. {n}\nAnswer: {'ABCD'[n % 4]}\n\n" for n in range(4)
@@ -133,6 +141,39 @@ def test_the_check_finds_an_engine_that_is_wrong(llama: ModelSpec, monkeypatch: 
     check = measured(backend)["check"]
     assert check["ok"] is False
     assert check["max_abs_difference"] == pytest.approx(0.01, rel=0.05)
+
+
+def test_one_sequence_that_never_fits_is_told_as_an_error_and_the_others_are_answered(
+    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed = dict(EngineBackend(llama).answer(requests()))
+    backend = EngineBackend(llama)
+    [(too_large, _)] = [item for item in requests() if item[0] == "Chinese"]
+    ids = encode([item for item in requests() if item[0] == too_large], backend.load().tokenizer)[0].encoded.prompt_ids
+    plain = PackedRunner.run
+
+    def short_of_memory(self: PackedRunner, step: Step, generated: Any) -> object:
+        sources = [self._plan.sequences[chunk.node.source].ids for chunk in step.chunks]
+        if any(tuple(source[: len(ids)]) == tuple(ids) for source in sources):
+            raise StepTooLargeError
+        return plain(self, step, generated)
+
+    monkeypatch.setattr(PackedRunner, "run", short_of_memory)
+    outputs = dict(backend.answer(requests()))
+    assert outputs.keys() == undisturbed.keys()
+    error = outputs.pop(too_large)
+    assert isinstance(error, ErrorOutput)
+    assert error.num_prompt_tokens == len(ids)
+    assert "out of memory" in error.error
+    for key, output in outputs.items():
+        expected = undisturbed[key]
+        if isinstance(expected, LoglikelihoodOutput):
+            assert isinstance(output, LoglikelihoodOutput)
+            assert output.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+        else:
+            assert isinstance(output, GenerateOutput)
+            assert isinstance(expected, GenerateOutput)
+            assert output.text == expected.text
 
 
 def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:

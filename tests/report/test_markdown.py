@@ -159,3 +159,15 @@ def test_an_incomplete_bundled_run_is_still_called_bundled(make_summary, card: P
     assert "incomplete, no verdict" in section(report, "Verdict")
     assert "qwen-1\\_8b (bundled sample)" in section(report, "MMLU")
     assert "| 5 | 2 | 2 |" in section(report, "Causes")
+
+
+def test_a_run_that_is_off_the_plain_path_is_called_out_before_the_verdict(make_summary, card: PublishedCard) -> None:
+    check = {"num_checked": 16, "max_abs_difference": 0.0123, "flipped": [], "tolerance": 1e-4, "ok": False}
+    broken = replace(make_summary(), check=check)
+    head = render_report([broken], card).split("## Verdict")[0]
+    assert "Do not trust" in head
+    assert "0.0123" in head
+    sound = replace(make_summary(), check={**check, "max_abs_difference": 3e-5, "ok": True})
+    report = render_report([sound], card)
+    assert "Do not trust" not in report
+    assert "16 within 3.0e-05" in section(report, "Cost")
