@@ -133,4 +133,4 @@ def test_two_runs_of_one_model_both_stand_in_the_table_of_all_runs(tmp_path: Pat
 def test_lone_surrogates_of_a_model_do_not_stop_a_report(tmp_path: Path, make_summary) -> None:
     written(tmp_path, make_summary(command="\ud800"))
     assert main([str(tmp_path)]) == 0
-    assert "| command | ? |" in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "| command | \\ud800 |" in (tmp_path / "report.md").read_text(encoding="utf-8")
