@@ -76,7 +76,8 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
     new_ids: list[int] = []
     text = ""
     reason: FinishReason = "length"
-    while len(new_ids) < request.max_new_tokens:
+    room = max(1, model.max_length - len(encoded.prompt_ids) + 1)  # the last new token is never read again
+    while len(new_ids) < min(request.max_new_tokens, room):
         token = int(_logprobs(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1].argmax())
         if token in model.end_of_text_ids:
             reason = "end_of_text"

@@ -124,6 +124,9 @@ def test_a_text_ends_where_the_model_can_attend_no_further(llama: ModelSpec) -> 
     assert isinstance(output, GenerateOutput)
     assert (output.finish_reason, output.num_tokens) == ("length", 5)
     assert free.text.startswith(output.text)
+    [(_, plain)] = ReferenceBackend(room).answer([("a", GenerateRequest(prompt, (), 30))])
+    assert isinstance(plain, GenerateOutput)
+    assert (plain.text, plain.finish_reason, plain.num_tokens) == (output.text, "length", 5)
 
 
 def test_the_check_finds_an_engine_that_is_wrong(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
