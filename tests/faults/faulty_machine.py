@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -61,6 +62,7 @@ class Machine:
                 "text": True,
                 "encoding": "utf-8",
                 "start_new_session": True,
+                "preexec_fn": hear_signals,
                 **options,
             },
         )
@@ -75,6 +77,12 @@ class Machine:
         """Until so many answers are in the store."""
         wait_until(lambda: self.num_answers >= number or process.poll() is not None)
         assert process.poll() is None, process.communicate()[1]
+
+
+def hear_signals() -> None:
+    """Of a child: a shell that runs the tests in the background ignores some signals, and children inherit that."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
