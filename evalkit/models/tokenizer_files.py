@@ -79,7 +79,7 @@ def _adds_bos(backend: Tokenizer, bos_id: int | None) -> bool:
 def _from_json(path: Path) -> Tokenizer:
     try:
         return Tokenizer.from_file(str(path))
-    except Exception as error:
+    except Exception as error:  # the tokenizers library raises no narrower type
         raise ModelError(f"{path} is broken ({error}): fetch it again") from error
 
 
@@ -88,7 +88,7 @@ def _gpt2(folder: Path) -> Tokenizer:
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
     try:
         backend = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
-    except Exception as error:
+    except Exception as error:  # the tokenizers library raises no narrower type
         raise ModelError(f"{vocabulary} and {merges.name} are missing or broken ({error})") from error
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()
