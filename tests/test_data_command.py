@@ -164,7 +164,7 @@ def test_the_description_of_the_data_has_rows_hash_and_labels_of_every_subject(
 ) -> None:
     data = task_builder("ceval", "data_dir=bundled").provenance()["data"]
     assert data["splits"]["val"]["labelled"] == 32
-    assert data["licence"] == "CC BY-NC-SA 4.0"
+    assert data["licence"] == "MIT"  # our own questions
     subjects = data[BY_SUBJECT]["val"]
     assert {name: entry["rows"] for name, entry in subjects.items()} == dict.fromkeys(subjects, 8)
     assert len({entry["sha256"] for entry in subjects.values()}) == 4
