@@ -9,8 +9,8 @@ from evalkit.backends.base import Answer, Item
 from evalkit.backends.engine_batch import Batch, make_batch, watcher
 from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.engine.budget import choose_budget
-from evalkit.engine.choice import RunnerClass, choose_runner
-from evalkit.engine.cpu_kernels import PackedLinears, attention_precision
+from evalkit.engine.choice import RunnerClass, choose_kernels, choose_runner
+from evalkit.engine.cpu_kernels import PackedLinears
 from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
@@ -61,9 +61,9 @@ class EngineBackend:
         if self._loaded is None:
             self._loaded = load(resolve(self.model), self.model)
             self._linears = PackedLinears(self._loaded.network)
+            self._kernels = choose_kernels(self._loaded.network)
             with self._linears:
-                self._runner: RunnerClass = choose_runner(self._loaded.network)
-            self._precision = attention_precision() if _on_cpu_in_float32(self._loaded) else None
+                self._runner: RunnerClass = choose_runner(self._loaded.network, self._kernels)
         return self._loaded
 
     def facts(self) -> ModelFacts:
@@ -117,13 +117,20 @@ class EngineBackend:
         network = self.load().network
         budget = choose_budget(network, plan, self.max_batch_tokens)
         self._ran = self._describe(budget)
-        runner = self._runner(network, plan, budget.num_rows, self._precision)
+        runner = self._runner(network, plan, budget.num_rows, self._kernels)
         return Engine(plan, runner, budget, end_of_text_ids, watchers)
 
     def kernels(self) -> PackedLinears:
         """A context in which the model's matrix products run as fast as this machine can; it nests."""
         self.load()
         return self._linears
+
+    def _attention(self) -> str:
+        """The kernels in words."""
+        if self._loaded is not None and self._loaded.network.device.type == "cuda":
+            used = {"chunks": self._kernels.causal, "parts": self._kernels.attend}
+            return ", ".join(f"{name} {'fused' if kernel else 'by the formula'}" for name, kernel in used.items())
+        return f"float32 products at {self._kernels.precision or torch.get_float32_matmul_precision()} precision"
 
     def _describe(self, budget: Budget) -> dict[str, Json]:
         return {
@@ -132,11 +139,7 @@ class EngineBackend:
                 "max_batch_tokens": budget.num_tokens,
                 "max_rows": budget.num_rows,
                 "packed_linears": self._linears.num_packed,
-                "attention_precision": self._precision or torch.get_float32_matmul_precision(),
+                "attention": self._attention(),
                 "threads": torch.get_num_threads(),
             }
         }
-
-
-def _on_cpu_in_float32(model: LoadedModel) -> bool:
-    return model.network.device.type == "cpu" and model.network.dtype == torch.float32

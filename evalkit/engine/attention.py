@@ -9,11 +9,11 @@ Key/value heads serve several query heads: those are laid behind one another as 
 read once for all of them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,23 @@ ATTENTION_NAME = "evalkit_shared_prefix"
 CAUSAL_BLOCK = 128  # queries computed against keys that are partly masked for them: the waste is half of these
 LARGE = 192  # queries from which on an attention counts as large
 _HANDLED = ("sliding_window", "softcap", "s_aux", "position_bias")  # not handled: refused where set
+
+# query [1, heads, tokens, size], key and value [1, key/value heads, tokens, size], offsets [chunks + 1] (int32), the
+# longest chunk's tokens, scale -> as `attend`: each chunk's tokens among themselves, causally
+CausalKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, int, float], Pair]
+AttendKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Pair]  # as `attend`
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What a device does better than the ways that are right everywhere, which None stands for."""
+
+    precision: str | None = None  # float32 matmul precision of large attentions on a CPU
+    causal: CausalKernel | None = None
+    attend: AttendKernel | None = None
+
+
+PLAIN = Kernels()
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,18 @@ class PackedStep:
     spans: tuple[Span, ...]
     rows: RowBatch | None
     store: KeyValueStore
-    precision: str | None = None  # float32 matmul precision for large attentions on a CPU; None: torch's own
+    kernels: Kernels
+    offsets: Tensor  # [chunks + 1], int32: where each chunk begins among the step's tokens, and where the last ends
+
+    @property
+    def num_chunk_tokens(self) -> int:
+        """Tokens of all chunks: they stand before the rows."""
+        return sum(chunk.end - chunk.start for _, chunk in self.chunks)
+
+    @property
+    def longest_chunk(self) -> int:
+        """Tokens of the longest chunk."""
+        return max(chunk.end - chunk.start for _, chunk in self.chunks)
 
 
 _ACTIVE: ContextVar[PackedStep] = ContextVar("evalkit_packed_step")
@@ -111,14 +139,19 @@ def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, valu
     for start, chunk in step.chunks:
         end = start + chunk.end - chunk.start
         _store(step.store, layer, chunk, key[0, :, start:end], value[0, :, start:end])
-        _causal(merged, query, key, value, start, end, scale)
+        if step.kernels.causal is None:
+            _causal(merged, query, key, value, start, end, scale)
+    if step.chunks and step.kernels.causal is not None:
+        end, longest = step.num_chunk_tokens, step.longest_chunk
+        among = query[:, :, :end], key[:, :, :end], value[:, :, :end]
+        merged.put_by_head(0, *step.kernels.causal(*among, step.offsets, longest, scale))
     if step.rows is not None:
-        _rows(merged, step.store, step.rows, layer, key, value, scale)
+        _rows(merged, step, step.rows, layer, key, value, scale)
     for span in step.spans:
         keys, values = _keys_of(span, step.store, layer, key, value)
         queries = merged.queries(span.start, span.end)
-        with matmul_precision(step.precision if queries.shape[2] >= LARGE else None):
-            part = attend(queries, keys, values, scale)
+        with matmul_precision(step.kernels.precision if queries.shape[2] >= LARGE else None):
+            part = (step.kernels.attend or attend)(queries, keys, values, scale, None)
         merged.add(span.start, *part)
     return merged.result()
 
@@ -192,9 +225,10 @@ def _causal(merged: _Merged, query: Tensor, key: Tensor, value: Tensor, start: i
 
 
 def _rows(
-    merged: _Merged, store: KeyValueStore, rows: RowBatch, layer: int, key: Tensor, value: Tensor, scale: float
+    merged: _Merged, step: PackedStep, rows: RowBatch, layer: int, key: Tensor, value: Tensor, scale: float
 ) -> None:
     """Each row's new token over its own tokens: all slots in one call, ragged ends masked."""
+    store = step.store
     new = slice(rows.start, rows.start + len(rows.slots))
     store.write_rows(layer, rows.slots, rows.offsets, key[0, :, new].transpose(0, 1), value[0, :, new].transpose(0, 1))
     keys, values = store.slots(layer, rows.num_slots, rows.mask.shape[-1])
@@ -203,7 +237,7 @@ def _rows(
     by_row = by_row.view(num_heads, len(rows.slots), -1, size).transpose(0, 1)
     queries = by_row.new_zeros(rows.num_slots, *by_row.shape[1:])
     queries[rows.slots] = by_row
-    out, lse = attend(queries, keys, values, scale, mask=rows.mask)
+    out, lse = (step.kernels.attend or attend)(queries, keys, values, scale, rows.mask)
     out, lse = out[rows.slots], lse[rows.slots]
     merged.put(
         rows.start,
@@ -236,7 +270,7 @@ def matmul_precision(precision: str | None) -> Iterator[None]:
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False, mask: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None, *, causal: bool = False
 ) -> Pair:
     """Attention and its log-sum-exp: [batch, heads, queries, value size] and [batch, heads, queries] (float32).
 
@@ -248,14 +282,11 @@ def attend(
             query, key, value, 0.0, causal, attn_mask=mask, scale=scale
         )
         return out, lse
-    if query.device.type == "cuda" and mask is None and query.dtype != torch.float32:
-        found = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)
-        return found[0], found[1]
-    return attend_plainly(query, key, value, scale, causal=causal, mask=mask)
+    return attend_plainly(query, key, value, scale, mask, causal=causal)
 
 
 def attend_plainly(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, *, causal: bool = False, mask: Tensor | None = None
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None, *, causal: bool = False
 ) -> Pair:
     """`attend` by the formula."""
     scores = (query.float() @ key.float().transpose(-1, -2)) * scale

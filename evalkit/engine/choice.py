@@ -1,9 +1,12 @@
-"""Which path a network takes: packed where that is proven on it, expanded everywhere else."""
+"""Which path a network takes, packed where that is proven on it, expanded everywhere else; and by which kernels."""
 
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from evalkit.engine.attention import PLAIN, Kernels
+from evalkit.engine.cpu_kernels import attention_precision
+from evalkit.engine.cuda_kernels import proven_kernels
 from evalkit.engine.engine import Engine, Scored
 from evalkit.engine.expanded import ExpandedRunner
 from evalkit.engine.plan import TokenSequence, make_plan
@@ -22,7 +25,14 @@ TOLERANCES = {torch.float32: 1e-4, torch.float16: 0.05, torch.bfloat16: 0.25}
 _PROBE_PREFIX, _PROBE_TAIL, _NUM_PROBES = 21, 6, 3
 
 
-def choose_runner(network: "PreTrainedModel") -> RunnerClass:
+def choose_kernels(network: "PreTrainedModel") -> Kernels:
+    """What serves attention best on the network's device, in its dtype."""
+    if network.device.type == "cpu" and network.dtype == torch.float32:
+        return Kernels(precision=attention_precision())
+    return proven_kernels(network) if network.device.type == "cuda" else PLAIN
+
+
+def choose_runner(network: "PreTrainedModel", kernels: Kernels = PLAIN) -> RunnerClass:
     """PackedRunner where the network takes transformers' attention interface and a probe of shared prefixes gives
     what the network itself gives; ExpandedRunner otherwise."""
     if not getattr(network, "_supports_attention_backend", False):
@@ -31,7 +41,7 @@ def choose_runner(network: "PreTrainedModel") -> RunnerClass:
     plan = make_plan(probes)
     budget = Budget(_PROBE_PREFIX + 2, 1, len(probes))  # several steps: prefixes are read back from the store
     try:
-        found = dict(Engine(plan, PackedRunner(network, plan, budget.num_rows), budget).run())
+        found = dict(Engine(plan, PackedRunner(network, plan, budget.num_rows, kernels), budget).run())
     except (EngineError, RuntimeError, NotImplementedError, TypeError, ValueError):
         return ExpandedRunner  # it asks its attention for something else: windows, caps, sinks, odd shapes
     tolerance = TOLERANCES.get(network.dtype, TOLERANCES[torch.bfloat16])

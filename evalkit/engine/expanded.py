@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from evalkit.engine.attention import PLAIN, Kernels
 from evalkit.engine.cache import KeyValueStore, Pair
 from evalkit.engine.layout import Generated, Reads, Segment, own_length, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
@@ -45,8 +46,8 @@ class Part:
 class ExpandedRunner:
     """Runs a step in rectangular batches over an ordinary cache."""
 
-    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, precision: str | None = None) -> None:
-        """precision: for PackedRunner's sake; this path leaves attention to the network."""
+    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, kernels: Kernels = PLAIN) -> None:
+        """kernels: for PackedRunner's sake; this path leaves attention to the network."""
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(num_slots, slot_length(plan))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evalkit.engine.attention import PackedStep, RowBatch, Span
+from evalkit.engine.attention import Kernels, PackedStep, RowBatch, Span
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
@@ -71,7 +71,12 @@ def own_length(row: Row, generated: Generated) -> int:
 
 
 def lay_out(
-    step: Step, generated: Generated, store: KeyValueStore, device: torch.device, dtype: torch.dtype
+    step: Step,
+    generated: Generated,
+    store: KeyValueStore,
+    device: torch.device,
+    dtype: torch.dtype,
+    kernels: Kernels,
 ) -> PackedStep:
     """All the step's tokens behind one another."""
     starts: list[tuple[int, Chunk]] = []
@@ -81,7 +86,8 @@ def lay_out(
         place += chunk.end - chunk.start
     spans = [*_chunk_spans(starts), *_row_spans(place, step.rows)]
     rows = _row_batch(place, step.rows, generated, device, dtype) if step.rows else None
-    return PackedStep(tuple(starts), tuple(spans), rows, store)
+    offsets = torch.tensor([start for start, _ in starts] + [place], dtype=torch.int32, device=device)
+    return PackedStep(tuple(starts), tuple(spans), rows, store, kernels, offsets)
 
 
 def _chunk_spans(starts: Sequence[tuple[int, Chunk]]) -> list[Span]:

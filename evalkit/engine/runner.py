@@ -1,14 +1,14 @@
 """A step into tensors, through the network, and back into numbers."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 from torch import Tensor
 
-from evalkit.engine.attention import ATTENTION_NAME, packed, register
+from evalkit.engine.attention import ATTENTION_NAME, PLAIN, Kernels, packed, register
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
@@ -53,10 +53,9 @@ class PackedRunner:
     """All tokens of a step in one unpadded batch with shared-prefix attention: for models that take their attention
     from transformers' attention interface."""
 
-    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, precision: str | None = None) -> None:
-        """precision: of large attentions' float32 products on a CPU; None: torch's own."""
+    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, kernels: Kernels = PLAIN) -> None:
         register()
-        self._precision = precision
+        self._kernels = kernels
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(num_slots, slot_length(plan))
@@ -80,7 +79,7 @@ class PackedRunner:
         positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
         starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
         keep = torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
-        layout = replace(lay_out(step, generated, self._store, device, dtype), precision=self._precision)
+        layout = lay_out(step, generated, self._store, device, dtype, self._kernels)
         with torch.inference_mode(), packed(layout), catch_out_of_memory():
             out = self._network(
                 input_ids=ids.to(device),

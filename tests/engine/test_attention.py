@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from evalkit.engine.attention import CAUSAL_BLOCK, attend, attend_packed, attend_plainly, matmul_precision
+from evalkit.engine.attention import CAUSAL_BLOCK, Kernels, attend, attend_packed, attend_plainly, matmul_precision
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.layout import lay_out
 from evalkit.engine.plan import TokenSequence, make_plan
@@ -50,7 +50,7 @@ def test_packed_attention_is_causal_attention_over_each_path(heads: int, kv_head
     place = 0
     while not scheduler.finished:
         step = scheduler.schedule()
-        layout = lay_out(step, {}, store, torch.device("cpu"), torch.float32)
+        layout = lay_out(step, {}, store, torch.device("cpu"), torch.float32, Kernels())
         now = slice(place, place + step.num_tokens)
         outs.append(attend_packed(layout, 0, query[:, :, now], key[:, :, now], value[:, :, now], scale))
         place += step.num_tokens
