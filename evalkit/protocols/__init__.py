@@ -1,0 +1,179 @@
+"""Protocols: how a benchmark is asked and scored, as a named set of switches. Standard library only.
+
+A task lists its switches, each with its values and what they do, and its protocols, each a value for every switch.
+A setting `tasks.NAME.protocol` is a protocol's name, or the name with switches flipped:
+
+    qwen
+    qwen+truncation:none
+    lm-eval+answer:last-number+num_fewshot:3
+
+A flipped switch that has the protocol's own value anyway is dropped, and the others stand in the task's order, so two
+spellings of the same thing have one name.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from evalkit.errors import ConfigError
+from evalkit.types import Json
+
+Number = int | float
+Stage = Literal["request", "score", "aggregate"]
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One thing on which protocols of a benchmark differ."""
+
+    name: str
+    meaning: str  # one line
+    values: Mapping[str, str] = field(default_factory=dict)  # {value: one line}; empty: a number
+    low: Number = 0  # of a number, both ends counted; a float allows any number, an int whole ones only
+    high: Number = 0
+    stage: Stage = "request"  # what it changes; all but "request" can be tried on stored answers
+
+    @property
+    def allowed(self) -> str:
+        """The values, in words."""
+        if self.values:
+            return ", ".join(self.values)
+        return f"{'a number' if isinstance(self.high, float) else 'a whole number'} from {self.low} to {self.high}"
+
+    def number(self, text: str) -> Number | None:
+        """The number a value says; None where it is none that is allowed."""
+        try:
+            value = float(text) if isinstance(self.high, float) else int(text)
+        except ValueError:
+            return None
+        return value if self.low <= value <= self.high else None
+
+    def normal(self, text: str) -> str | None:
+        """A value in its one spelling; None where it is not allowed."""
+        if self.values:
+            return text if text in self.values else None
+        value = self.number(text)
+        return None if value is None else str(value)
+
+
+@dataclass(frozen=True)
+class ChosenProtocol:
+    """A protocol of one task with every switch set."""
+
+    base: str  # the protocol's name, e.g. "qwen"
+    switches: Mapping[str, str]  # every switch of the task, in the task's order
+    flipped: Mapping[str, str]  # those that differ from the named protocol
+
+    @property
+    def name(self) -> str:
+        """The one spelling that parses to this, e.g. "qwen+truncation:none"."""
+        return "+".join((self.base, *(f"{switch}:{value}" for switch, value in self.flipped.items())))
+
+    def __getitem__(self, switch: str) -> str:
+        return self.switches[switch]
+
+    def number(self, switch: str) -> int:
+        """The value of a switch that is a whole number."""
+        return int(self.switches[switch])
+
+    def flip(self, switch: str, value: str) -> str:
+        """The setting that differs from this in one switch."""
+        flips = {**self.flipped, switch: value}
+        return "+".join((self.base, *(f"{name}:{flip}" for name, flip in flips.items())))
+
+    def json(self, **settings: Json) -> dict[str, Json]:
+        """What provenance says of a protocol; settings: what else was asked, e.g. the split."""
+        return {"name": self.name, "base": self.base, "switches": dict(self.switches), **settings}
+
+
+@dataclass(frozen=True)
+class Protocols:
+    """What one task offers: its switches, and its protocols as a value for every one of them."""
+
+    task: str
+    switches: Sequence[Switch]
+    named: Mapping[str, Mapping[str, str]]
+
+    def __post_init__(self) -> None:
+        for name, values in self.named.items():
+            assert list(values) == [switch.name for switch in self.switches], f"{self.task}: {name}"
+            assert all(switch.normal(values[switch.name]) == values[switch.name] for switch in self.switches), name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The protocols' names, the default first."""
+        return tuple(self.named)
+
+    def parse(self, text: str, **settings: Number | None) -> ChosenProtocol:
+        """The protocol that a setting names.
+
+        settings: switches with keys of their own (tasks.NAME.num_fewshot); None: as the protocol says.
+        Raises ConfigError for an unknown name, switch or value, and a switch that is set twice.
+        """
+        where = f"tasks.{self.task}.protocol={text}"
+        name, *flips = str(text).split("+")
+        if name not in self.named:
+            raise ConfigError(f"{where}: {_use('protocol', name, self.named)}")
+        flipped: dict[str, str] = {}
+        for flip in flips:
+            switch, separator, value = flip.partition(":")
+            if not separator:
+                raise ConfigError(f"{where}: {flip!r} is no switch:value; the switches are {_listed(self._by_name)}")
+            if switch in flipped or settings.get(switch) is not None:
+                raise ConfigError(f"{where}: {switch} is set twice")
+            flipped[switch] = self._value(where, switch, value)
+        for switch, number in settings.items():
+            if number is not None:
+                flipped[switch] = self._value_of_key(switch, number)
+        return self._chosen(name, flipped)
+
+    @property
+    def _by_name(self) -> dict[str, Switch]:
+        return {switch.name: switch for switch in self.switches}
+
+    def _value(self, where: str, switch: str, value: str) -> str:
+        if switch not in self._by_name:
+            raise ConfigError(f"{where}: {_use('switch', switch, self._by_name)}")
+        found = self._by_name[switch]
+        normal = found.normal(value)
+        if normal is None:
+            hint = _hint(value, found.values)
+            raise ConfigError(f"{where}: {switch} has no value {value!r}{hint}; use {_one_of(found)}")
+        return normal
+
+    def _value_of_key(self, switch: str, number: object) -> str:
+        found = self._by_name[switch]
+        normal = None if isinstance(number, bool) else found.normal(str(number))
+        if normal is None:
+            raise ConfigError(f"tasks.{self.task}.{switch}={number}: use {_one_of(found)}")
+        return normal
+
+    def _chosen(self, name: str, flipped: Mapping[str, str]) -> ChosenProtocol:
+        own = self.named[name]
+        switches = {switch: flipped.get(switch, value) for switch, value in own.items()}
+        differing = {switch: value for switch, value in switches.items() if value != own[switch]}
+        return ChosenProtocol(name, switches, differing)
+
+
+def differing(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    """The switches in which two protocols of a task differ, {switch: (value in a, value in b)}, in a's order."""
+    return {switch: (a.get(switch), b.get(switch)) for switch in {**a, **b} if a.get(switch) != b.get(switch)}
+
+
+def _one_of(switch: Switch) -> str:
+    return f"one of {switch.allowed}" if switch.values else switch.allowed
+
+
+def _use(kind: str, name: str, known: Iterable[str]) -> str:
+    listed = list(known)
+    return f"no {kind} {name!r}{_hint(name, listed)}; use one of {_listed(listed)}"
+
+
+def _hint(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
