@@ -13,7 +13,8 @@ from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.errors import ModelError
 from evalkit.evaluate import Question
 from evalkit.models.base import ModelFacts, TextTokenizer
-from evalkit.types import GenerateRequest, LoglikelihoodRequest
+from evalkit.models.continuations import fit_shots
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
 
 GIB = 2**30
 
@@ -117,11 +118,14 @@ def _tokenised(questions: Sequence[Question], tokenizer: TextTokenizer) -> list[
         texts = [q.request.prompt for q in of_kind]
         encoded = tokenizer.encode(texts, for_generation=kind is GenerateRequest) if texts else []
         ids |= {q.example.id: prompt_ids for q, prompt_ids in zip(of_kind, encoded, strict=True)}
-    return [_truncated(question, ids[question.example.id]) for question in questions]
+    return [_truncated(question, ids[question.example.id], tokenizer) for question in questions]
 
 
-def _truncated(question: Question, ids: list[int]) -> Prompt:
+def _truncated(question: Question, ids: Sequence[int], tokenizer: TextTokenizer) -> Prompt:
     rule = question.request.truncation
+    if isinstance(rule, DropShots):
+        text, ids = fit_shots(tokenizer, question.request.prompt, ids, rule)
+        return Prompt(question, tuple(ids), truncated=text != question.request.prompt)
     if rule is None or len(ids) <= rule.longer_than:
         return Prompt(question, tuple(ids), truncated=False)
     return Prompt(question, tuple(ids[-rule.keep_last :]), truncated=True)

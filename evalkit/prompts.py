@@ -1,6 +1,7 @@
 """The one few-shot prompt builder that all tasks share."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 
 @dataclass(frozen=True)
@@ -19,3 +20,8 @@ class Prompt:
     def text(self) -> str:
         """The whole prompt."""
         return self.header + "".join(self.shots) + self.query
+
+    @property
+    def shot_ends(self) -> tuple[int, ...]:
+        """Where the header ends in the text, and each worked example behind it, in characters."""
+        return tuple(accumulate(map(len, (self.header, *self.shots))))

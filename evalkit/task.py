@@ -1,10 +1,14 @@
 """What a benchmark is to the rest of evalkit."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import replace
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from evalkit.errors import ConfigError
+from evalkit.protocols import ChosenProtocol, Protocols
 from evalkit.types import Aggregate, Example, Json, Output, Request, Score
+
+SwitchedT = TypeVar("SwitchedT", bound="Any")
 
 
 class Task(Protocol):
@@ -50,6 +54,26 @@ class Task(Protocol):
         ...
 
 
+@runtime_checkable
+class Switched(Task, Protocol):
+    """A task that can be asked and scored under several protocols; a dataclass."""
+
+    @property
+    def protocols(self) -> Protocols:
+        """What it offers."""
+        ...
+
+    @property
+    def protocol(self) -> str:
+        """The setting, e.g. "qwen+truncation:none"."""
+        ...
+
+    @property
+    def chosen(self) -> ChosenProtocol:
+        """The setting read, every switch with its value."""
+        ...
+
+
 def check_choice(setting: str, value: object, allowed: Sequence[object]) -> None:
     """Refuse a setting that is not among the allowed values. Raises ConfigError naming them."""
     if value not in allowed:
@@ -62,13 +86,15 @@ def check_range(setting: str, value: object, low: int, high: int) -> None:
         raise ConfigError(f"{setting}={value}: use a whole number from {low} to {high}")
 
 
-def protocol_json(name: str, settings: Mapping[str, Json], standard: Mapping[str, Json]) -> dict[str, Json]:
-    """A protocol for the manifest: its settings, and its name with every departure from the published ones.
+def with_protocol(task: SwitchedT, text: str) -> SwitchedT:
+    """The same task under another protocol, e.g. "lm-eval" or "qwen+answer:strict"; rows already read are shared.
 
-    A run that asks other than the card's scripts did is not the card's protocol, and its name says so.
+    Settings of its own (tasks.NAME.num_fewshot) stay. Raises ConfigError for a protocol the task does not have.
     """
-    changed = [f"{key}={settings[key]}" for key in standard if settings[key] != standard[key]]
-    return {"name": f"{name} ({', '.join(changed)})" if changed else name, **settings}
+    other = replace(task, protocol=text)
+    if "_load" in vars(task):  # the rows as read and checked, which no protocol changes
+        vars(other)["_load"] = vars(task)["_load"]
+    return other
 
 
 def in_order(present: Iterable[str], categories: Mapping[str, Sequence[str]]) -> list[str]:

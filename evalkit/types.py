@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -39,12 +39,37 @@ class Truncation:
 
 
 @dataclass(frozen=True)
+class DropShots:
+    """A prompt of more than `longer_than` tokens loses its last worked example, and the next, until it fits.
+
+    Where it does not fit without any, it is asked without any.
+    """
+
+    longer_than: int
+    shot_ends: tuple[int, ...]  # in characters: where the header ends, and each worked example behind it
+
+    def shorter(self, prompt: str) -> Iterator[str]:
+        """The prompt with one worked example less, with two less, … and with none."""
+        for end in reversed(self.shot_ends[:-1]):
+            yield prompt[:end] + prompt[self.shot_ends[-1] :]
+
+
+def truncation_of(fields: Mapping[str, Any] | None) -> "Truncation | DropShots | None":
+    """A request's truncation out of its JSON."""
+    if not fields:
+        return None
+    if "shot_ends" in fields:
+        return DropShots(fields["longer_than"], tuple(fields["shot_ends"]))
+    return Truncation(**fields)
+
+
+@dataclass(frozen=True)
 class LoglikelihoodRequest:
     """Log-probability of each continuation after one prompt."""
 
     prompt: str
     continuations: tuple[str, ...]
-    truncation: Truncation | None = None
+    truncation: Truncation | DropShots | None = None
 
     @property
     def sha(self) -> str:

@@ -7,7 +7,14 @@ answer):
 
 Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_ceval.py at 2df8e8a). No header,
 the subject's five dev rows without their explanations, the answer is the likeliest of A, B, C, D as the next
-token, nothing is truncated. The score is the plain mean of the subjects' accuracies (macro).
+token, nothing is truncated. The score is the plain mean of the subjects' accuracies (macro). "qwen-corrected" is the
+same: no cell of val or dev is touched by any quirk.
+"lm-eval": lm-eval 0.4.13, task ceval-valid, with --num_fewshot 5: a Chinese header, " A" with a space, mean over all
+questions.
+"ceval-authors": the prompt in the authors' README (github.com/hkust-nlp/ceval), the subject by its Chinese name; the
+letter whose logit is largest, as in their evaluators/llama.py. Those scripts print the subject's file name instead
+("ceval-authors+header:authors-code"); which of the two made the figures in their paper is not known.
+Every switch is in tasks/protocols.py.
 
 Published: val 56.1, test 56.2 (README of Qwen/Qwen-1_8B). The test split's labels are withheld in most copies: then
 the run writes submission.json for the benchmark's site instead of a score.
@@ -19,15 +26,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from evalkit.answers import best_choice
 from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_text, pinned_digests, read_hub
-from evalkit.metrics import macro_mean, micro_mean
+from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.task import by_group, check_choice, check_range, in_order, protocol_json
+from evalkit.protocols import ChosenProtocol
+from evalkit.task import by_group, check_choice, in_order
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
 
 from . import HOME
+from .ceval_subjects import CHINESE
+from .multiple_choice import MEAN, chosen_letter, shown_tables
+from .protocols import protocols_of
 
 LETTERS = "ABCD"
 COLUMNS = ("id", "question", *LETTERS)
@@ -51,10 +61,19 @@ HARD = """advanced_mathematics discrete_mathematics probability_and_statistics c
     high_school_mathematics high_school_physics high_school_chemistry""".split()
 
 
-def layout(row: Row, answer: str) -> str:
-    """A row as the prompt shows it, up to and with `答案：`."""
+def header(subject: str, style: str) -> str:
+    """The text before the worked examples, by the switch `header`."""
+    if style == "none":
+        return ""
+    name = subject if style == "authors-code" else CHINESE.get(subject, subject)
+    return f"以下是中国关于{name}{'' if style == 'lm-eval' else '考试'}的单项选择题，请选出其中的正确答案。\n\n"
+
+
+def layout(row: Row, question: str, answer: str) -> str:
+    """A row as the prompt shows it, up to and with `答案：`; question: how it begins."""
     choices = "".join(f"\n{letter}. {row[letter]}" for letter in LETTERS)
-    return f"问题：{row['question']}{choices}\n答案：{answer}"
+    text = row["question"].strip() if question == "stripped" else row["question"]
+    return f"{'问题：' if question == 'marked' else ''}{text}{choices}\n答案：{answer}"
 
 
 @dataclass(frozen=True)
@@ -63,15 +82,20 @@ class CEval:
 
     data: Source
     split: str = "val"
-    num_fewshot: int = 5
+    num_fewshot: int | None = None
     protocol: str = "qwen"
     name = "ceval"
     metric = "accuracy"
+    protocols = protocols_of("ceval")
 
     def __post_init__(self) -> None:
         check_choice("tasks.ceval.split", self.split, ("val", "test", "dev"))
-        check_range("tasks.ceval.num_fewshot", self.num_fewshot, 0, 5)
-        check_choice("tasks.ceval.protocol", self.protocol, ("qwen", "qwen-corrected"))
+        _ = self.chosen  # refuses a wrong one
+
+    @cached_property
+    def chosen(self) -> ChosenProtocol:
+        """The protocol, every switch with its value."""
+        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
 
     @property
     def cell(self) -> str:
@@ -80,7 +104,7 @@ class CEval:
 
     def examples(self) -> Sequence[Example]:
         """Every question, subject by subject in the script's order."""
-        tables = self._load[0][self.split]
+        tables = self._shown[self.split]
         return [
             Example(f"{subject}/{self.split}/{row['id']}", row, row["answer"] or None, subject)
             for subject in in_order(tables, CATEGORIES)
@@ -89,29 +113,33 @@ class CEval:
 
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
-        shots = self._load[0]["dev"][example.group][: self.num_fewshot]
+        chosen = self.chosen
+        space = {"space": " ", "bare": ""}[chosen["letters"]]
+        shots = self._shown["dev"][example.group][: chosen.number("num_fewshot")]
         prompt = Prompt(
-            shots=tuple(layout(row, f"{row['answer']}\n\n") for row in shots),
-            query=layout(example.row, ""),
+            header=header(example.group, chosen["header"]),
+            shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
+            query=layout(example.row, chosen["question"], ""),
         )
-        return LoglikelihoodRequest(prompt.text, tuple(LETTERS))
+        return LoglikelihoodRequest(prompt.text, tuple(f"{space}{letter}" for letter in LETTERS))
 
     def score(self, example: Example, output: Output) -> Score:
         """The likeliest letter against the right one; unscored where that is withheld."""
         assert isinstance(output, LoglikelihoodOutput)
-        answer = best_choice(output.logprobs, LETTERS)
+        answer = chosen_letter(output.logprobs, LETTERS, self.chosen["softmax"])
         value = None if example.target is None else float(answer == example.target)
         return Score(example.id, example.group, answer, example.target, value)
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """The mean of the subjects' accuracies: over all, per category, and over the hard subjects."""
         subjects = by_group(scores)
+        mean = MEAN[self.chosen["mean"]]
         kinds = {**CATEGORIES, "Hard": HARD}
         return Aggregate(
-            metrics={self.metric: macro_mean(subjects)},
+            metrics={self.metric: mean(subjects)},
             groups={
                 "category": {
-                    kind: macro_mean({s: subjects[s] for s in members if s in subjects})
+                    kind: mean({s: subjects[s] for s in members if s in subjects})
                     for kind, members in kinds.items()
                     if subjects.keys() & set(members)
                 },
@@ -132,9 +160,7 @@ class CEval:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        settings: dict[str, Json] = {"num_fewshot": self.num_fewshot, "split": self.split}
-        protocol = protocol_json(self.protocol, settings, {"num_fewshot": 5})
-        return {"data": describe(self.data, self._load[1]), "protocol": protocol}
+        return {"data": describe(self.data, self._load[1]), "protocol": self.chosen.json(split=self.split)}
 
     @property
     def splits(self) -> Sequence[str]:
@@ -153,6 +179,12 @@ class CEval:
         ]
         given = [name for name in ("answer", "explanation") if any(row.get(name) for row in rows)]
         return csv_text(rows, (*COLUMNS, *given), header=True)
+
+    @cached_property
+    def _shown(self) -> dict[str, Tables]:
+        """The rows as the protocol reads them."""
+        cells = ("question", *LETTERS)
+        return {split: shown_tables(tables, cells, self.chosen) for split, tables in self._load[0].items()}
 
     @cached_property
     def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:

@@ -8,6 +8,12 @@ Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_g
 file of 8 worked problems stands before every question; the continuation of at most 512 tokens, greedy, is cut at
 the first `<|endoftext|>`, blank line or `Question:`; its last run of digits is the answer, with the quirks that
 evalkit.answers.last_integer names. "qwen-corrected" reads numbers as people write them (20,800; 3.50; -5).
+"lm-eval": lm-eval 0.4.13, task gsm8k. Five worked problems out of the train split, drawn anew for every question by
+its sampler with its seed 1234, so the ones of question N are the same whatever `limit` is; at most 256 new tokens;
+strict-match is the headline, flexible-extract the other value of the switch `answer`. lm-eval also stops at the
+model's end-of-text token as a string: written down here as Qwen's, `<|endoftext|>`.
+Every switch is in tasks/protocols.py. With decoding:to-limit the text goes on to max_new_tokens as the card's scripts
+let it, so that every rule can be tried on it.
 
 Published: 32.3 (README of Qwen/Qwen-1_8B).
 
@@ -15,24 +21,37 @@ Data: https://github.com/openai/grade-school-math (MIT); on the hub openai/gsm8k
 ship: it is read from data_dir, or fetched once from its publisher at the pinned commit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from random import Random
 
-from evalkit.answers import cut_at, last_integer, last_number
+from evalkit.answers import cut_at, flexible_extract, last_integer, last_number, strict_match
 from evalkit.data import FilePin, Row, Source, benchmark_folder, jsonl_text, read_file, read_hub, read_jsonl
-from evalkit.errors import DataError
+from evalkit.errors import ConfigError, DataError
 from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.task import check_choice, check_range, protocol_json
+from evalkit.protocols import ChosenProtocol
+from evalkit.task import check_choice
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
+from .protocols import protocols_of
 
 FIELDS = ("question", "answer")
-STOP = ("<|endoftext|>", "\n\n", "Question:")
-READ_ANSWER = {"qwen": last_integer, "qwen-corrected": last_number}
+END_OF_TEXT = "<|endoftext|>"
+CUT: Mapping[str, tuple[str, ...]] = {
+    "blank-line": (END_OF_TEXT, "\n\n", "Question:"),
+    "next-question": ("Question:", "</s>", "<|im_end|>", END_OF_TEXT),
+}
+READ_ANSWER: Mapping[str, Callable[[str], int | float | str | None]] = {
+    "last-digits": last_integer,
+    "last-number": last_number,
+    "strict": strict_match,
+    "flexible": flexible_extract,
+}
+SAMPLER_SEED = 1234  # lm_eval.defaults.DEFAULT_OTHER_SEED
 
 
 def gold(row: Row) -> int:
@@ -43,6 +62,19 @@ def gold(row: Row) -> int:
         raise DataError(f"gsm8k: no number after #### in the answer to {row['question'][:60]!r}") from None
 
 
+def layout(row: Row, question: str) -> str:
+    """A problem as it is put, by the switch `question`."""
+    if question == "step-by-step":
+        return f"\nQuestion: {row['question']}\nLet's think step by step\n"
+    return f"Question: {row['question']}\nAnswer:"
+
+
+def worked(row: Row, question: str) -> str:
+    """A problem of the train split with its solution."""
+    ends = {"step-by-step": ("", "\n"), "answer": (" ", "\n\n")}[question]
+    return layout(row, question) + ends[0] + row["answer"] + ends[1]
+
+
 @dataclass(frozen=True)
 class GSM8K:
     """The constructor is the schema of configs/task/gsm8k.yaml."""
@@ -50,17 +82,25 @@ class GSM8K:
     data: Source
     prompt_file: FilePin
     split: str = "test"
-    num_fewshot: int = 8
-    max_new_tokens: int = 512
+    num_fewshot: int | None = None
+    max_new_tokens: int | None = None
     protocol: str = "qwen"
     name = "gsm8k"
     metric = "accuracy"
+    protocols = protocols_of("gsm8k")
 
     def __post_init__(self) -> None:
         check_choice("tasks.gsm8k.split", self.split, ("test", "train"))
-        check_range("tasks.gsm8k.num_fewshot", self.num_fewshot, 0, 8)
-        check_range("tasks.gsm8k.max_new_tokens", self.max_new_tokens, 1, 1 << 20)
-        check_choice("tasks.gsm8k.protocol", self.protocol, tuple(READ_ANSWER))
+        if self.chosen["shots"] == "train-sampled" and "train" not in self.data.pins[self.data.pin_set]:
+            raise ConfigError(
+                f"tasks.gsm8k.protocol={self.protocol}: its worked examples come from the train split, which "
+                f"data_dir={self.data.data_dir} lacks; name the full data, or add +shots:card-file"
+            )
+
+    @cached_property
+    def chosen(self) -> ChosenProtocol:
+        """The protocol, every switch with its value."""
+        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot, max_new_tokens=self.max_new_tokens)
 
     @property
     def cell(self) -> str:
@@ -74,16 +114,20 @@ class GSM8K:
 
     def request(self, example: Example) -> GenerateRequest:
         """The greedy continuation of the worked problems and the question."""
-        query = f"\nQuestion: {example.row['question']}\nLet's think step by step\n"
-        return GenerateRequest(Prompt(shots=self._shots, query=query).text, STOP, self.max_new_tokens)
+        query = layout(example.row, self.chosen["question"])
+        stop = CUT[self.chosen["cut"]] if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
+        shots = self._sampled_shots(example) if self.chosen["shots"] == "train-sampled" else self._shots
+        return GenerateRequest(Prompt(shots=shots, query=query).text, stop, self.chosen.number("max_new_tokens"))
 
     def score(self, example: Example, output: Output) -> Score:
         """The number read out of the continuation against the gold one."""
         assert isinstance(output, GenerateOutput)
-        number = READ_ANSWER[self.protocol](cut_at(output.text, STOP))
-        right = number is not None and example.target is not None and number == int(example.target)
-        answer = None if number is None else str(number)
-        return Score(example.id, example.group, answer, example.target, float(right))
+        found = READ_ANSWER[self.chosen["answer"]](cut_at(output.text, CUT[self.chosen["cut"]]))
+        gold_answer = example.target if isinstance(found, str) or example.target is None else int(example.target)
+        answer = None if found is None else str(found)
+        return Score(
+            example.id, example.group, answer, example.target, float(answer is not None and found == gold_answer)
+        )
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """The share of problems solved."""
@@ -91,15 +135,13 @@ class GSM8K:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        data = describe(self.data, {self.split: self._load[1]})
-        data["prompt_file_sha256"] = self.prompt_file.sha256[self.data.pin_set]
-        settings: dict[str, Json] = {
-            "num_fewshot": self.num_fewshot,
-            "split": self.split,
-            "max_new_tokens": self.max_new_tokens,
-        }
-        protocol = protocol_json(self.protocol, settings, {"num_fewshot": 8, "max_new_tokens": 512})
-        return {"data": data, "protocol": protocol}
+        checks = {self.split: self._load[1]}
+        if self.chosen["shots"] == "train-sampled":
+            checks["train"] = self._train[1]
+        data = describe(self.data, checks)
+        if self.chosen["shots"] == "card-file":
+            data["prompt_file_sha256"] = self.prompt_file.sha256[self.data.pin_set]
+        return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property
     def splits(self) -> Sequence[str]:
@@ -115,15 +157,38 @@ class GSM8K:
 
     @cached_property
     def _load(self) -> tuple[Sequence[Row], SplitCheck]:
+        return self._rows(self.split)
+
+    @cached_property
+    def _train(self) -> tuple[Sequence[Row], SplitCheck]:
+        return self._load if self.split == "train" else self._rows("train")
+
+    def _rows(self, split: str) -> tuple[Sequence[Row], SplitCheck]:
         if self.data.data_dir is not None:
-            rows = read_jsonl(benchmark_folder(self.data, HOME) / f"{self.split}.jsonl", FIELDS)
+            rows = read_jsonl(benchmark_folder(self.data, HOME) / f"{split}.jsonl", FIELDS)
         else:
-            rows = [{name: row[name] for name in FIELDS} for row in read_hub(self.data, self.split, "main")]
-        return rows, check_split(self.data, HOME, self.split, {"": rows})
+            rows = [{name: row[name] for name in FIELDS} for row in read_hub(self.data, split, "main")]
+        return rows, check_split(self.data, HOME, split, {"": rows})
 
     @cached_property
     def _shots(self) -> tuple[str, ...]:
-        """The first of the worked problems; all eight of them are the file whole, to its last newline."""
+        """The first of the card's worked problems; all eight of them are the file whole, to its last newline."""
         problems = read_file(self.prompt_file, self.data, HOME).rstrip("\n").split("\n\n")
-        shots = "\n\n".join(problems[: self.num_fewshot])
-        return (shots + "\n",) if shots else ()
+        shots = "\n\n".join(problems[: self.chosen.number("num_fewshot")])
+        end = "\n" if self.chosen["question"] == "step-by-step" else "\n\n"
+        return (shots + end,) if shots else ()
+
+    def _sampled_shots(self, example: Example) -> tuple[str, ...]:
+        drawn = self._draws[int(example.id.rpartition("/")[2])]
+        return tuple(worked(self._train[0][index], self.chosen["question"]) for index in drawn)
+
+    @cached_property
+    def _draws(self) -> list[list[int]]:
+        """The train rows drawn for every question, one question after the other from one generator.
+
+        Where the questions are the train rows themselves, one more is drawn and the question's own left out.
+        """
+        num_shots, own = self.chosen.number("num_fewshot"), self.split == "train"
+        generator, pool = Random(SAMPLER_SEED), range(len(self._train[0]))
+        draws = (generator.sample(pool, num_shots + own) for _ in self._load[0])
+        return [[i for i in drawn if not own or i != number][:num_shots] for number, drawn in enumerate(draws)]

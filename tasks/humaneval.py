@@ -9,6 +9,10 @@ problem counts as solved when prompt, continuation, test and `check(entry_point)
 processor time here, so that a busy machine changes no verdict).
 That cut breaks 37 of the 164 reference solutions, so nothing can score above 77.4. "qwen-corrected" cuts where a
 new top-level statement begins, as the authors of the benchmark do, which leaves all reference solutions whole.
+"lm-eval": lm-eval 0.4.13, task humaneval: that cut, and up to 1,024 tokens. lm-eval also stops at the model's
+end-of-text token as a string, written down here as Qwen's, `<|endoftext|>`, and times programs by the clock.
+Every switch is in tasks/protocols.py. With decoding:to-limit the text goes on to max_new_tokens as the card's scripts
+let it, so that every cut can be tried on it.
 
 Published: 15.2 (README of Qwen/Qwen-1_8B).
 
@@ -26,17 +30,20 @@ from evalkit.data import Row, Source
 from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
+from evalkit.protocols import ChosenProtocol
 from evalkit.sandbox.base import Sandbox, Split
-from evalkit.task import check_choice, check_range, protocol_json
+from evalkit.task import check_choice, check_range
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
+from .protocols import protocols_of
 
 FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
-STOP: Mapping[str, tuple[str, ...]] = {
-    "qwen": ("<|endoftext|>", "\n\n", "def "),
+END_OF_TEXT = "<|endoftext|>"
+CUT: Mapping[str, tuple[str, ...]] = {
+    "blank-line": (END_OF_TEXT, "\n\n", "def "),
     # Chen et al. 2021, "Evaluating Large Language Models Trained on Code", section 2.1
-    "qwen-corrected": ("<|endoftext|>", "\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+    "top-level": (END_OF_TEXT, "\nclass", "\ndef", "\n#", "\nif", "\nprint"),
 }
 
 
@@ -48,17 +55,22 @@ class HumanEval:
     sandbox: Sandbox
     split: str = "test"
     num_fewshot: int = 0
-    max_new_tokens: int = 512
-    timeout: float = 3.0
+    max_new_tokens: int | None = None
+    timeout: float | None = None
     protocol: str = "qwen"
     name = "humaneval"
     metric = "pass@1"
+    protocols = protocols_of("humaneval")
 
     def __post_init__(self) -> None:
         check_choice("tasks.humaneval.split", self.split, ("test",))
         check_range("tasks.humaneval.num_fewshot", self.num_fewshot, 0, 0)
-        check_range("tasks.humaneval.max_new_tokens", self.max_new_tokens, 1, 1 << 20)
-        check_choice("tasks.humaneval.protocol", self.protocol, tuple(STOP))
+        _ = self.chosen  # refuses a wrong one
+
+    @cached_property
+    def chosen(self) -> ChosenProtocol:
+        """The protocol, every switch with its value."""
+        return self.protocols.parse(self.protocol, max_new_tokens=self.max_new_tokens, timeout=self.timeout)
 
     @property
     def cell(self) -> str:
@@ -72,16 +84,18 @@ class HumanEval:
 
     def request(self, example: Example) -> GenerateRequest:
         """The greedy continuation of the problem's own prompt."""
-        return GenerateRequest(Prompt(query=example.row["prompt"]).text, STOP[self.protocol], self.max_new_tokens)
+        stop = CUT[self.chosen["cut"]] if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
+        prompt = Prompt(query=example.row["prompt"]).text
+        return GenerateRequest(prompt, stop, self.chosen.number("max_new_tokens"))
 
     def score(self, example: Example, output: Output) -> Score:
         """Whether the completed function passes its tests, in the sandbox."""
         assert isinstance(output, GenerateOutput)
         row = example.row
-        completion = cut_at(output.text, STOP[self.protocol])
+        completion = cut_at(output.text, CUT[self.chosen["cut"]])
         check = f"{row['test']}\ncheck({row['entry_point']})"
         split = Split(row["entry_point"], given=row["prompt"])
-        result = self.sandbox.run(row["prompt"] + completion, check, self.timeout, split)
+        result = self.sandbox.run(row["prompt"] + completion, check, float(self.chosen["timeout"]), split)
         passed = float(result.status == "passed")
         detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
         if result.strict is not None:
@@ -105,14 +119,8 @@ class HumanEval:
 
     def provenance(self) -> dict[str, Json]:
         """The data, the protocol and the sandbox."""
-        settings: dict[str, Json] = {
-            "num_fewshot": self.num_fewshot,
-            "split": self.split,
-            "max_new_tokens": self.max_new_tokens,
-            "timeout_seconds": self.timeout,
-        }
-        protocol = protocol_json(self.protocol, settings, {"max_new_tokens": 512, "timeout_seconds": 3.0})
         data = describe(self.data, {self.split: self._load[1]})
+        protocol = self.chosen.json(split=self.split, num_fewshot=self.num_fewshot)
         return {"data": data, "protocol": protocol, "sandbox": dict(self.sandbox.provenance())}
 
     @cached_property

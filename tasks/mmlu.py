@@ -7,6 +7,16 @@ A raw row (`test/anatomy_test.csv`: question, A, B, C, D, answer):
 Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_mmlu.py at 2df8e8a). The
 subject's five dev rows stand before the question, the answer is the likeliest of " A", " B", " C", " D" as the
 next token, and a prompt of more than 2,048 tokens keeps its last 2,047. "qwen-corrected" cuts no prompt.
+The scripts read the files with pandas: under pandas 2 and later ten choices `None` reach the prompt as `nan`, under 1.5
+none does. Which one made the card's figure is not known; "qwen" keeps the text, "qwen+cells:pandas" has the ten.
+"lm-eval": lm-eval 0.4.13, tasks/mmlu/default, with --num_fewshot 5. A prompt beyond the model's length, of which
+lm-eval keeps the end, is refused here.
+"hendrycks": the authors' evaluate.py. A double space stands before the subject; worked examples are dropped from the
+end until at most 2,048 tokens are left, counted by the model's own tokenizer, as in their evaluate_hf.py (evaluate.py
+counts with GPT-2's, for the models it asks); where no example is left and it still does not fit, theirs never ends
+and this asks it so. They read log-probabilities among the first 100 and take -100 for a letter that is not there; here
+every letter has its own.
+Every switch is in tasks/protocols.py.
 
 Published: 45.3, over all 14,042 questions (README of Qwen/Qwen-1_8B); the four groups are the script's own, which
 counts anatomy as STEM where the dataset's authors have it under Other.
@@ -18,14 +28,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
-from evalkit.answers import best_choice
 from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_text, pinned_digests, read_hub
 from evalkit.metrics import micro_mean
 from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
-from evalkit.task import by_group, check_choice, check_range, in_order, protocol_json
+from evalkit.protocols import ChosenProtocol
+from evalkit.task import by_group, check_choice, in_order
 from evalkit.types import (
     Aggregate,
+    DropShots,
     Example,
     Json,
     LoglikelihoodOutput,
@@ -36,10 +47,11 @@ from evalkit.types import (
 )
 
 from . import HOME
+from .multiple_choice import MEAN, chosen_letter, shown_tables
+from .protocols import protocols_of
 
 LETTERS = "ABCD"
 COLUMNS = ("question", *LETTERS, "answer")
-TRUNCATION = {"qwen": Truncation(longer_than=2048, keep_last=2047), "qwen-corrected": None}
 CATEGORIES = {
     "STEM": """abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science
         college_mathematics college_physics computer_security conceptual_physics electrical_engineering
@@ -56,10 +68,18 @@ CATEGORIES = {
 }
 
 
-def layout(row: Row, answer: str) -> str:
-    """A row as the prompt shows it, up to and with `Answer:`."""
+def categories_of(anatomy: str) -> dict[str, list[str]]:
+    """Subjects by category; anatomy: the category that it counts in, "stem" or "other"."""
+    members = {name: [subject for subject in of if subject != "anatomy"] for name, of in CATEGORIES.items()}
+    members[{"stem": "STEM", "other": "other"}[anatomy]].append("anatomy")
+    return members
+
+
+def layout(row: Row, question: str, answer: str) -> str:
+    """A row as the prompt shows it, up to and with `Answer:`; question: how it begins."""
     choices = "".join(f"\n{letter}. {row[letter]}" for letter in LETTERS)
-    return f"Question: {row['question']}{choices}\nAnswer:{answer}"
+    text = row["question"].strip() if question == "stripped" else row["question"]
+    return f"{'Question: ' if question == 'marked' else ''}{text}{choices}\nAnswer:{answer}"
 
 
 @dataclass(frozen=True)
@@ -68,15 +88,20 @@ class MMLU:
 
     data: Source
     split: str = "test"
-    num_fewshot: int = 5
+    num_fewshot: int | None = None
     protocol: str = "qwen"
     name = "mmlu"
     metric = "accuracy"
+    protocols = protocols_of("mmlu")
 
     def __post_init__(self) -> None:
         check_choice("tasks.mmlu.split", self.split, ("test", "dev"))
-        check_range("tasks.mmlu.num_fewshot", self.num_fewshot, 0, 5)
-        check_choice("tasks.mmlu.protocol", self.protocol, tuple(TRUNCATION))
+        _ = self.chosen  # refuses a wrong one
+
+    @cached_property
+    def chosen(self) -> ChosenProtocol:
+        """The protocol, every switch with its value."""
+        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
 
     @property
     def cell(self) -> str:
@@ -85,7 +110,7 @@ class MMLU:
 
     def examples(self) -> Sequence[Example]:
         """Every question, subject by subject in the script's order."""
-        tables = self._load[0][self.split]
+        tables = self._shown[self.split]
         return [
             Example(f"{subject}/{self.split}/{index}", row, row["answer"], subject)
             for subject in in_order(tables, CATEGORIES)
@@ -94,32 +119,40 @@ class MMLU:
 
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
-        subject = example.group
-        shots = self._load[0]["dev"][subject][: self.num_fewshot]
+        chosen, subject = self.chosen, example.group
+        space = {"space": " ", "bare": ""}[chosen["letters"]]
+        about = {"single-space": "about ", "double-space": "about  "}[chosen["header"]] + subject.replace("_", " ")
+        shots = self._shown["dev"][subject][: chosen.number("num_fewshot")]
         prompt = Prompt(
-            header=f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n",
-            shots=tuple(layout(row, f" {row['answer']}\n\n") for row in shots),
-            query=layout(example.row, ""),
+            header=f"The following are multiple choice questions (with answers) {about}.\n\n",
+            shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
+            query=layout(example.row, chosen["question"], ""),
         )
-        choices = tuple(f" {letter}" for letter in LETTERS)
-        return LoglikelihoodRequest(prompt.text, choices, TRUNCATION[self.protocol])
+        rules: dict[str, Truncation | DropShots | None] = {
+            "2047": Truncation(longer_than=2048, keep_last=2047),
+            "drop-shots": DropShots(longer_than=2048, shot_ends=prompt.shot_ends),
+            "none": None,
+        }
+        choices = tuple(f"{space}{letter}" for letter in LETTERS)
+        return LoglikelihoodRequest(prompt.text, choices, rules[chosen["truncation"]])
 
     def score(self, example: Example, output: Output) -> Score:
         """The likeliest letter against the right one."""
         assert isinstance(output, LoglikelihoodOutput)
-        answer = best_choice(output.logprobs, LETTERS)
+        answer = chosen_letter(output.logprobs, LETTERS, self.chosen["softmax"])
         return Score(example.id, example.group, answer, example.target, float(answer == example.target))
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """The share of right answers over all questions, and per category and subject."""
         subjects = by_group(scores)
+        mean = MEAN[self.chosen["mean"]]
         categories = {
-            category: micro_mean([value for subject in members for value in subjects.get(subject, ())])
-            for category, members in CATEGORIES.items()
+            category: mean({subject: subjects[subject] for subject in members if subject in subjects})
+            for category, members in categories_of(self.chosen["anatomy"]).items()
             if subjects.keys() & set(members)
         }
         return Aggregate(
-            metrics={self.metric: micro_mean([score.value for score in scores])},
+            metrics={self.metric: mean(subjects)},
             groups={
                 "category": categories,
                 "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
@@ -128,9 +161,7 @@ class MMLU:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        settings: dict[str, Json] = {"num_fewshot": self.num_fewshot, "split": self.split}
-        protocol = protocol_json(self.protocol, settings, {"num_fewshot": 5})
-        return {"data": describe(self.data, self._load[1]), "protocol": protocol}
+        return {"data": describe(self.data, self._load[1]), "protocol": self.chosen.json(split=self.split)}
 
     @property
     def splits(self) -> Sequence[str]:
@@ -145,6 +176,11 @@ class MMLU:
             return csv_text(tables().get(subject, ()), COLUMNS)
 
         return {f"{split}/{s}_{split}.csv": partial(text, s) for s in pinned_digests(self.data, HOME, split)}
+
+    @cached_property
+    def _shown(self) -> dict[str, Tables]:
+        """The rows as the protocol reads them."""
+        return {split: shown_tables(tables, COLUMNS, self.chosen) for split, tables in self._load[0].items()}
 
     @cached_property
     def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:

@@ -6,11 +6,11 @@ shares with the prompt alone; nearly always that prefix is the whole prompt.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import TextTokenizer
-from evalkit.types import GenerateRequest, LoglikelihoodRequest, Truncation
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Truncation
 
 # Enough for the tokenizer's threads and for what neighbouring questions share; few enough for little memory.
 _REQUESTS_AT_ONCE = 256
@@ -56,7 +56,7 @@ def encode_choice_requests(tokenizer: TextTokenizer, requests: Sequence[Loglikel
     for start in range(0, len(requests), _REQUESTS_AT_ONCE):
         part = requests[start : start + _REQUESTS_AT_ONCE]
         encoded = iter(tokenizer.encode([text for request in part for text in _texts(request)]))
-        choices += [_encode(request, encoded) for request in part]
+        choices += [_fitted(tokenizer, request, _encode(request, encoded)) for request in part]
     return choices
 
 
@@ -77,6 +77,27 @@ def _texts(request: LoglikelihoodRequest) -> Iterator[str]:
     yield request.prompt
     for continuation in request.continuations:
         yield request.prompt + continuation
+
+
+def fit_shots(
+    tokenizer: TextTokenizer, prompt: str, prompt_ids: Sequence[int], rule: DropShots
+) -> tuple[str, Sequence[int]]:
+    """The prompt, and its token ids, after losing worked examples until it fits; as given where it fits whole."""
+    shorter = rule.shorter(prompt)
+    while len(prompt_ids) > rule.longer_than and (text := next(shorter, None)) is not None:
+        prompt, prompt_ids = text, tokenizer.encode([text])[0]
+    return prompt, prompt_ids
+
+
+def _fitted(tokenizer: TextTokenizer, request: LoglikelihoodRequest, choices: EncodedChoices) -> EncodedChoices:
+    """The choices behind a prompt that has lost worked examples until it fits, where that is the rule."""
+    if not isinstance(request.truncation, DropShots):
+        return choices
+    prompt, _ = fit_shots(tokenizer, request.prompt, choices.prompt_ids, request.truncation)
+    if prompt == request.prompt:
+        return choices
+    shorter = replace(request, prompt=prompt)
+    return replace(_encode(shorter, iter(tokenizer.encode(list(_texts(shorter))))), truncated=True)
 
 
 def _encode(request: LoglikelihoodRequest, encoded: Iterator[list[int]]) -> EncodedChoices:
@@ -105,9 +126,9 @@ def _prompt(prompt_ids: list[int], truncation: Truncation | None) -> EncodedProm
     return EncodedPrompt(tuple(prompt_ids[start:]), start > 0)
 
 
-def _start(num_tokens: int, truncation: Truncation | None) -> int:
+def _start(num_tokens: int, truncation: Truncation | DropShots | None) -> int:
     """How many of a prompt's first tokens the truncation drops."""
-    if truncation is None or num_tokens <= truncation.longer_than:
+    if not isinstance(truncation, Truncation) or num_tokens <= truncation.longer_than:
         return 0
     return max(0, num_tokens - truncation.keep_last)
 

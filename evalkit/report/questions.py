@@ -15,7 +15,7 @@ from typing import Any
 
 from evalkit.errors import StoreError
 from evalkit.report.read import read_lines
-from evalkit.types import Json, LoglikelihoodRequest, Request, Truncation
+from evalkit.types import Json, LoglikelihoodRequest, Request, truncation_of
 
 QUESTIONS = "questions.jsonl"
 
@@ -74,7 +74,7 @@ class Answered:
         fields = json.loads(self.context.settings)
         if self.rest is None or "continuations" not in fields:
             return None
-        truncation = Truncation(**fields["truncation"]) if fields["truncation"] else None
+        truncation = truncation_of(fields["truncation"])
         return LoglikelihoodRequest(self.context.prefix + self.rest, tuple(fields["continuations"]), truncation)
 
     @property

@@ -1,0 +1,48 @@
+"""When an answer that a model gave once is also the answer to another request."""
+
+from evalkit.types import (
+    GenerateOutput,
+    GenerateRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Output,
+    Request,
+)
+
+
+def answers(asked: Request, output: Output, wanted: Request) -> bool:
+    """Whether `output`, which answers `asked`, is provably the answer to `wanted` too.
+
+    Log-probabilities: the same prompt and continuations, and a prompt that neither request truncates. Texts: greedy
+    decoding of the same prompt is one and the same text, so what is wanted is there if the text holds a stop string of
+    `wanted`, ends as the model ended it, or has exactly the wanted length; up to that cut the two are equal, behind it
+    they may differ. An ErrorOutput answers nothing.
+    """
+    if isinstance(output, LoglikelihoodOutput):
+        if not isinstance(asked, LoglikelihoodRequest) or not isinstance(wanted, LoglikelihoodRequest):
+            return False
+        same = (asked.prompt, asked.continuations) == (wanted.prompt, wanted.continuations)
+        return same and (asked == wanted or _is_whole(asked, output, wanted))
+    if isinstance(output, GenerateOutput):
+        if not isinstance(asked, GenerateRequest) or not isinstance(wanted, GenerateRequest):
+            return False
+        whole = asked.truncation == wanted.truncation or _is_whole(asked, output, wanted)
+        return asked == wanted or (asked.prompt == wanted.prompt and whole and _holds(asked, output, wanted))
+    return False
+
+
+def _is_whole(asked: Request, output: LoglikelihoodOutput | GenerateOutput, wanted: Request) -> bool:
+    """Did the whole prompt reach the model, and would it for `wanted`?"""
+    return not output.truncated and (
+        wanted.truncation is None or output.num_prompt_tokens <= wanted.truncation.longer_than
+    )
+
+
+def _holds(asked: GenerateRequest, output: GenerateOutput, wanted: GenerateRequest) -> bool:
+    if output.num_tokens > wanted.max_new_tokens:
+        return False
+    if any(stop in output.text for stop in wanted.stop):
+        return True
+    if output.finish_reason == "end_of_text":
+        return True
+    return output.finish_reason == "length" and asked.max_new_tokens == wanted.max_new_tokens
