@@ -111,7 +111,10 @@ class RunFolder:
         derived = derived_provenance(self.task, self.questions, written["limit"])
         compared = ("data", "protocol", "num_questions", "first_prompt_sha", "prompt_set_sha")
         of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
-        return of_data or _differing(_from_json({key: derived[key] for key in compared}), written)
+        expected = _from_json({key: derived[key] for key in compared})
+        if "switches" not in written["protocol"]:  # written before protocols were sets of switches
+            expected["protocol"] = {**written["protocol"], "name": expected["protocol"]["name"]}
+        return of_data or _differing(expected, written)
 
     def scored(self) -> str | None:
         """scores.jsonl follows from the answers."""

@@ -135,12 +135,14 @@ class GSM8K:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        checks = {self.split: self._load[1]}
-        if self.chosen["shots"] == "train-sampled":
-            checks["train"] = self._train[1]
-        data = describe(self.data, checks)
         if self.chosen["shots"] == "card-file":
+            data = describe(self.data, {self.split: self._load[1]})
             data["prompt_file_sha256"] = self.prompt_file.sha256[self.data.pin_set]
+        else:
+            data = describe(self.data, {self.split: self._load[1], "train": self._train[1]})
+            splits = data["splits"]
+            assert isinstance(splits, dict)
+            data["worked_examples"] = splits["train"] if self.split == "train" else splits.pop("train")
         return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property

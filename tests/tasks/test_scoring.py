@@ -82,9 +82,7 @@ def test_fewer_worked_problems_are_the_first_of_the_file(num_fewshot: int, task_
     prompts = [task.request(task.examples()[0]).prompt for task in (whole, fewer)]
     assert prompts[1].count("Question:") == num_fewshot + 1
     assert prompts[0].startswith(prompts[1].rpartition("\nQuestion:")[0].rstrip("\n"))
-    assert fewer.provenance()["protocol"]["name"] == (
-        "qwen" if num_fewshot == 8 else f"qwen (num_fewshot={num_fewshot})"
-    )
+    assert fewer.provenance()["protocol"]["name"] == ("qwen" if num_fewshot == 8 else f"qwen+num_fewshot:{num_fewshot}")
 
 
 class Judge:
