@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from evalkit.errors import ConfigError
 from evalkit.protocols import Protocols, Switch, differing
-from evalkit.protocols.__main__ import main
+from evalkit.protocols.__main__ import main, markdown
 from evalkit.task import Switched, with_protocol
 
 TABLE = Protocols(
@@ -165,6 +166,13 @@ def test_the_command_prints_every_switch_of_every_protocol(capsys: pytest.Captur
         assert all(f"| `{switch.name}` | {switch.meaning} |" in printed for switch in switches)
     assert main(["mmul"]) == 2
     assert "unknown task 'mmul'" in capsys.readouterr().err
+
+
+def test_the_readme_shows_what_the_command_prints() -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for task in SWITCHES:
+        rows = "\n".join(line for line in markdown(protocols_of(task)) if line.startswith("|"))
+        assert rows in readme, task
 
 
 @pytest.mark.parametrize("task", sorted(SWITCHES))

@@ -17,6 +17,7 @@ from evalkit.engine.scheduler import Step
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.spec import ModelSpec
 from evalkit.types import (
+    DropShots,
     ErrorOutput,
     GenerateOutput,
     GenerateRequest,
@@ -41,6 +42,8 @@ def requests() -> list[Item]:
     items.append(("again", LoglikelihoodRequest(f"{SHOTS}Question:", (" A", " B"))))
     items.append(("again too", LoglikelihoodRequest(f"{SHOTS}Question:", (" A", " B"))))
     items.append(("cut", LoglikelihoodRequest(SHOTS, (" A", " B"), Truncation(longer_than=40, keep_last=30))))
+    shots = DropShots(longer_than=60, shot_ends=(0, SHOTS.index("Question"), SHOTS.rindex("Question: what")))
+    items.append(("dropped", LoglikelihoodRequest(SHOTS, (" A", " B"), shots)))
     items.append(("Chinese", GenerateRequest("问题：下列哪一项是正确的？", ("。",), 12)))
     return items
 
