@@ -35,30 +35,12 @@ from evalkit.task import by_group, check_choice, in_order
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
 
 from . import HOME
-from .ceval_subjects import CHINESE
+from .ceval_subjects import CATEGORIES, CHINESE, HARD
 from .multiple_choice import MEAN, chosen_letter, shown_tables
 from .protocols import protocols_of
 
 LETTERS = "ABCD"
 COLUMNS = ("id", "question", *LETTERS)
-CATEGORIES = {
-    "STEM": """computer_network operating_system computer_architecture college_programming college_physics
-        college_chemistry advanced_mathematics probability_and_statistics discrete_mathematics
-        electrical_engineer metrology_engineer high_school_mathematics high_school_physics high_school_chemistry
-        high_school_biology middle_school_mathematics middle_school_biology middle_school_physics
-        middle_school_chemistry veterinary_medicine""".split(),
-    "Social Science": """college_economics business_administration marxism mao_zedong_thought education_science
-        teacher_qualification high_school_politics high_school_geography middle_school_politics
-        middle_school_geography""".split(),
-    "Humanities": """modern_chinese_history ideological_and_moral_cultivation logic law
-        chinese_language_and_literature art_studies professional_tour_guide legal_professional
-        high_school_chinese high_school_history middle_school_history""".split(),
-    "Other": """civil_servant sports_science plant_protection basic_medicine clinical_medicine
-        urban_and_rural_planner accountant fire_engineer environmental_impact_assessment_engineer tax_accountant
-        physician""".split(),
-}
-HARD = """advanced_mathematics discrete_mathematics probability_and_statistics college_physics college_chemistry
-    high_school_mathematics high_school_physics high_school_chemistry""".split()
 
 
 def header(subject: str, style: str) -> str:

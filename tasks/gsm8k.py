@@ -123,11 +123,10 @@ class GSM8K:
         """The number read out of the continuation against the gold one."""
         assert isinstance(output, GenerateOutput)
         found = READ_ANSWER[self.chosen["answer"]](cut_at(output.text, CUT[self.chosen["cut"]]))
-        gold_answer = example.target if isinstance(found, str) or example.target is None else int(example.target)
+        target = example.target if isinstance(found, str) or example.target is None else int(example.target)
         answer = None if found is None else str(found)
-        return Score(
-            example.id, example.group, answer, example.target, float(answer is not None and found == gold_answer)
-        )
+        right = found is not None and found == target
+        return Score(example.id, example.group, answer, example.target, float(right))
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """The share of problems solved."""

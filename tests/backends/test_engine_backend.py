@@ -77,6 +77,7 @@ def test_engine_and_oracle_give_the_same_outputs_for_every_family(
     found = dict(backend.answer(items))
     expected = dict(ReferenceBackend(spec_of(family)).answer(items))
     assert found.keys() == expected.keys()
+    assert {name for name, output in found.items() if output.truncated} == {"cut", "dropped"}
     for name, plain in expected.items():
         output = found[name]
         if isinstance(plain, LoglikelihoodOutput):

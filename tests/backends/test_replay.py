@@ -33,7 +33,7 @@ def percent(task: Any, scores: list[Score]) -> float | None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("protocol", "passing"), [("qwen", 127), ("qwen-corrected", 164)])
+@pytest.mark.parametrize(("protocol", "passing"), [("qwen", 127), ("qwen+cut:top-level", 164)])
 def test_reference_solutions_of_humaneval_pass_unless_the_protocol_cuts_them(
     protocol: str, passing: int, task_builder: Callable[..., Any], tmp_path: Path
 ) -> None:
