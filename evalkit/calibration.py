@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evalkit.backends.base import Backend
-from evalkit.evaluate import Question, peak_memory_bytes
+from evalkit.evaluate import Question
+from evalkit.meter import peak_memory_bytes
 from evalkit.preflight import GIB, Preflight, memory_available
 from evalkit.types import ErrorOutput, GenerateOutput, Output
 

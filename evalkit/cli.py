@@ -14,14 +14,19 @@ from typing import Any
 import hydra
 from hydra.errors import HydraException
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from evalkit.course import Settings
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.interrupt import end_by_signal, leave
 from evalkit.provenance import command
 from evalkit.report.markdown import render_closing_table
-from evalkit.run import Settings, dry_run, run
+from evalkit.run import dry_run, run
+from evalkit.subset import read_subset
+from evalkit.task import Switched, Task, with_protocol
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -75,12 +80,13 @@ def run_config(config: DictConfig) -> None:
     _quiet_libraries()
     card = build(config, "published")
     model = build(config, "model")
-    tasks = [build(config, f"tasks.{name}") for name in config.tasks]
+    tasks = build_tasks(config)
     backend = build(config, "backend")
     if not isinstance(config.dry_run, bool):
         raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
     resolved: Any = OmegaConf.to_container(config, resolve=True)
-    settings = Settings(model.name, Path(config.results_dir), config.limit, card, resolved)
+    subset = None if config.subset is None else read_subset(config.subset)
+    settings = Settings(model.name, Path(config.results_dir), config.limit, card, resolved, subset)
     if config.dry_run is True:
         for part in dry_run(tasks, backend, settings):
             sys.stdout.write(part)
@@ -90,6 +96,46 @@ def run_config(config: DictConfig) -> None:
     sys.stdout.write(render_closing_table(summaries, card))
     sys.stdout.write(f"\nreport: {settings.results_dir / settings.model / 'report.md'}\n")
     sys.stdout.flush()
+
+
+def build_tasks(config: DictConfig) -> list[Task]:
+    """The chosen tasks, each under its own protocol, or once for every one of `protocols` that it has.
+
+    Raises ConfigError where `protocols` is no list of names, or names one that no chosen task has.
+    """
+    tasks: list[Task] = [build(config, f"tasks.{name}") for name in config.tasks]
+    if config.protocols is None:
+        return tasks
+    names = protocol_names(config.protocols)
+    for name in names:
+        lacking = [task for task in tasks if not _offers(task, name)]
+        lines = [f"{task.name} has {_protocols_of(task)}" for task in lacking]
+        if len(lacking) == len(tasks):
+            raise ConfigError(f"protocols: no chosen task has {name}; {'; '.join(lines)}")
+        for line in lines:
+            log.info("protocol %s is skipped: %s", name, line)
+    return [with_protocol(task, name) for task in tasks for name in names if _offers(task, name)]
+
+
+def _offers(task: Task, setting: str) -> bool:
+    """Whether a task has a protocol, and every switch that is flipped in it."""
+    if not isinstance(task, Switched):
+        return False
+    name, *flips = setting.split("+")
+    switches = {switch.name for switch in task.protocols.switches}
+    return name in task.protocols.names and {flip.partition(":")[0] for flip in flips} <= switches
+
+
+def _protocols_of(task: Task) -> str:
+    return ", ".join(task.protocols.names) if isinstance(task, Switched) else "none"
+
+
+def protocol_names(value: Any) -> list[str]:
+    """The content of the key `protocols`, each name once. Raises ConfigError where it is no list of names."""
+    names = [value] if isinstance(value, str) else list(value) if isinstance(value, ListConfig) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"protocols={value}: write a list of names, e.g. protocols=[qwen,lm-eval], or null")
+    return list(dict.fromkeys(names))
 
 
 def compose_config(overrides: list[str]) -> DictConfig:

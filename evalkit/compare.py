@@ -14,11 +14,11 @@ import numpy as np
 from evalkit.errors import EvalkitError
 from evalkit.metrics import holm
 from evalkit.report.cards import load_card
+from evalkit.report.figures import figure, signed
 from evalkit.report.files import write_file
 from evalkit.report.page import html_page, html_table
 from evalkit.report.paired import Pairs, pair_tasks, settings_of
 from evalkit.report.published import PublishedCard
-from evalkit.report.sections import figure, signed
 from evalkit.report.tables import Table, escaped, markdown, plain_text
 from evalkit.report.verdict import RULE, p_text
 from evalkit.types import Score
@@ -76,7 +76,7 @@ def paired_table(
         metrics = [next(iter(summary.metrics.values())) for summary in (entry.a, entry.b)]
         rows.append(
             (
-                entry.task,
+                entry.name,
                 figure(metrics[0].value, 2),
                 figure(metrics[1].value, 2),
                 str(len(entry.scores)),
@@ -106,7 +106,7 @@ def flip_table(entry: Pairs, names: tuple[str, str]) -> Table:
         (a.id, _answer(a), _answer(b), _short(a.target), "A" if (a.value or 0) > (b.value or 0) else "B")
         for a, b in entry.flips
     )
-    title = f"{entry.task}: {len(rows)} flips of {len(entry.scores)}"
+    title = f"{entry.name}: {len(rows)} flips of {len(entry.scores)}"
     return Table(title, ("question", f"A: {names[0]}", f"B: {names[1]}", "right answer", "who is right"), rows, "l")
 
 
@@ -124,8 +124,8 @@ def setting_notes(entry: Pairs, names: tuple[str, str]) -> list[str]:
     """Where the two runs were not asked in the same way."""
     a, b = settings_of(entry.a), settings_of(entry.b)
     if a["protocol"] != b["protocol"]:
-        return [f"{entry.task}: {names[0]} ran under {a['protocol']}, {names[1]} under {b['protocol']}"]
-    return [f"{entry.task}: the prompts differ"] if a["prompts"] != b["prompts"] else []
+        return [f"{entry.name}: {names[0]} ran under {a['protocol']}, {names[1]} under {b['protocol']}"]
+    return [f"{entry.name}: the prompts differ"] if a["prompts"] != b["prompts"] else []
 
 
 def _markdown(title: str, table: Table, notes: Sequence[str], flips: Sequence[Table]) -> str:

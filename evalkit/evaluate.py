@@ -1,21 +1,20 @@
 """The only evaluation loop: ask what the store does not hold, keep every answer as it comes, score."""
 
 import contextlib
-import resource
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
 
 from evalkit.backends.base import Backend
 from evalkit.errors import ConfigError, StoreError
-from evalkit.store import RunStore, Session
+from evalkit.meter import NOTHING, Keep, Lap, Meter, Stopwatch
+from evalkit.store import RunStore
+from evalkit.subset import Subset
 from evalkit.task import Task
 from evalkit.types import ErrorOutput, Example, Output, Record, Request, Score, sha256_of_text
 
 _SCORING_THREADS = 2  # HumanEval's programs run beside the engine
-_KEEP_EVERY = 10.0  # seconds of a session that a kill may leave unaccounted
 
 
 class Progress(Protocol):
@@ -23,14 +22,6 @@ class Progress(Protocol):
 
     def __call__(self, output: Output) -> None:
         """One more question is answered."""
-        ...
-
-
-class Keep(Protocol):
-    """Writes down what a session cost so far."""
-
-    def __call__(self, session: Session) -> None:
-        """The session as it stands now."""
         ...
 
 
@@ -43,16 +34,17 @@ class Question:
     request_sha: str
 
 
-def questions_of(task: Task, limit: int | None) -> list[Question]:
-    """What a run asks: the first `limit` questions of each group, or all.
+def questions_of(task: Task, limit: int | None, subset: Subset | None = None) -> list[Question]:
+    """What a run asks: the questions of a subset, or all; of each group the first `limit`, where there is one.
 
-    Raises ConfigError for a limit below 1, DataError where the data is not what was pinned.
+    Raises ConfigError for a limit below 1 or a subset with ids that the task does not have, DataError where the data
+    is not what was pinned.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ConfigError(f"limit={limit}: use a whole number from 1 up (questions per subject), or null for all")
     taken: dict[str, int] = {}
     questions = []
-    for example in task.examples():
+    for example in _examples(task, subset):
         taken[example.group] = taken.get(example.group, 0) + 1
         if limit is None or taken[example.group] <= limit:
             request = task.request(example)
@@ -60,50 +52,144 @@ def questions_of(task: Task, limit: int | None) -> list[Question]:
     return questions
 
 
+def _examples(task: Task, subset: Subset | None) -> Sequence[Example]:
+    examples = task.examples()
+    if subset is None:
+        return examples
+    known = {example.id for example in examples}
+    ids = set(subset.ids_of(task.name))
+    if unknown := sorted(ids - known):
+        raise ConfigError(
+            f"subset {subset.name}: {len(unknown)} of its {len(ids)} questions are not in this {task.name}, first "
+            f"{unknown[0]}; it belongs to another split or other data (tasks.{task.name}.split, data_dir)"
+        )
+    return [example for example in examples if example.id in ids]
+
+
 def unanswered(questions: Sequence[Question], store: RunStore) -> list[Question]:
     """The questions whose answer the store does not hold for the very same request, or holds as an error only."""
-    return [q for q in questions if not _is_answered(store.records.get((q.example.id, q.request_sha)))]
+    return [q for q in questions if _answer(q, store) is None]
 
 
-def _is_answered(record: Record | None) -> bool:
-    return record is not None and not isinstance(record.output, ErrorOutput)
+def _answer(question: Question, store: RunStore) -> Output | None:
+    record = store.records.get((question.example.id, question.request_sha))
+    return None if record is None or isinstance(record.output, ErrorOutput) else record.output
 
 
-def evaluate(
-    task: Task, backend: Backend, store: RunStore, questions: Sequence[Question], progress: Progress, keep: Keep
-) -> list[Score]:
+@dataclass(frozen=True)
+class Series:
+    """One task under one protocol: what it asks, where the answers are kept, and who is told of them.
+
+    keep: is told what this session cost so far, with the first answer, every few seconds, and at the end.
+    """
+
+    task: Task
+    protocol: str
+    questions: Sequence[Question]
+    store: RunStore
+    progress: Progress
+    keep: Keep
+
+
+_Wanted: TypeAlias = list[tuple[int, Question]]  # each series, by its place, that makes a request, and its question
+
+
+def evaluate(backend: Backend, together: Sequence[Series]) -> list[list[Score]]:
     """Answer what is missing, score everything.
 
-    keep: is told what this session cost so far, with the first answer, every `_KEEP_EVERY` seconds, and at the end.
-    Returns the scores in the order of the questions.
+    together: one benchmark's protocols. All that they ask goes to the backend in one call, so that it sees what
+    their prompts share; a request that several make is asked once, and its answer kept by each.
+    Returns each series' scores in the order of its questions.
     """
-    asked = {q.example.id: q for q in unanswered(questions, store)}
+    asked = _asked(together)
     pool = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="score")
-    meter = Meter(keep)
+    keepers = [_Keeper(series, pool) for series in together]
+    watch = Stopwatch()
     interrupted = False
     try:
-        scores: dict[str, Future[Score]] = {}
-        for question in questions:
-            if question.example.id not in asked:
-                record = store.records[question.example.id, question.request_sha]
-                scores[record.id] = pool.submit(score_one, task, question.example, record.output)
-        for example_id, output in _answers(backend, asked):
-            question = asked[example_id]
-            prompt_sha = sha256_of_text(question.request.prompt)
-            store.append(Record(example_id, question.request_sha, prompt_sha, output))
-            scores[example_id] = pool.submit(score_one, task, question.example, output)
-            progress(output)
-            meter.count()
-        results = [scores[question.example.id].result() for question in questions]
-        meter.stop()
+        for keeper, series in zip(keepers, together, strict=True):
+            keeper.take_held([other.store for other in together if other is not series])
+        for item_id, output in _answers(backend, asked):
+            (first, question), *others = asked[item_id]
+            keepers[first].take(question, output, watch.lap())
+            for place, same in others:
+                keepers[place].take(same, as_copy(output), NOTHING)
+        results = [keeper.finish(watch) for keeper in keepers]
     except KeyboardInterrupt:
         interrupted = True  # programs that still run end with this process
         with contextlib.suppress(StoreError):
-            meter.stop()
+            keepers[0].meter.add(watch.lap())
+            for keeper in keepers:
+                keeper.meter.stop()
         raise
     finally:
         pool.shutdown(wait=not interrupted, cancel_futures=True)
     return results
+
+
+def _asked(together: Sequence[Series]) -> dict[str, _Wanted]:
+    """What no store holds, by the id under which the backend is asked, with who wants it.
+
+    Of the first series that is the question's own id, of the others `{id}@{protocol}`.
+    """
+    wanted: dict[tuple[str, str], _Wanted] = {}
+    asked: dict[str, _Wanted] = {}
+    for place, series in enumerate(together):
+        suffix = f"@{series.protocol}" if place else ""
+        for question in series.questions:
+            if any(_answer(question, other.store) is not None for other in together):
+                continue
+            key = (question.example.id, question.request_sha)
+            if key not in wanted:
+                wanted[key] = asked[question.example.id + suffix] = []
+            wanted[key].append((place, question))
+    return asked
+
+
+class _Keeper:
+    """Keeps and scores the answers of one series."""
+
+    def __init__(self, series: Series, pool: ThreadPoolExecutor) -> None:
+        self._series = series
+        self._pool = pool
+        self._scores: dict[str, Future[Score]] = {}
+        self.meter = Meter(series.keep)
+
+    def take_held(self, elsewhere: Sequence[RunStore]) -> None:
+        """Score what the store holds, and copy what another protocol's does."""
+        for question in self._series.questions:
+            if (own := _answer(question, self._series.store)) is not None:
+                self._score(question.example, own)
+                continue
+            found = [output for store in elsewhere if (output := _answer(question, store)) is not None]
+            if found:
+                self.take(question, as_copy(found[0]), NOTHING)
+
+    def take(self, question: Question, output: Output, cost: Lap) -> None:
+        """One more answer."""
+        example = question.example
+        prompt_sha = sha256_of_text(question.request.prompt)
+        self._series.store.append(Record(example.id, question.request_sha, prompt_sha, output))
+        self._score(example, output)
+        self._series.progress(output)
+        self.meter.count(cost)
+
+    def _score(self, example: Example, output: Output) -> None:
+        self._scores[example.id] = self._pool.submit(score_one, self._series.task, example, output)
+
+    def finish(self, watch: Stopwatch) -> list[Score]:
+        """Wait for the scores."""
+        scores = [self._scores[question.example.id].result() for question in self._series.questions]
+        self.meter.add(watch.lap())
+        self.meter.stop()
+        return scores
+
+
+def as_copy(output: Output) -> Output:
+    """An answer as a second protocol keeps it: nothing was computed for it."""
+    if isinstance(output, ErrorOutput):
+        return output
+    return replace(output, num_cached_tokens=output.num_prompt_tokens)
 
 
 def score_one(task: Task, example: Example, output: Output) -> Score:
@@ -113,40 +199,6 @@ def score_one(task: Task, example: Example, output: Output) -> Score:
     return task.score(example, output)
 
 
-def _answers(backend: Backend, asked: dict[str, Question]) -> Iterator[tuple[str, Output]]:
+def _answers(backend: Backend, asked: dict[str, _Wanted]) -> Iterator[tuple[str, Output]]:
     if asked:
-        yield from backend.answer([(example_id, question.request) for example_id, question in asked.items()])
-
-
-class Meter:
-    """Measures a session: answers, wall and CPU time, the largest resident size."""
-
-    def __init__(self, keep: Keep) -> None:
-        self._keep = keep
-        self._started = self._kept = time.monotonic()
-        self._cpu = cpu_seconds()
-        self._answered = 0
-
-    def count(self) -> None:
-        """One more answer is in the store."""
-        self._answered += 1
-        if self._answered == 1 or time.monotonic() - self._kept >= _KEEP_EVERY:
-            self.stop()
-
-    def stop(self) -> None:
-        """Tell what the session cost so far, if it answered anything."""
-        self._kept = time.monotonic()
-        if self._answered:
-            seconds, cpu = self._kept - self._started, cpu_seconds() - self._cpu
-            self._keep(Session(self._answered, round(seconds, 3), peak_memory_bytes(), round(cpu, 3)))
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process and of the children it has waited for."""
-    own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
-
-
-def peak_memory_bytes() -> int:
-    """The largest resident size this process has had (Linux counts it in KiB)."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        yield from backend.answer([(item_id, wanted[0][1].request) for item_id, wanted in asked.items()])

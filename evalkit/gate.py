@@ -13,11 +13,12 @@ from pathlib import Path
 from evalkit.compare import flip_table
 from evalkit.errors import EvalkitError, GateError, StoreError
 from evalkit.metrics import holm
-from evalkit.report.paired import Pairs, pair_runs, runs_by_task, settings_of
+from evalkit.report.figures import figure
+from evalkit.report.paired import Pairs, counterpart_of, pair_runs, runs_by_name, settings_of
 from evalkit.report.read import read_json
-from evalkit.report.sections import figure
 from evalkit.report.tables import Table, plain_text
 from evalkit.report.verdict import RULE, p_text
+from evalkit.run_name import task_of
 
 _ALLOWABLE = ("prompts", "protocol")
 
@@ -47,13 +48,14 @@ def gate_pairs(run: Path, baseline: Path) -> list[Pairs]:
     Raises GateError where the run is of another model, lacks a task, or was not asked the same; StoreError and
     ConfigError where a folder holds no run.
     """
-    runs, baselines = runs_by_task(run), runs_by_task(baseline)
+    runs, baselines = runs_by_name(run), runs_by_name(baseline)
     pairs = []
-    for task, folder in baselines.items():
-        if task not in runs:
-            raise GateError(f"the baseline has {task}, {run} has not; run it with task={task}")
+    for name, folder in baselines.items():
+        found = counterpart_of(name, baselines, runs)
+        if found is None:
+            raise GateError(f"the baseline has {name}, {run} has not; run it with task={task_of(name)}")
         try:
-            entry = pair_runs(folder, runs[task])
+            entry = pair_runs(folder, found)
         except StoreError as error:
             raise GateError(f"not comparable: {error}") from error
         _check_settings(entry, _allowed(folder))
@@ -71,14 +73,14 @@ def _allowed(folder: Path) -> list[str]:
 
 def _check_settings(entry: Pairs, allowed: Sequence[str]) -> None:
     if entry.b.num_errors:
-        raise GateError(f"{entry.task}: {entry.b.num_errors} questions of the run could not be run, run it again")
+        raise GateError(f"{entry.name}: {entry.b.num_errors} questions of the run could not be run, run it again")
     if entry.a.model != entry.b.model:
-        raise GateError(f"{entry.task}: the baseline is of {entry.a.model}, the run of {entry.b.model}")
+        raise GateError(f"{entry.name}: the baseline is of {entry.a.model}, the run of {entry.b.model}")
     before, after = settings_of(entry.a), settings_of(entry.b)
     for name in _ALLOWABLE:
         if before[name] != after[name] and name not in allowed:
             raise GateError(
-                f"{entry.task}: the {name} changed from {before[name]} to {after[name]}; make a new baseline, "
+                f"{entry.name}: the {name} changed from {before[name]} to {after[name]}; make a new baseline, "
                 f'or allow it with {{"allows": ["{name}"]}} in its baseline.json'
             )
 
@@ -86,7 +88,7 @@ def _check_settings(entry: Pairs, allowed: Sequence[str]) -> None:
 def fail_if_worse(pairs: Sequence[Pairs], p_values: Sequence[float], level: float) -> None:
     """Raises GateError naming the tasks in which the run is worse."""
     worse = [
-        f"{entry.task} (lost {entry.num_only_a}, won {entry.num_only_b}, {p_text(p)})"
+        f"{entry.name} (lost {entry.num_only_a}, won {entry.num_only_b}, {p_text(p)})"
         for entry, p in zip(pairs, p_values, strict=True)
         if p <= level
     ]
@@ -100,7 +102,7 @@ def _text(pairs: Sequence[Pairs], p_values: Sequence[float]) -> str:
         metrics = [next(iter(summary.metrics.values())) for summary in (entry.a, entry.b)]
         lost, won = str(entry.num_only_a), str(entry.num_only_b)
         figures = (figure(metrics[0].value, 2), figure(metrics[1].value, 2))
-        rows.append((entry.task, *figures, str(len(entry.scores)), lost, won, f"{p:.4f}"))
+        rows.append((entry.name, *figures, str(len(entry.scores)), lost, won, f"{p:.4f}"))
     header = ("task", "baseline", "run", "n", "lost", "won", "p worse (Holm)")
     parts = [plain_text(Table("", header, tuple(rows)))]
     for entry in pairs:

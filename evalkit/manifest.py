@@ -12,8 +12,10 @@ from evalkit.backends.base import Backend
 from evalkit.evaluate import Question
 from evalkit.pins import BY_SUBJECT
 from evalkit.provenance import environment
+from evalkit.run_name import run_name
 from evalkit.store import RunStore, Session
-from evalkit.task import Task
+from evalkit.subset import Subset
+from evalkit.task import Switched, Task
 from evalkit.types import Json, sha256_of, sha256_of_text
 
 
@@ -28,11 +30,12 @@ class Manifest:
         questions: Sequence[Question],
         config: Mapping[str, Json],
         limit: int | None,
+        subset: Subset | None = None,
     ) -> None:
         self._backend = backend
         self._store = store
-        self._config = dict(config)
-        self._derived = derived_provenance(task, questions, limit)
+        self._config = config_of(config, task)
+        self._derived = derived_provenance(task, questions, limit, subset)
         self._data = task.provenance()["data"]
         self.token_ids_sha: str | None = None  # over all prompts' token ids, where the backend tells them
         self._environment: dict[str, Json] | None = None
@@ -72,7 +75,23 @@ class Manifest:
         return {**(self._environment or environment()), "model": model, **tokens}
 
 
-def derived_provenance(task: Task, questions: Sequence[Question], limit: int | None) -> dict[str, Json]:
+def name_of_run(task: Task) -> str:
+    """What the task's run is called: by its protocol as set; settings with keys of their own do not rename it."""
+    return run_name(task.name, task.protocols.parse(task.protocol).name) if isinstance(task, Switched) else task.name
+
+
+def config_of(config: Mapping[str, Json], task: Task) -> dict[str, Json]:
+    """The configuration under which this task alone would be run as it was."""
+    tasks = config.get("tasks")
+    own = tasks.get(task.name) if isinstance(tasks, Mapping) else None
+    if not isinstance(tasks, Mapping) or not isinstance(own, Mapping) or not isinstance(task, Switched):
+        return dict(config)
+    return {**config, "protocols": None, "tasks": {**tasks, task.name: {**own, "protocol": task.protocol}}}
+
+
+def derived_provenance(
+    task: Task, questions: Sequence[Question], limit: int | None, subset: Subset | None = None
+) -> dict[str, Json]:
     """What follows from the task and its questions alone; of the data all but the subjects' hashes."""
     derived = task.provenance()
     data = derived["data"]
@@ -80,9 +99,11 @@ def derived_provenance(task: Task, questions: Sequence[Question], limit: int | N
     return {
         **derived,
         "data": {key: value for key, value in data.items() if key != BY_SUBJECT},
+        "run": name_of_run(task),
         "cell": task.cell,
         "metric": task.metric,
         "limit": limit,
+        **({"subset": subset.describe(task.name)} if subset else {}),
         "num_questions": len(questions),
         "num_all_questions": len(task.examples()),
         "first_prompt_sha": sha256_of_text(questions[0].request.prompt),

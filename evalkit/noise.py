@@ -10,12 +10,12 @@ from pathlib import Path
 
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.report.cards import load_card
+from evalkit.report.figures import figure
 from evalkit.report.noise import DTYPE_NOISE, GroupNoise, called_out, dtype_of, noise_of
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import read_answered
 from evalkit.report.read import find_runs, read_summary
-from evalkit.report.runs import benchmark_of
-from evalkit.report.sections import figure
+from evalkit.report.runs import benchmark_of, name_of
 from evalkit.report.tables import Table, plain_text
 
 
@@ -46,11 +46,11 @@ def _report(folder: Path, card: PublishedCard, noise: float | None) -> str | Non
     dtype = dtype_of(summary)
     why = f"the noise of {dtype}" if noise is None else "as given"
     if noise is None and dtype not in DTYPE_NOISE:
-        raise ConfigError(f"{summary.model}, {summary.task}: dtype {dtype} is not known, give --noise")
+        raise ConfigError(f"{summary.model}, {name_of(summary)}: dtype {dtype} is not known, give --noise")
     noise = DTYPE_NOISE[dtype] if noise is None else noise
     table = card.tables.get(benchmark_of(summary.task, card))
     whole, *groups = noise_of(questions, noise, table.mean if table else "micro")
-    head = f"{summary.model}, {summary.task}: choices at most {noise:g} apart are undecided ({why})\n"
+    head = f"{summary.model}, {name_of(summary)}: choices at most {noise:g} apart are undecided ({why})\n"
     callout = called_out(whole)
     return head + plain_text(noise_table([whole, *groups])) + (f"{callout}\n" if callout else "")
 

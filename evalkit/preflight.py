@@ -15,6 +15,7 @@ from evalkit.evaluate import Question
 from evalkit.models.base import ModelFacts, TextTokenizer
 from evalkit.models.continuations import fit_shots
 from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
+from evalkit.run_name import task_of
 
 GIB = 2**30
 
@@ -39,9 +40,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Preflight:
-    """What one task asks of a model."""
+    """What one run asks of a model."""
 
-    task: str
+    task: str  # the run's name: "mmlu", "mmlu@lm-eval"
     prompts: Sequence[Prompt]
     max_length: int
     num_distinct_tokens: int  # once each, whatever number of prompts begin with them
@@ -100,6 +101,16 @@ def preflight(task: str, questions: Sequence[Question], facts: ModelFacts) -> Pr
     return Preflight(task, prompts, facts.max_length, plan.num_distinct_tokens, whole.hexdigest())
 
 
+def shared_line(flights: Sequence[Preflight]) -> str:
+    """What the protocols of one benchmark take together, in words: a request that several make is made once."""
+    prompts = {(p.question.example.id, p.question.request_sha): p for flight in flights for p in flight.prompts}
+    num_distinct = make_plan([TokenSequence(prompt.ids) for prompt in prompts.values()]).num_distinct_tokens
+    return (
+        f"{task_of(flights[0].task)}, {len(flights)} protocols together: {len(prompts):,} different requests, "
+        f"{num_distinct:,} distinct prompt tokens instead of {sum(f.num_distinct_tokens for f in flights):,}"
+    )
+
+
 def refuse_too_long(flight: Preflight) -> None:
     """Raise ModelError where a prompt is beyond the model's length: before its weights are loaded."""
     if flight.too_long:
@@ -107,7 +118,7 @@ def refuse_too_long(flight: Preflight) -> None:
         raise ModelError(
             f"{flight.task}: {len(flight.too_long)} of {len(flight.prompts)} prompts are longer than the model's "
             f"{flight.max_length} tokens, first {first.question.example.id} with {len(first.ids)}; ask with fewer "
-            f"shots (tasks.{flight.task}.num_fewshot=N), or another model"
+            f"shots (tasks.{task_of(flight.task)}.num_fewshot=N), or another model"
         )
 
 

@@ -72,9 +72,14 @@ def _check_subject(where: str, answers: Any, asked: set[str]) -> None:
 
 
 def _check_whole(path: Path, run: Path, num_asked: int) -> None:
-    limit = read_summary(run).provenance.get("limit")
-    if limit is not None:
-        raise DataError(f"{path}: only {num_asked} rows were asked (limit={limit}), the site wants all; run without")
+    provenance = read_summary(run).provenance
+    subset = provenance.get("subset")
+    chosen = {"limit": provenance.get("limit"), "subset": subset["name"] if isinstance(subset, dict) else None}
+    for key, value in chosen.items():
+        if value is not None:
+            raise DataError(
+                f"{path}: only {num_asked} rows were asked ({key}={value}), the site wants all; run without"
+            )
 
 
 def record_score(run: Path, score: float, source: str) -> None:

@@ -15,19 +15,24 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 from evalkit.cli import rebuild
 from evalkit.errors import EvalkitError, StoreError
 from evalkit.evaluate import Question, questions_of, score_one
+from evalkit.grading import grader_lines
 from evalkit.manifest import derived_provenance
 from evalkit.records import model_sha, read_record
 from evalkit.report.files import write_report
+from evalkit.report.graded import GRADERS
 from evalkit.report.questions import QUESTIONS, Asked, question_lines
 from evalkit.report.read import find_runs
 from evalkit.rescore import changes_of, read_scores
+from evalkit.run_name import task_of
 from evalkit.store import Session, read_manifest
+from evalkit.subset import Subset, read_subset
 from evalkit.summary import summarize
 from evalkit.task import Task
 from evalkit.types import ErrorOutput, Record, Score
@@ -63,13 +68,19 @@ class RunFolder:
     @cached_property
     def task(self) -> Task:
         """The task as the run was configured."""
-        found: Task = rebuild(self.config, f"tasks.{self.folder.name}")
+        found: Task = rebuild(self.config, f"tasks.{task_of(self.folder.name)}")
         return found
 
     @cached_property
     def questions(self) -> list[Question]:
         """What the run asked."""
-        return questions_of(self.task, self.manifest["provenance"]["limit"])
+        return questions_of(self.task, self.manifest["provenance"]["limit"], self.subset)
+
+    @cached_property
+    def subset(self) -> Subset | None:
+        """The subset that the run was of."""
+        name = self.config.get("subset")
+        return None if name is None else read_subset(name)
 
     @cached_property
     def lines(self) -> list[Record | None]:
@@ -108,8 +119,15 @@ class RunFolder:
     def prompts(self) -> str | None:
         """The questions, their prompts and the data are those of the run."""
         written = self.manifest["provenance"]
-        derived = derived_provenance(self.task, self.questions, written["limit"])
-        compared = ("data", "protocol", "num_questions", "first_prompt_sha", "prompt_set_sha")
+        derived = derived_provenance(self.task, self.questions, written["limit"], self.subset)
+        compared = (
+            "data",
+            "protocol",
+            *(["subset"] if self.subset else []),
+            "num_questions",
+            "first_prompt_sha",
+            "prompt_set_sha",
+        )
         of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
         expected = _from_json({key: derived[key] for key in compared})
         if "switches" not in written["protocol"]:  # written before protocols were sets of switches
@@ -133,6 +151,15 @@ class RunFolder:
             self.task, self.questions, self.scores, self.records, sessions, card, model.name, provenance
         )
         return _differing(_from_json(asdict(summary)), json.loads(self._read("summary.json")))
+
+    def graded(self) -> str | None:
+        """graders.jsonl follows from the answers."""
+        written = _read_text(self.folder / GRADERS) or ""
+        pairs = zip_longest(
+            grader_lines(self.task, self.questions, self.records, self.scores).splitlines(), written.splitlines()
+        )
+        odd = [number for number, (due, found) in enumerate(pairs, start=1) if due != found]
+        return f"{len(odd)} lines do not follow from the answers, first line {odd[0]}" if odd else None
 
     def asked(self) -> str | None:
         """questions.jsonl follows from the data."""
@@ -170,6 +197,7 @@ def verify(folder: Path) -> Iterator[Finding]:
         ("scores.jsonl", run.scored),
         ("summary.json", run.summarized),
         ("questions.jsonl", run.asked),
+        ("graders.jsonl", run.graded),
         ("report, tables and plots", run.reported),
     ]
     for what, check in checks:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-LEAVES = "types errors prompts answers metrics data pins sandbox durable records store task protocols sharing graders engine.plan engine.scheduler".split()
+LEAVES = "types errors prompts answers metrics data pins sandbox durable records store task protocols sharing graders run_name subset engine.plan engine.scheduler".split()
 HEAVY = {"torch", "transformers", "hydra", "omegaconf", "accelerate"}
 # room: what of evalkit it may import
 ALLOWED = {
@@ -31,10 +31,24 @@ ALLOWED = {
     "engine": {"types", "errors", "engine"},
     "models": {"types", "errors", "models"},
     "backends": {"types", "errors", "models", "engine", "backends"},
-    "evaluate": {"types", "errors", "task", "store", "backends"},
-    "manifest": {"types", "errors", "pins", "task", "store", "backends", "evaluate", "provenance"},
+    "run_name": set(),
+    "subset": {"types", "errors"},
+    "meter": {"store"},
+    "evaluate": {"types", "errors", "task", "store", "backends", "meter", "subset"},
+    "manifest": {
+        "types",
+        "errors",
+        "pins",
+        "task",
+        "store",
+        "backends",
+        "evaluate",
+        "provenance",
+        "run_name",
+        "subset",
+    },
     "provenance": {"types", "errors", ""},
-    "report": {"types", "errors", "metrics", "report"},
+    "report": {"types", "errors", "metrics", "report", "run_name"},
     "tasks": {
         "types",
         "errors",

@@ -5,14 +5,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evalkit.errors import StoreError
+from evalkit.report.card_tables import card_tables, verdict_table
+from evalkit.report.extras import Extras, extra_tables
+from evalkit.report.graded import read_graded
 from evalkit.report.html import render_html
 from evalkit.report.markdown import render_report
+from evalkit.report.paired import read_scores
 from evalkit.report.plots import overview_plot, run_plots
+from evalkit.report.protocol_tables import effects_of
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import Answered, read_answered
 from evalkit.report.read import read_summary
+from evalkit.report.run_tables import group_tables
 from evalkit.report.runs import Run, runs_of
-from evalkit.report.sections import card_tables, group_tables, verdict_table
 from evalkit.report.tables import comma_separated, latex
 from evalkit.types import Summary
 
@@ -22,11 +27,11 @@ def write_report(folders: Sequence[Path], card: PublishedCard, output: Path) -> 
 
     Raises StoreError where a run folder is not one, or the output folder cannot be written.
     """
-    summaries, runs, questions = _read(folders, card)
+    summaries, runs, questions, extras = _read(folders, card)
     contents = {
-        "report.md": render_report(summaries, card, questions),
-        "report.html": render_html(runs, card, questions),
-        **_tables(runs, card),
+        "report.md": render_report(summaries, card, questions, extras),
+        "report.html": render_html(runs, card, questions, extras),
+        **_tables(runs, card, extras),
         **_plots(runs, questions),
     }
     return [write_file(output / name, content) for name, content in contents.items()]
@@ -37,14 +42,21 @@ def pages(folders: Sequence[Path], card: PublishedCard) -> dict[str, str]:
 
     Raises StoreError where a run folder is not one.
     """
-    summaries, runs, questions = _read(folders, card)
-    return {"report.md": render_report(summaries, card, questions), "report.html": render_html(runs, card, questions)}
+    summaries, runs, questions, extras = _read(folders, card)
+    return {
+        "report.md": render_report(summaries, card, questions, extras),
+        "report.html": render_html(runs, card, questions, extras),
+    }
 
 
-def _read(folders: Sequence[Path], card: PublishedCard) -> tuple[list[Summary], list[Run], dict[int, list[Answered]]]:
+def _read(
+    folders: Sequence[Path], card: PublishedCard
+) -> tuple[list[Summary], list[Run], dict[int, list[Answered]], Extras]:
     summaries = [read_summary(folder) for folder in folders]
     runs = runs_of(summaries, card)
-    return summaries, runs, _questions(folders, summaries, runs)
+    folder_of = {id(summary): folder for summary, folder in zip(summaries, folders, strict=True)}
+    by_place = {place: folder_of[id(run.summary)] for place, run in enumerate(runs)}
+    return summaries, runs, _questions(by_place), _extras(by_place, runs)
 
 
 def write_file(path: Path, content: str) -> Path:
@@ -57,15 +69,19 @@ def write_file(path: Path, content: str) -> Path:
     return path
 
 
-def _questions(folders: Sequence[Path], summaries: Sequence[Summary], runs: Sequence[Run]) -> dict[int, list[Answered]]:
+def _questions(by_place: Mapping[int, Path]) -> dict[int, list[Answered]]:
     """Each run's questions by its place; a folder that keeps no outputs (a committed baseline) has none."""
-    folder_of = {id(summary): folder for summary, folder in zip(summaries, folders, strict=True)}
-    kept = {place: folder_of[id(run.summary)] for place, run in enumerate(runs)}
-    return {place: read_answered(folder) for place, folder in kept.items() if (folder / "outputs.jsonl").exists()}
+    return {p: read_answered(folder) for p, folder in by_place.items() if (folder / "outputs.jsonl").exists()}
 
 
-def _tables(runs: Sequence[Run], card: PublishedCard) -> dict[str, str]:
-    tables = [verdict_table(runs), *card_tables(runs, card), *group_tables(runs)]
+def _extras(by_place: Mapping[int, Path], runs: Sequence[Run]) -> Extras:
+    scores = {p: read_scores(folder) for p, folder in by_place.items() if (folder / "scores.jsonl").exists()}
+    graded = {place: found for place, folder in by_place.items() if (found := read_graded(folder))}
+    return Extras(effects_of(runs, scores), graded)
+
+
+def _tables(runs: Sequence[Run], card: PublishedCard, extras: Extras) -> dict[str, str]:
+    tables = [verdict_table(runs), *card_tables(runs, card), *extra_tables(runs, card, extras), *group_tables(runs)]
     named = {f"tables/{slug(table.title)}": table for table in tables}
     return {
         f"{name}.{suffix}": spelling(table)

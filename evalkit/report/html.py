@@ -2,46 +2,42 @@
 
 import html
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evalkit.report.markdown import RULE_TEXT
+from evalkit.report.card_tables import architecture_table, card_tables, matrix_table, verdict_table
+from evalkit.report.extras import Extras, grader_tables, protocol_tables
+from evalkit.report.graded import Graded
+from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
 from evalkit.report.page import html_details, html_figure, html_page, html_table
 from evalkit.report.plots import overview_plot, run_plots
 from evalkit.report.published import PublishedCard
-from evalkit.report.questions import Answered, Context
+from evalkit.report.questions import Answered, Context, QuestionsOf
+from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
 from evalkit.report.runs import Run
-from evalkit.report.sections import (
-    QuestionsOf,
-    architecture_table,
-    card_tables,
-    cause_table,
-    cost_table,
-    group_tables,
-    matrix_table,
-    provenance_table,
-    verdict_table,
-)
 
 NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near ties
 
 
-def render_html(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) -> str:
+def render_html(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, extras: Extras) -> str:
     """The whole page. questions: those of each run, by its place; a run may have none."""
     models = ", ".join(dict.fromkeys(run.summary.model for run in runs))
     title = f"{models} beside the card of {card.title}"
-    names = ["verdict", "tables", "groups", "plots", "causes", *(["questions"] * bool(questions)), "provenance"]
+    there = {"protocols": bool(protocol_tables(runs, card, extras)), "graders": bool(extras.graded)}
+    there["questions"] = bool(questions)
+    order = ("verdict", "tables", "protocols", "groups", "plots", "causes", "graders", "questions", "provenance")
+    names = [name for name in order if there.get(name, True)]
     sections = [
-        *_sections(runs, card, questions),
+        *_sections(runs, card, questions, extras),
         _browser() if questions else "",
         "<h2 id='provenance'>Provenance</h2>",
         *(html_details(provenance_table(run)) for run in runs),
     ]
-    return html_page(title, sections, names, _data(runs, questions))
+    return html_page(title, sections, names, _data(runs, questions, extras))
 
 
-def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) -> Iterator[str]:
+def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, extras: Extras) -> Iterator[str]:
     yield f"<h2 id='verdict'>Verdict</h2>{_verdicts(runs)}"
     yield f"<p class='rule'>{html.escape(RULE_TEXT).replace('*', '')}</p>"
     yield f"<div class='plots'>{html_figure(overview_plot(runs))}</div>"
@@ -52,6 +48,10 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) 
         yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
     if architecture := architecture_table(runs, card):
         yield f"<h3>{architecture.title}</h3>{html_table(architecture)}"
+    protocols = protocol_tables(runs, card, extras)
+    yield "<h2 id='protocols'>Protocols</h2>" if protocols else ""
+    for table in protocols:
+        yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
     yield "<h2 id='groups'>Groups and subjects</h2>"
     yield from (html_details(table) for table in group_tables(runs))
     yield "<h2 id='plots'>Plots</h2>"
@@ -60,6 +60,8 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf) 
         yield f"<div class='plots'>{figures}</div>"
     yield f"<h2 id='causes'>Causes</h2>{html_table(cause_table(runs, questions))}"
     yield f"<h3>Cost</h3>{html_table(cost_table(runs))}"
+    yield f"<h2 id='graders'>Graders</h2><p class='note'>{GRADERS_TEXT}</p>" if extras.graded else ""
+    yield from (html_details(table) for table in grader_tables(runs, extras))
 
 
 def _verdicts(runs: Sequence[Run]) -> str:
@@ -92,20 +94,23 @@ def _browser() -> str:
     )
 
 
-def _data(runs: Sequence[Run], questions: QuestionsOf) -> dict[str, Any]:
+def _data(runs: Sequence[Run], questions: QuestionsOf, extras: Extras) -> dict[str, Any]:
     """The questions for the page's script."""
     contexts: dict[Context, int] = {}
+    otherwise = {place: _otherwise(graded) for place, graded in extras.graded.items()}
     rows = [
-        _row(place, question, contexts.setdefault(question.context, len(contexts)))
+        _row(
+            place,
+            question,
+            contexts.setdefault(question.context, len(contexts)),
+            otherwise.get(place, {}).get(question.id, {}),
+        )
         for place, answered in sorted(questions.items())
         for question in answered
     ]
     return {
         "near_tie": NEAR_TIE,
-        "runs": [
-            {"key": f"{run.summary.model}/{run.summary.task}", "benchmark": f"{run.benchmark} {run.comparable}"}
-            for run in runs
-        ],
+        "runs": [{"key": run.key, "benchmark": f"{run.benchmark} {run.comparable}"} for run in runs],
         "contexts": [
             {"prefix": context.prefix, "continuations": context.continuations, "stop": context.stop}
             for context in contexts
@@ -114,7 +119,21 @@ def _data(runs: Sequence[Run], questions: QuestionsOf) -> dict[str, Any]:
     }
 
 
-def _row(place: int, question: Answered, context: int) -> list[Any]:
+def _otherwise(graded: Graded) -> dict[str, dict[str, str]]:
+    """By question, what other rules read in its output, where that differs from the run's own."""
+    found = {}
+    for question in graded.questions:
+        entries = zip(graded.rules, question.answers, question.values, strict=True)
+        odd = {
+            f"read by {rule}": f"{'-' if answer is None else answer}, {'right' if value else 'wrong'}"
+            for rule, answer, value in entries
+            if rule not in graded.own and value is not None and question.readings_differ
+        }
+        found[question.id] = odd
+    return found
+
+
+def _row(place: int, question: Answered, context: int, otherwise: Mapping[str, str]) -> list[Any]:
     return [
         place,
         question.id,
@@ -132,5 +151,5 @@ def _row(place: int, question: Answered, context: int) -> list[Any]:
         question.finish_reason,
         question.num_prompt_tokens,
         question.num_tokens,
-        {**question.detail, **({"could not be run": question.error} if question.error else {})} or None,
+        {**question.detail, **otherwise, **({"could not be run": question.error} if question.error else {})} or None,
     ]

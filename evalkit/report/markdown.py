@@ -2,20 +2,12 @@
 
 from collections.abc import Sequence
 
+from evalkit.report.card_tables import architecture_table, card_tables, closing_table, matrix_table, verdict_table
+from evalkit.report.extras import Extras, grader_tables, protocol_tables
 from evalkit.report.published import PublishedCard
+from evalkit.report.questions import QuestionsOf
+from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
 from evalkit.report.runs import Run, runs_of
-from evalkit.report.sections import (
-    QuestionsOf,
-    architecture_table,
-    card_tables,
-    cause_table,
-    closing_table,
-    cost_table,
-    group_tables,
-    matrix_table,
-    provenance_table,
-    verdict_table,
-)
 from evalkit.report.tables import Table, markdown, plain_text
 from evalkit.types import Summary
 
@@ -29,10 +21,20 @@ gives the published figure.
 """
 
 
-def render_report(summaries: Sequence[Summary], card: PublishedCard, questions: QuestionsOf | None = None) -> str:
+GRADERS_TEXT = "Every answer rule of a task, tried on the very outputs of a run with its other switches kept."
+_NO_EXTRAS = Extras()
+
+
+def render_report(
+    summaries: Sequence[Summary],
+    card: PublishedCard,
+    questions: QuestionsOf | None = None,
+    extras: Extras = _NO_EXTRAS,
+) -> str:
     """report.md over any number of runs: verdicts, the card's tables, groups, causes, provenance.
 
     questions: those of each run, by its place among `runs_of(summaries, card)`; without them ties are not told.
+    extras: what the run folders tell of protocols and answer rules.
     """
     runs = runs_of(summaries, card)
     models = list(dict.fromkeys(run.summary.model for run in runs))
@@ -45,10 +47,16 @@ def render_report(summaries: Sequence[Summary], card: PublishedCard, questions: 
     parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]
     architecture = architecture_table(runs, card)
     parts += [f"### {architecture.title}\n\n{markdown(architecture)}"] if architecture else []
+    protocols = protocol_tables(runs, card, extras)
+    parts += ["## Protocols\n"] * bool(protocols)
+    parts += [f"### {table.title}\n\n{_noted(table)}" for table in protocols]
     groups = list(group_tables(runs))
     parts += ["## Groups and subjects\n"] * bool(groups)
     parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
     parts += ["## Causes\n", _noted(cause_table(runs, questions or {}))]
+    graders = list(grader_tables(runs, extras))
+    parts += ["## Graders\n", f"{GRADERS_TEXT}\n"] if graders else []
+    parts += [f"### {table.title}\n\n{_noted(table)}" for table in graders]
     parts += ["## Cost\n", markdown(cost_table(runs))]
     parts += ["## Provenance\n", *(_provenance(run) for run in runs)]
     return "\n".join(parts)

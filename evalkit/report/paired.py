@@ -1,6 +1,7 @@
 """Two runs on the same questions: what flipped, and whether it means anything."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from evalkit.errors import ConfigError, StoreError
-from evalkit.metrics import Difference, mcnemar, mcnemar_worse, paired_bootstrap
+from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
 from evalkit.report.published import PublishedCard
 from evalkit.report.read import find_runs, read_lines, read_summary
-from evalkit.report.runs import benchmark_of, protocol_of
+from evalkit.report.runs import benchmark_of, mean_of, name_of, protocol_of
+from evalkit.run_name import task_of
 from evalkit.types import Json, Score, Summary
 
 _OWN = ("id", "group", "answer", "target", "value")
@@ -25,6 +27,11 @@ class Pairs:
     a: Summary
     b: Summary
     scores: tuple[tuple[Score, Score], ...]  # (A's, B's) of the same question
+
+    @property
+    def name(self) -> str:
+        """The runs' name; both where they differ: "mmlu / mmlu@lm-eval"."""
+        return " / ".join(dict.fromkeys(name_of(summary) for summary in (self.a, self.b)))
 
     @property
     def num_only_a(self) -> int:
@@ -56,37 +63,75 @@ class Pairs:
         """One-sided p of the exact McNemar test: B is worse than A."""
         return mcnemar_worse(self.num_only_a, self.num_only_b)
 
+    def values(self, card: PublishedCard) -> tuple[float | None, float | None]:
+        """A's and B's figure over these questions, in percent, each as its run makes its mean."""
+        means = self._means(card)
+        a, b = (_mean([side[i] for side in self.scores], means[i]) for i in (0, 1))
+        return a, b
+
     def difference(self, rng: np.random.Generator, card: PublishedCard) -> Difference:
-        """B's figure minus A's, with the paired bootstrap interval, as the benchmark makes its mean."""
+        """B's figure minus A's, with the paired bootstrap interval, each as its run makes its mean."""
+        means = self._means(card)
+        groups = [a.group for a, _ in self.scores]
+        a, b = (_shares([side[i] for side in self.scores], means[i], means) for i in (0, 1))
+        return paired_bootstrap(b, a, rng, groups=groups if "macro" in means else None)
+
+    def _means(self, card: PublishedCard) -> tuple[str, str]:
         table = card.tables.get(benchmark_of(self.task, card))
-        groups = [a.group for a, _ in self.scores] if table and table.mean == "macro" else None
-        values = [[float(score.value or 0) for score in side] for side in zip(*self.scores, strict=True)]
-        a, b = values or ([], [])
-        return paired_bootstrap(b, a, rng, groups=groups)
+        return mean_of(self.a, table), mean_of(self.b, table)
+
+
+def _mean(scores: Sequence[Score], mean: str) -> float | None:
+    if mean == "micro":
+        return micro_mean([score.value for score in scores]).value
+    groups: dict[str, list[float | None]] = {}
+    for score in scores:
+        groups.setdefault(score.group, []).append(score.value)
+    return macro_mean(groups).value
+
+
+def _shares(scores: Sequence[Score], mean: str, means: tuple[str, str]) -> list[float]:
+    """Values whose mean, as `paired_bootstrap` makes it for both sides, is one side's own."""
+    values = [float(score.value or 0) for score in scores]
+    if mean == "macro" or "macro" not in means:
+        return values
+    sizes = Counter(score.group for score in scores)  # a mean over questions, written as one over subjects
+    return [value * sizes[score.group] * len(sizes) / len(scores) for value, score in zip(values, scores, strict=True)]
 
 
 def pair_tasks(path_a: Path, path_b: Path) -> list[Pairs]:
-    """Every task that both have run, in A's order.
+    """Every run that both have, in A's order: those of the same name, or the only ones of their benchmark.
 
     path_a, path_b: a run folder, or a folder above run folders of one model. Raises ConfigError where they share
     no task, StoreError where the data or the questions of a shared task differ, or none is scored.
     """
-    side_a, side_b = runs_by_task(path_a), runs_by_task(path_b)
-    shared = [task for task in side_a if task in side_b]
-    if not shared:
+    side_a, side_b = runs_by_name(path_a), runs_by_name(path_b)
+    counterpart = {name: found for name in side_a if (found := counterpart_of(name, side_a, side_b))}
+    if not counterpart:
         raise ConfigError(f"no task in common: {path_a} has {', '.join(side_a)}; {path_b} has {', '.join(side_b)}")
-    return [pair_runs(side_a[task], side_b[task]) for task in shared]
+    return [pair_runs(side_a[name], folder) for name, folder in counterpart.items()]
 
 
-def runs_by_task(path: Path) -> dict[str, Path]:
-    """Run folders by task. Raises StoreError where there is none, ConfigError where a task has several."""
+def runs_by_name(path: Path) -> dict[str, Path]:
+    """Run folders by name: `mmlu`, `mmlu@lm-eval`.
+
+    Raises StoreError where there is none, ConfigError where a name has several.
+    """
     folders: dict[str, Path] = {}
     for folder in find_runs([path]):
-        task = read_summary(folder).task
-        if task in folders:
-            raise ConfigError(f"{path} holds several runs of {task} ({folders[task]}, {folder}), name one model's")
-        folders[task] = folder
+        name = name_of(read_summary(folder))
+        if name in folders:
+            raise ConfigError(f"{path} holds several runs of {name} ({folders[name]}, {folder}), name one model's")
+        folders[name] = folder
     return folders
+
+
+def counterpart_of(name: str, own: Mapping[str, Path], others: Mapping[str, Path]) -> Path | None:
+    """The other side's run of the same name; else its only run of the benchmark, where this is the only one too."""
+    if name in others:
+        return others[name]
+    alone, found = ([n for n in side if task_of(n) == task_of(name)] for side in (own, others))
+    return others[found[0]] if len(alone) == len(found) == 1 else None
 
 
 def pair_runs(folder_a: Path, folder_b: Path) -> Pairs:
@@ -139,6 +184,6 @@ def settings_of(summary: Summary) -> dict[str, Json]:
     return {"prompts": summary.provenance.get("prompt_set_sha"), "protocol": protocol_of(summary.provenance)}
 
 
-def _changed(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
-    names = dict.fromkeys([*a, *b])
-    return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+def _changed(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Splits that differ. One that only one side read is its protocol's affair: shots from another split, say."""
+    return {name: (a[name], b[name]) for name in a if name in b and a[name] != b[name]}

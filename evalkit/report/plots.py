@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from evalkit.report.calibration import calibration_bins, expected_calibration_error, is_choice
+from evalkit.report.figures import benchmark_title
 from evalkit.report.questions import Answered
 from evalkit.report.runs import Run
-from evalkit.report.sections import benchmark_title
 from evalkit.report.svg import Interval, Plot, histogram, interval_plot, reliability_plot, share_plot
 
 
@@ -21,7 +21,7 @@ def overview_plot(runs: Sequence[Run]) -> Plot:
 
 def run_plots(run: Run, answered: Sequence[Answered]) -> Iterator[Plot]:
     """The plots of one run; those for which it has nothing are left out."""
-    slug = f"{run.summary.model}-{run.summary.task}"
+    slug = run.key.replace("/", "-")
     title = f"{benchmark_title(run)}, {run.label}"
     for kind, metrics in run.summary.groups.items():
         rows = [Interval(name, metric) for name, metric in metrics.items()]

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from evalkit.errors import StoreError
 from evalkit.report.read import read_lines
@@ -83,6 +83,9 @@ class Answered:
         text = self.text or ""
         ends = [end for end in map(text.find, self.context.stop) if end >= 0]
         return min(ends, default=len(text))
+
+
+QuestionsOf: TypeAlias = Mapping[int, Sequence[Answered]]  # by the run's place in the report
 
 
 def question_lines(asked: Iterable[Asked]) -> str:

@@ -1,0 +1,173 @@
+"""One run on its way from an opened folder to its summary."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+from evalkit.backends.base import Backend
+from evalkit.calibration import CALIBRATE_SECONDS, Pace, forecast
+from evalkit.evaluate import Question, Series, unanswered
+from evalkit.grading import grader_lines
+from evalkit.manifest import Manifest
+from evalkit.preflight import Preflight
+from evalkit.report.graded import GRADERS
+from evalkit.report.published import PublishedCard
+from evalkit.report.questions import QUESTIONS, Asked, question_lines
+from evalkit.rescore import read_scores, tell_changes
+from evalkit.store import RunStore
+from evalkit.subset import Subset
+from evalkit.summary import summarize
+from evalkit.task import Switched, Task
+from evalkit.types import Json, Output, Score, Summary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is, besides its tasks and its backend."""
+
+    model: str  # name of the run folder
+    results_dir: Path
+    limit: int | None
+    card: PublishedCard
+    config: Mapping[str, Json]  # resolved, for the manifest
+    subset: Subset | None = None  # the questions to ask; None for all
+
+
+@runtime_checkable
+class Submits(Protocol):
+    """A task that writes a benchmark site's submission file where labels are withheld."""
+
+    def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
+        """The site's form, or None where the split has labels."""
+        ...
+
+
+@dataclass
+class Course:
+    """One run on its way from an opened folder to its summary; a context manager around its progress bar."""
+
+    task: Task
+    name: str
+    store: RunStore
+    questions: Sequence[Question]
+    backend: Backend
+    settings: Settings
+    flight: Preflight | None
+    place: int  # among those that run together
+
+    def __post_init__(self) -> None:
+        config, limit, subset = self.settings.config, self.settings.limit, self.settings.subset
+        self._num_missing = len(unanswered(self.questions, self.store))
+        self._before = read_scores(self.store.folder)
+        self._manifest = Manifest(self.task, self.backend, self.store, self.questions, config, limit, subset)
+        if self.flight is not None:
+            self._manifest.token_ids_sha = self.flight.token_ids_sha
+
+    def __enter__(self) -> Series:
+        store, num_questions = self.store, len(self.questions)
+        if store.num_rejected:
+            log.warning("%s: %d damaged lines moved to outputs.rejected.jsonl", store.folder, store.num_rejected)
+        num_done = num_questions - self._num_missing
+        log.info("%s: %d questions, %d already answered", self.name, num_questions, num_done)
+        if self._num_missing:
+            rule = "-" * 8
+            log.info("%s: the first prompt\n%s\n%s\n%s", self.name, rule, self.questions[0].request.prompt, rule)
+            self._manifest.begin()
+        self._bar = _bar(self.name, num_questions, num_done, self.place)
+        ticker = Ticker(self._bar, self.flight, self._num_missing)
+        protocol = self.task.protocol if isinstance(self.task, Switched) else ""
+        return Series(self.task, protocol, self.questions, store, ticker, self._manifest.keep)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def finish(self, scores: Sequence[Score]) -> Summary:
+        """Write all that follows from the answers."""
+        task, store, settings = self.task, self.store, self.settings
+        sessions, provenance = self._manifest.finish()
+        summary = summarize(
+            task, self.questions, scores, store.records, sessions, settings.card, settings.model, provenance
+        )
+        store.write_scores(scores)
+        asked = (Asked(q.example.id, q.example.group, q.request) for q in self.questions)
+        store.write(QUESTIONS, question_lines(asked))
+        if graded := grader_lines(task, self.questions, store.records, scores):
+            store.write(GRADERS, graded)
+        _tell_errors(self.name, scores)
+        if not self._num_missing:
+            tell_changes(store, self._before, scores)
+        _write_submission(task, scores, store)
+        store.write_summary(summary)
+        return summary
+
+
+def _tell_errors(name: str, scores: Sequence[Score]) -> None:
+    failed = [score for score in scores if "error" in score.detail]
+    if failed:
+        log.warning(
+            "%s: %d of %d questions could not be run, first %s: %s; the score is incomplete. "
+            "Run the same command with more memory to ask only these again",
+            name,
+            len(failed),
+            len(scores),
+            failed[0].id,
+            failed[0].detail["error"],
+        )
+
+
+def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> None:
+    if isinstance(task, Submits) and (content := task.submission(scores)) is not None:
+        store.write_json("submission.json", content)
+        log.info(
+            "%s: labels are withheld; answers to submit are in %s",
+            task.name,
+            store.folder / "submission.json",
+        )
+
+
+class Ticker:
+    """Moves a progress bar, shows tokens per second, and once says how long the rest will take."""
+
+    def __init__(self, bar: "tqdm[Any]", flight: Preflight | None, num_missing: int) -> None:
+        self._bar = bar
+        self._flight = flight
+        self._num_missing = num_missing
+        self._pace = Pace()
+        self._started: float | None = None
+
+    def __call__(self, output: Output) -> None:
+        """One more question is answered."""
+        now = time.monotonic()
+        if self._started is None:  # loading, and the prefix that all share, are no measure of what comes
+            self._started = now
+        else:
+            self._pace.count(output)
+        self._pace.seconds = now - self._started
+        if self._pace.seconds:
+            self._bar.set_postfix_str(f"{self._pace.num_tokens / self._pace.seconds:,.0f} tokens/s", refresh=False)
+        self._bar.update()
+        if self._flight is not None and self._pace.seconds >= CALIBRATE_SECONDS:
+            num_left = self._num_missing - self._pace.num_questions - 1
+            log.info("%s", forecast(self._flight, self._pace, num_left))
+            self._flight = None
+
+
+def _bar(name: str, total: int, done: int, place: int) -> "tqdm[Any]":
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=name,
+        unit="q",
+        file=sys.stderr,
+        disable=None,
+        dynamic_ncols=True,
+        position=place,
+    )

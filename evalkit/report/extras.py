@@ -1,0 +1,36 @@
+"""What a report says beyond single runs: what protocols change, and what other answer rules would have."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evalkit.report.graded import Graded, disagreement_table, grader_table
+from evalkit.report.protocol_tables import Effect, effect_table, protocol_matrix
+from evalkit.report.published import PublishedCard
+from evalkit.report.runs import Run
+from evalkit.report.tables import Table
+
+
+@dataclass(frozen=True)
+class Extras:
+    """Read from the run folders, beside their summaries and questions."""
+
+    effects: Sequence[Effect] = ()
+    graded: Mapping[int, Graded] = field(default_factory=dict)  # by the run's place in the report
+
+
+def protocol_tables(runs: Sequence[Run], card: PublishedCard, extras: Extras) -> list[Table]:
+    """The matrix of protocols and what each changes; none where no benchmark was run under two."""
+    return [table for table in (protocol_matrix(runs), effect_table(extras.effects, card)) if table]
+
+
+def grader_tables(runs: Sequence[Run], extras: Extras) -> Iterator[Table]:
+    """A table per run whose outputs other rules would have read, and one of the questions on which they disagree."""
+    for place, graded in sorted(extras.graded.items()):
+        yield grader_table(runs[place], graded)
+        if disagreements := disagreement_table(runs[place], graded):
+            yield disagreements
+
+
+def extra_tables(runs: Sequence[Run], card: PublishedCard, extras: Extras) -> list[Table]:
+    """All of these."""
+    return [*protocol_tables(runs, card, extras), *grader_tables(runs, extras)]

@@ -1,0 +1,145 @@
+"""Runs of one benchmark under several protocols: their matrix, and what each changes, on the same questions."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from evalkit.metrics import holm
+from evalkit.report.figures import asked, benchmark_title, figure, interval, signed
+from evalkit.report.paired import Pairs, data_hashes
+from evalkit.report.published import PublishedCard
+from evalkit.report.runs import Run, base_protocol, switches_of
+from evalkit.report.tables import Table
+from evalkit.report.verdict import RULE, p_text
+from evalkit.types import Score
+
+ScoresOf = Mapping[int, Mapping[str, Score]]  # by the run's place in the report, then by question
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What a run's protocol changes against the first protocol of the same model and benchmark."""
+
+    first: Run
+    other: Run
+    pairs: Pairs | None  # the questions that both have scored
+    why_not: str = ""  # why there are none
+
+    @property
+    def switches(self) -> list[tuple[str, str, str]]:
+        """(switch, value in the first, value in the other) wherever they differ."""
+        a, b = (switches_of(run.summary.provenance) for run in (self.first, self.other))
+        names = dict.fromkeys([*a, *b])
+        return [(name, a.get(name, "-"), b.get(name, "-")) for name in names if a.get(name) != b.get(name)]
+
+    @property
+    def cause(self) -> str:
+        """The switches that differ, in words. One alone is the cause of all that differs."""
+        differing = self.switches
+        if not differing:
+            return "none: every switch that is recorded is the same"
+        listed = "; ".join(f"{name}: {before} → {after}" for name, before, after in differing)
+        return f"effect of {listed}" if len(differing) == 1 else f"{len(differing)} switches together: {listed}"
+
+
+def effects_of(runs: Sequence[Run], scores: ScoresOf) -> list[Effect]:
+    """Every further protocol of a model and benchmark against the first."""
+    firsts: dict[tuple[str, ...], int] = {}
+    effects = []
+    for place, run in enumerate(runs):
+        first = firsts.setdefault(run.test, place)
+        if first != place and run.protocol != runs[first].protocol:
+            effects.append(_effect(runs[first], run, scores.get(first, {}), scores.get(place, {})))
+    return effects
+
+
+def _effect(first: Run, other: Run, a: Mapping[str, Score], b: Mapping[str, Score]) -> Effect:
+    hashes = [data_hashes(run.summary) for run in (first, other)]
+    if odd := [split for split in hashes[0] if hashes[1].get(split, hashes[0][split]) != hashes[0][split]]:
+        return Effect(first, other, None, f"not paired: other data in split {odd[0]}")
+    both = [(score, b[name]) for name, score in a.items() if name in b]
+    scored = tuple((x, y) for x, y in both if x.value is not None and y.value is not None)
+    if not scored:
+        return Effect(first, other, None, "not paired: no scored question in common")
+    return Effect(first, other, Pairs(first.summary.task, first.summary, other.summary, scored))
+
+
+def protocol_matrix(runs: Sequence[Run]) -> Table | None:
+    """Models and benchmarks down, protocols across; None where no benchmark was run under two."""
+    tests: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        tests.setdefault(run.test, []).append(run)
+    several = [found for found in tests.values() if len({run.protocol for run in found}) > 1]
+    if not several:
+        return None
+    bases = list(dict.fromkeys(_column(run) for found in several for run in found))
+    rows = []
+    for found in several:
+        cells = ("; ".join(_cell(run) for run in found if _column(run) == base) or "-" for base in bases)
+        rows.append((found[0].summary.model, _title(found[0]), *cells))
+    note = "measured, 95 % interval and n; all in percent"
+    return Table("Protocol matrix", ("model", "benchmark", *bases), tuple(rows), align="llr", note=note)
+
+
+def _column(run: Run) -> str:
+    return base_protocol(run.summary.provenance, run.standard_protocol)
+
+
+def _title(run: Run) -> str:
+    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
+
+
+def _cell(run: Run) -> str:
+    flipped = run.protocol.removeprefix(_column(run)).strip("+ ()")
+    departure = f"{flipped}: " if flipped else ""
+    measured = figure(run.metric.value, run.decimals)
+    return f"{departure}{measured} ({interval(run.metric, run.decimals)}, n {asked(run)})"
+
+
+def effect_table(effects: Sequence[Effect], card: PublishedCard) -> Table | None:
+    """One row per further protocol: the paired difference, its test, and what causes it; None without any."""
+    if not effects:
+        return None
+    p_holm = dict(zip(_paired(effects), holm([e.pairs.p_value for e in effects if e.pairs]), strict=True))
+    rows = tuple(_effect_row(effect, p_holm.get(place), card) for place, effect in enumerate(effects))
+    header = ("model", "benchmark", "A", "B", "n", "A measured", "B measured", "B - A", "95 % bootstrap")
+    header = (*header, "only A right", "only B right", "answers changed", "p (Holm)", "shown", "cause")
+    note = (
+        f"On the questions that both have scored. Exact McNemar test, Holm's p over {len(p_holm)} pairs; "
+        "paired bootstrap of the benchmark's own mean. A cause of one switch is that switch's effect."
+    )
+    return Table("What a protocol changes", header, rows, align="llllrrrrrrrrrll", note=note)
+
+
+def _paired(effects: Sequence[Effect]) -> list[int]:
+    return [place for place, effect in enumerate(effects) if effect.pairs]
+
+
+def _effect_row(effect: Effect, p_holm: float | None, card: PublishedCard) -> tuple[str, ...]:
+    first, other, pairs = effect.first, effect.other, effect.pairs
+    head = (first.summary.model, _title(first), first.protocol, other.protocol)
+    if pairs is None or p_holm is None:
+        return (*head, "0", *["-"] * 8, effect.why_not, effect.cause)
+    difference = pairs.difference(np.random.default_rng(0), card)
+    measured = pairs.values(card)
+    return (
+        *head,
+        str(len(pairs.scores)),
+        figure(measured[0], 2),
+        figure(measured[1], 2),
+        signed(difference.value, 2),
+        f"{signed(difference.low, 2)} to {signed(difference.high, 2)}",
+        str(pairs.num_only_a),
+        str(pairs.num_only_b),
+        str(pairs.num_changed),
+        p_text(p_holm).removeprefix("p = ").removeprefix("p "),
+        _shown(pairs, p_holm),
+        effect.cause,
+    )
+
+
+def _shown(pairs: Pairs, p_holm: float) -> str:
+    if p_holm > RULE.level:
+        return "no difference shown"
+    return "A better" if pairs.num_only_a > pairs.num_only_b else "B better"

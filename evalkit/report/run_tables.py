@@ -1,0 +1,108 @@
+"""The tables of single runs: groups, causes, cost, provenance."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from evalkit.report.calibration import is_choice
+from evalkit.report.figures import benchmark_title, figure, interval
+from evalkit.report.noise import DTYPE_NOISE, GroupNoise, called_out, dtype_of, noise_of
+from evalkit.report.questions import Answered, QuestionsOf
+from evalkit.report.runs import Run
+from evalkit.report.tables import Table
+from evalkit.types import Json, Metric, Summary
+
+
+def group_tables(runs: Sequence[Run]) -> Iterator[Table]:
+    """A table per benchmark and kind of group ("group", "subject"), and one of the further metrics."""
+    for run in runs:
+        name = f"{benchmark_title(run)}, {run.label}"
+        further = dict(list(run.summary.metrics.items()))
+        if len(further) > 1:
+            yield _metrics_table(f"{name}: metrics", "metric", further)
+        for kind, metrics in run.summary.groups.items():
+            yield _metrics_table(f"{name}: by {kind}", kind, metrics)
+
+
+def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Table:
+    rows = tuple((name, figure(metric.value), str(metric.n), interval(metric)) for name, metric in metrics.items())
+    return Table(title, (kind, "measured", "n", "95 % interval"), rows)
+
+
+def cause_table(runs: Sequence[Run], questions: QuestionsOf) -> Table:
+    """What could move a figure, counted per run: truncation, answers not read, ties, one letter."""
+    rows, notes = [], []
+    for place, run in enumerate(runs):
+        noise = _noise(run, questions.get(place, ()))
+        near, tie_range, letter = "-", "-", "-"
+        if noise:
+            near = f"{noise.num_near} ({noise.num_ties} equal)"
+            tie_range = f"{figure(noise.lowest, run.decimals)} to {figure(noise.highest, run.decimals)}"
+            most = max(noise.answered, key=lambda name: noise.answered[name])
+            letter = f"{most} {100 * noise.answered[most]:.0f} %"
+            notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [called_out(noise)] if text]
+        summary = run.summary
+        counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors))
+        rows.append((run.who, benchmark_title(run), *counts, near, tie_range, letter))
+    header = (
+        "model",
+        "benchmark",
+        "truncated",
+        "unanswered",
+        "not run",
+        "near ties",
+        "score over tie-breaks",
+        "most answered",
+    )
+    return Table("Causes", header, tuple(rows), align="llr", note="; ".join(notes))
+
+
+def _noise(run: Run, answered: Sequence[Answered]) -> GroupNoise | None:
+    """A multiple-choice run's decisions within its dtype's noise; None for other runs and unknown dtypes."""
+    noise = DTYPE_NOISE.get(dtype_of(run.summary))
+    if noise is None or not any(is_choice(question.logprobs) for question in answered):
+        return None
+    return noise_of(answered, noise, run.table.mean if run.table else "micro")[0]
+
+
+def cost_table(runs: Sequence[Run]) -> Table:
+    """What the runs cost."""
+    rows = []
+    for run in runs:
+        summary, usage = run.summary, run.summary.usage
+        cached = 1 - usage.computed_tokens / usage.prompt_tokens if usage.prompt_tokens else 0.0
+        rows.append(
+            (
+                run.who,
+                benchmark_title(run),
+                f"{usage.prompt_tokens:,}",
+                f"{100 * cached:.0f} %",
+                f"{usage.generated_tokens:,}",
+                f"{usage.seconds:,.1f}",
+                f"{usage.peak_memory_bytes / 2**30:.2f}",
+                _checked(summary),
+            )
+        )
+    header = ("model", "benchmark", "prompt tokens", "from cache", "generated tokens", "seconds", "peak GiB")
+    return Table("Cost", (*header, "again by the plain path"), tuple(rows), align="llr")
+
+
+def _checked(summary: Summary) -> str:
+    """How far the sample that was answered again by the plain path is from the run's answers."""
+    if not summary.check:
+        return "-"
+    return f"{summary.check['num_checked']} within {float(str(summary.check['max_abs_difference'])):.1e}"
+
+
+def provenance_table(run: Run) -> Table:
+    """Everything the run wrote down about itself, one dotted key per row."""
+    rows = tuple(_flat("", run.summary.provenance))
+    return Table(f"{benchmark_title(run)}, {run.label}", ("what", "value"), rows, align="ll")
+
+
+def _flat(prefix: str, value: "Json | Mapping[str, Json]") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, entry in value.items():
+            yield from _flat(f"{prefix}.{key}" if prefix else key, entry)
+    elif isinstance(value, list):
+        yield prefix, ", ".join(str(entry) for entry in value)
+    else:
+        yield prefix, "-" if value is None or value == {} else str(value)
