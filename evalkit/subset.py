@@ -35,7 +35,7 @@ class Subset:
 
 
 def read_subset(name: str) -> Subset:
-    """A subset by its name under configs/subset, or by the path of a JSON file.
+    """A subset by its name under tasks/subsets, or by the path of a JSON file.
 
     Raises ConfigError where there is none, listing those there are, or where it is not one.
     """
@@ -49,7 +49,7 @@ def read_subset(name: str) -> Subset:
             raise ConfigError(f"subset={name} cannot be read ({error.strerror}); name a JSON file of ids") from None
         except UnicodeDecodeError:
             raise ConfigError(f"subset={name} is not text; name a JSON file of ids") from None
-    folder = files("evalkit.configs") / "subset"
+    folder = files("evalkit.tasks") / "subsets"
     names = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
     if name not in names:
         raise ConfigError(f"unknown subset {name!r}; use one of {', '.join(names)}, or the path of a .json file")

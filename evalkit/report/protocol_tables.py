@@ -14,6 +14,10 @@ from evalkit.report.tables import Table
 from evalkit.report.verdict import RULE, p_text
 from evalkit.types import Score
 
+_EFFECT_HEADER = (
+    *("model", "benchmark", "A", "B", "n", "A measured", "B measured", "B - A", "95 % bootstrap"),
+    *("only A right", "only B right", "answers changed", "p (Holm)", "shown", "cause"),
+)
 ScoresOf = Mapping[int, Mapping[str, Score]]  # by the run's place in the report, then by question
 
 
@@ -103,13 +107,11 @@ def effect_table(effects: Sequence[Effect], card: PublishedCard) -> Table | None
         return None
     p_holm = dict(zip(_paired(effects), holm([e.pairs.p_value for e in effects if e.pairs]), strict=True))
     rows = tuple(_effect_row(effect, p_holm.get(place), card) for place, effect in enumerate(effects))
-    header = ("model", "benchmark", "A", "B", "n", "A measured", "B measured", "B - A", "95 % bootstrap")
-    header = (*header, "only A right", "only B right", "answers changed", "p (Holm)", "shown", "cause")
     note = (
         f"On the questions that both have scored. Exact McNemar test, Holm's p over {len(p_holm)} pairs; "
         "paired bootstrap of the benchmark's own mean. A cause of one switch is that switch's effect."
     )
-    return Table("What a protocol changes", header, rows, align="llllrrrrrrrrrll", note=note)
+    return Table("What a protocol changes", _EFFECT_HEADER, rows, align="llllrrrrrrrrrll", note=note)
 
 
 def _paired(effects: Sequence[Effect]) -> list[int]:
