@@ -14,8 +14,8 @@ from evalkit.errors import ModelError
 from evalkit.evaluate import Question
 from evalkit.models.base import ModelFacts, TextTokenizer
 from evalkit.models.continuations import fit_shots
-from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
 from evalkit.run_name import task_of
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
 
 GIB = 2**30
 
