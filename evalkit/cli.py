@@ -103,7 +103,8 @@ def build_tasks(config: DictConfig) -> list[Task]:
 
     Raises ConfigError where `protocols` is no list of names, or names one that no chosen task has.
     """
-    tasks: list[Task] = [build(config, f"tasks.{name}") for name in config.tasks]
+    chosen = [name for name, node in config.tasks.items() if "_target_" in node]  # an experiment may set up others
+    tasks: list[Task] = [build(config, f"tasks.{name}") for name in chosen]
     if config.protocols is None:
         return tasks
     names = protocol_names(config.protocols)
@@ -113,7 +114,7 @@ def build_tasks(config: DictConfig) -> list[Task]:
         if len(lacking) == len(tasks):
             raise ConfigError(f"protocols: no chosen task has {name}; {'; '.join(lines)}")
         for line in lines:
-            log.info("protocol %s is skipped: %s", name, line)
+            log.info("protocol %s is left out: %s", name, line)
     return [with_protocol(task, name) for task in tasks for name in names if _offers(task, name)]
 
 

@@ -20,7 +20,7 @@ from evalkit.report.graded import GRADERS
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import QUESTIONS, Asked, question_lines
 from evalkit.rescore import read_scores, tell_changes
-from evalkit.store import RunStore
+from evalkit.store import Records, RunStore
 from evalkit.subset import Subset
 from evalkit.summary import summarize
 from evalkit.task import Switched, Task
@@ -50,18 +50,60 @@ class Submits(Protocol):
         ...
 
 
+class Outlook:
+    """Says once, over all protocols that run together, how long the rest will take."""
+
+    def __init__(self, flight: Preflight | None) -> None:
+        """flight: what they take together; None where the backend counts no tokens."""
+        self.num_missing = 0  # requests to make
+        self.pace = Pace()
+        self._flight = flight
+        self._started: float | None = None
+
+    def __call__(self, output: Output) -> None:
+        """One more request is answered."""
+        now = time.monotonic()
+        if self._started is None:  # loading, and the prefix that all share, are no measure of what comes
+            self._started = now
+        else:
+            self.pace.count(output)
+        self.pace.seconds = now - self._started
+        if self._flight is not None and self.pace.seconds >= CALIBRATE_SECONDS:
+            log.info("%s", forecast(self._flight, self.pace, self.num_missing - self.pace.num_questions - 1))
+            self._flight = None
+
+
+class Ticker:
+    """Moves one run's progress bar, and shows tokens per second."""
+
+    def __init__(self, bar: "tqdm[Any]", outlook: Outlook) -> None:
+        self._bar = bar
+        self._outlook = outlook
+
+    def __call__(self, output: Output, copied: bool) -> None:
+        """One more question is answered."""
+        if not copied:
+            self._outlook(output)
+        pace = self._outlook.pace
+        if pace.seconds:
+            self._bar.set_postfix_str(f"{pace.num_tokens / pace.seconds:,.0f} tokens/s", refresh=False)
+        self._bar.update()
+
+
 @dataclass
 class Course:
     """One run on its way from an opened folder to its summary; a context manager around its progress bar."""
 
     task: Task
     name: str
+    place: int  # among those that run together
     store: RunStore
     questions: Sequence[Question]
     backend: Backend
     settings: Settings
     flight: Preflight | None
-    place: int  # among those that run together
+    outlook: Outlook  # shared by those that run together
+    elsewhere: Records  # answers of the same model in runs of the benchmark that are not made now
 
     def __post_init__(self) -> None:
         config, limit, subset = self.settings.config, self.settings.limit, self.settings.subset
@@ -82,9 +124,9 @@ class Course:
             log.info("%s: the first prompt\n%s\n%s\n%s", self.name, rule, self.questions[0].request.prompt, rule)
             self._manifest.begin()
         self._bar = _bar(self.name, num_questions, num_done, self.place)
-        ticker = Ticker(self._bar, self.flight, self._num_missing)
+        ticker = Ticker(self._bar, self.outlook)
         protocol = self.task.protocol if isinstance(self.task, Switched) else ""
-        return Series(self.task, protocol, self.questions, store, ticker, self._manifest.keep)
+        return Series(self.task, protocol, self.questions, store, ticker, self._manifest.keep, self.elsewhere)
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
@@ -131,33 +173,6 @@ def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> N
             task.name,
             store.folder / "submission.json",
         )
-
-
-class Ticker:
-    """Moves a progress bar, shows tokens per second, and once says how long the rest will take."""
-
-    def __init__(self, bar: "tqdm[Any]", flight: Preflight | None, num_missing: int) -> None:
-        self._bar = bar
-        self._flight = flight
-        self._num_missing = num_missing
-        self._pace = Pace()
-        self._started: float | None = None
-
-    def __call__(self, output: Output) -> None:
-        """One more question is answered."""
-        now = time.monotonic()
-        if self._started is None:  # loading, and the prefix that all share, are no measure of what comes
-            self._started = now
-        else:
-            self._pace.count(output)
-        self._pace.seconds = now - self._started
-        if self._pace.seconds:
-            self._bar.set_postfix_str(f"{self._pace.num_tokens / self._pace.seconds:,.0f} tokens/s", refresh=False)
-        self._bar.update()
-        if self._flight is not None and self._pace.seconds >= CALIBRATE_SECONDS:
-            num_left = self._num_missing - self._pace.num_questions - 1
-            log.info("%s", forecast(self._flight, self._pace, num_left))
-            self._flight = None
 
 
 def _bar(name: str, total: int, done: int, place: int) -> "tqdm[Any]":

@@ -3,13 +3,13 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias
 
 from evalkit.backends.base import Backend
 from evalkit.errors import ConfigError, StoreError
-from evalkit.meter import NOTHING, Keep, Lap, Meter, Stopwatch
-from evalkit.store import RunStore
+from evalkit.meter import Keep, Lap, Meter, Stopwatch
+from evalkit.store import Records, RunStore
 from evalkit.subset import Subset
 from evalkit.task import Task
 from evalkit.types import ErrorOutput, Example, Output, Record, Request, Score, sha256_of_text
@@ -20,8 +20,8 @@ _SCORING_THREADS = 2  # HumanEval's programs run beside the engine
 class Progress(Protocol):
     """Told of every answer."""
 
-    def __call__(self, output: Output) -> None:
-        """One more question is answered."""
+    def __call__(self, output: Output, copied: bool) -> None:
+        """One more question is answered; copied: from another protocol's run."""
         ...
 
 
@@ -68,11 +68,11 @@ def _examples(task: Task, subset: Subset | None) -> Sequence[Example]:
 
 def unanswered(questions: Sequence[Question], store: RunStore) -> list[Question]:
     """The questions whose answer the store does not hold for the very same request, or holds as an error only."""
-    return [q for q in questions if _answer(q, store) is None]
+    return [q for q in questions if _answer(q, store.records) is None]
 
 
-def _answer(question: Question, store: RunStore) -> Output | None:
-    record = store.records.get((question.example.id, question.request_sha))
+def _answer(question: Question, records: Records) -> Output | None:
+    record = records.get((question.example.id, question.request_sha))
     return None if record is None or isinstance(record.output, ErrorOutput) else record.output
 
 
@@ -89,6 +89,7 @@ class Series:
     store: RunStore
     progress: Progress
     keep: Keep
+    elsewhere: Records = field(default_factory=dict)  # what runs that are not made now hold of the same model
 
 
 _Wanted: TypeAlias = list[tuple[int, Question]]  # each series, by its place, that makes a request, and its question
@@ -101,19 +102,20 @@ def evaluate(backend: Backend, together: Sequence[Series]) -> list[list[Score]]:
     their prompts share; a request that several make is asked once, and its answer kept by each.
     Returns each series' scores in the order of its questions.
     """
-    asked = _asked(together)
+    asked = requests_of(together)
     pool = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="score")
     keepers = [_Keeper(series, pool) for series in together]
     watch = Stopwatch()
     interrupted = False
     try:
         for keeper, series in zip(keepers, together, strict=True):
-            keeper.take_held([other.store for other in together if other is not series])
+            siblings = [other.store.records for other in together if other is not series]
+            keeper.take_held([*siblings, series.elsewhere])
         for item_id, output in _answers(backend, asked):
             (first, question), *others = asked[item_id]
             keepers[first].take(question, output, watch.lap())
             for place, same in others:
-                keepers[place].take(same, as_copy(output), NOTHING)
+                keepers[place].take(same, output, None)
         results = [keeper.finish(watch) for keeper in keepers]
     except KeyboardInterrupt:
         interrupted = True  # programs that still run end with this process
@@ -127,7 +129,7 @@ def evaluate(backend: Backend, together: Sequence[Series]) -> list[list[Score]]:
     return results
 
 
-def _asked(together: Sequence[Series]) -> dict[str, _Wanted]:
+def requests_of(together: Sequence[Series]) -> dict[str, _Wanted]:
     """What no store holds, by the id under which the backend is asked, with who wants it.
 
     Of the first series that is the question's own id, of the others `{id}@{protocol}`.
@@ -137,7 +139,8 @@ def _asked(together: Sequence[Series]) -> dict[str, _Wanted]:
     for place, series in enumerate(together):
         suffix = f"@{series.protocol}" if place else ""
         for question in series.questions:
-            if any(_answer(question, other.store) is not None for other in together):
+            held = (series.elsewhere, *(other.store.records for other in together))
+            if any(_answer(question, records) is not None for records in held):
                 continue
             key = (question.example.id, question.request_sha)
             if key not in wanted:
@@ -155,24 +158,25 @@ class _Keeper:
         self._scores: dict[str, Future[Score]] = {}
         self.meter = Meter(series.keep)
 
-    def take_held(self, elsewhere: Sequence[RunStore]) -> None:
-        """Score what the store holds, and copy what another protocol's does."""
+    def take_held(self, elsewhere: Sequence[Records]) -> None:
+        """Score what the store holds, and copy what another protocol's run does."""
         for question in self._series.questions:
-            if (own := _answer(question, self._series.store)) is not None:
+            if (own := _answer(question, self._series.store.records)) is not None:
                 self._score(question.example, own)
                 continue
-            found = [output for store in elsewhere if (output := _answer(question, store)) is not None]
+            found = [output for records in elsewhere if (output := _answer(question, records)) is not None]
             if found:
-                self.take(question, as_copy(found[0]), NOTHING)
+                self.take(question, found[0], None)
 
-    def take(self, question: Question, output: Output, cost: Lap) -> None:
-        """One more answer."""
+    def take(self, question: Question, output: Output, cost: Lap | None) -> None:
+        """One more answer; cost: None where it is another protocol's."""
         example = question.example
+        output = output if cost else as_copy(output)
         prompt_sha = sha256_of_text(question.request.prompt)
         self._series.store.append(Record(example.id, question.request_sha, prompt_sha, output))
         self._score(example, output)
-        self._series.progress(output)
-        self.meter.count(cost)
+        self._series.progress(output, cost is None)
+        self.meter.count(cost or Lap(0.0, 0.0))
 
     def _score(self, example: Example, output: Output) -> None:
         self._scores[example.id] = self._pool.submit(score_one, self._series.task, example, output)

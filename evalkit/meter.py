@@ -26,9 +26,6 @@ class Lap:
     cpu: float
 
 
-NOTHING = Lap(0.0, 0.0)
-
-
 class Stopwatch:
     """Wall and CPU time since the last look. What passes until an answer comes is that answer's cost."""
 

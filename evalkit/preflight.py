@@ -42,7 +42,7 @@ class Prompt:
 class Preflight:
     """What one run asks of a model."""
 
-    task: str  # the run's name: "mmlu", "mmlu@lm-eval"
+    task: str  # the run's name: "mmlu", "mmlu@lm-eval"; "mmlu, 2 protocols together"
     prompts: Sequence[Prompt]
     max_length: int
     num_distinct_tokens: int  # once each, whatever number of prompts begin with them
@@ -101,14 +101,14 @@ def preflight(task: str, questions: Sequence[Question], facts: ModelFacts) -> Pr
     return Preflight(task, prompts, facts.max_length, plan.num_distinct_tokens, whole.hexdigest())
 
 
-def shared_line(flights: Sequence[Preflight]) -> str:
-    """What the protocols of one benchmark take together, in words: a request that several make is made once."""
+def joined(flights: Sequence[Preflight]) -> Preflight:
+    """What the protocols of one benchmark take together: a request that several make is made once."""
+    if len(flights) == 1:
+        return flights[0]
     prompts = {(p.question.example.id, p.question.request_sha): p for flight in flights for p in flight.prompts}
     num_distinct = make_plan([TokenSequence(prompt.ids) for prompt in prompts.values()]).num_distinct_tokens
-    return (
-        f"{task_of(flights[0].task)}, {len(flights)} protocols together: {len(prompts):,} different requests, "
-        f"{num_distinct:,} distinct prompt tokens instead of {sum(f.num_distinct_tokens for f in flights):,}"
-    )
+    name = f"{task_of(flights[0].task)}, {len(flights)} protocols together"
+    return Preflight(name, list(prompts.values()), flights[0].max_length, num_distinct, token_ids_sha="")
 
 
 def refuse_too_long(flight: Preflight) -> None:

@@ -4,29 +4,30 @@ import logging
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from evalkit.backends.base import Backend
 from evalkit.calibration import calibrate, forecast
-from evalkit.course import Course, Settings
+from evalkit.course import Course, Outlook, Settings
 from evalkit.durable import require_writable, write_whole
 from evalkit.errors import ConfigError
-from evalkit.evaluate import Question, evaluate, questions_of, unanswered
+from evalkit.evaluate import Question, evaluate, questions_of, requests_of, unanswered
 from evalkit.manifest import name_of_run
 from evalkit.preflight import (
     Foretells,
     Preflight,
+    joined,
     memory_line,
     preflight,
     refuse_too_long,
-    shared_line,
     shown_prompts,
 )
 from evalkit.report.files import pages
 from evalkit.report.read import find_runs
 from evalkit.run_name import task_of
-from evalkit.store import RunStore
+from evalkit.store import Records, RunStore, read_records
 from evalkit.task import Task
-from evalkit.types import Summary
+from evalkit.types import Json, Summary
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +50,16 @@ def run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> list[Sum
         stores = {name: stack.enter_context(RunStore(folder / name, fingerprint)) for name in named}
         flights = _preflights(backend, [n for n in named if unanswered(questions[n], stores[n])], questions)
         for names in _together(named):
+            elsewhere = _elsewhere(folder, names, fingerprint)
+            told = [flights[name] for name in names if name in flights]
+            outlook = Outlook(joined(told) if told else None)
             courses = [
-                Course(named[name], name, stores[name], questions[name], backend, settings, flights.get(name), place)
-                for place, name in enumerate(names)
+                Course(
+                    named[n], n, place, stores[n], questions[n], backend, settings, flights.get(n), outlook, elsewhere
+                )
+                for place, n in enumerate(names)
             ]
-            summaries += _run_together(backend, courses)
+            summaries += _run_together(backend, courses, outlook)
     for name, content in pages(find_runs([folder]), settings.card).items():
         write_whole(folder / name, content)
     return summaries
@@ -80,6 +86,13 @@ def _together(names: Iterable[str]) -> list[list[str]]:
     for name in names:
         groups.setdefault(task_of(name), []).append(name)
     return list(groups.values())
+
+
+def _elsewhere(folder: Path, names: Sequence[str], fingerprint: Mapping[str, Json]) -> Records:
+    """What this model's other runs of a benchmark hold: another protocol may have made the very same requests."""
+    task = task_of(names[0])
+    beside = [path for path in sorted(folder.iterdir()) if task_of(path.name) == task and path.name not in names]
+    return {key: record for path in beside for key, record in read_records(path, fingerprint).items()}
 
 
 def dry_run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> Iterator[str]:
@@ -109,7 +122,7 @@ def _flight_lines(flights: Mapping[str, Preflight]) -> Iterator[str]:
     yield from map(str, flights.values())
     for names in _together(flights):
         if len(names) > 1:
-            yield shared_line([flights[name] for name in names])
+            yield str(joined([flights[name] for name in names]))
 
 
 def _preflights(
@@ -132,9 +145,10 @@ def _preflights(
     return flights
 
 
-def _run_together(backend: Backend, courses: Sequence[Course]) -> list[Summary]:
+def _run_together(backend: Backend, courses: Sequence[Course], outlook: Outlook) -> list[Summary]:
     """The protocols of one benchmark, in one call of the backend."""
     with ExitStack() as stack:
         together = [stack.enter_context(course) for course in courses]
+        outlook.num_missing = len(requests_of(together))
         scores = evaluate(backend, together)
     return [course.finish(scored) for course, scored in zip(courses, scores, strict=True)]

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, TypeAlias
 
 import jsonlines
 
@@ -24,6 +24,8 @@ from evalkit.durable import hold, require_writable, unfit, unwritable, write_who
 from evalkit.errors import StoreError
 from evalkit.records import model_sha, read_record, record_to_json
 from evalkit.types import ErrorOutput, Json, Record, Score, Summary
+
+Records: TypeAlias = Mapping[tuple[str, str], Record]  # by example id and request hash
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,18 @@ class RunStore:
         """Whether a line is the first for its question, or comes after one that only told of an error."""
         held = self.records.get((record.id, record.request_sha))
         return held is None or isinstance(held.output, ErrorOutput)
+
+
+def read_records(folder: Path, fingerprint: Mapping[str, Json]) -> Records:
+    """What another run folder of the same model holds, read and never written: none where it is another model's."""
+    try:
+        if (read_manifest(folder) or {}).get("fingerprint") != json.loads(json.dumps(dict(fingerprint))):
+            return {}
+        lines = (folder / "outputs.jsonl").read_bytes().split(b"\n")
+    except (OSError, StoreError):
+        return {}
+    model = model_sha(fingerprint)
+    return {(r.id, r.request_sha): r for line in lines if line and (r := read_record(line, model))}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

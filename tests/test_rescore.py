@@ -35,6 +35,9 @@ def test_another_answer_rule_changes_exactly_the_questions_it_reads_otherwise(
     assert not (folder / "rescored.jsonl").exists()
     outputs = (folder / "outputs.jsonl").read_bytes()
     capfd.readouterr()
+    folder = folder.rename(
+        folder.with_name("gsm8k@qwen-corrected")
+    )  # as if the rule of qwen-corrected had been another
     run(monkeypatch, [*arguments, "tasks.gsm8k.protocol=qwen-corrected"])
     err = capfd.readouterr().err
     assert "3 questions, 3 already answered" in err

