@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from evalkit.errors import StoreError
 from evalkit.metrics import macro_mean, micro_mean
@@ -48,16 +48,25 @@ class Graded:
     own: frozenset[str]  # those that the run's score was made by
     questions: tuple[GradedQuestion, ...]
 
-    def metric(self, rule: str, mean: str, *, unknown: float | None = None) -> Metric:
-        """The figure under a rule, in percent. unknown: what a question counts that the rule cannot judge."""
-        place = self.rules.index(rule)
+    def metric(self, rule: str, mean: str, unknown: "float | Literal['own'] | None" = None) -> Metric:
+        """The figure under a rule, in percent.
+
+        unknown: what a question counts that the rule cannot judge: a value, or as the run has it; None: it is left out.
+        """
+        place, own = self.rules.index(rule), self.rules.index(self.own_rule)
         groups: dict[str, list[float | None]] = {}
         for question in self.questions:
             value = question.values[place]
-            groups.setdefault(question.group, []).append(unknown if value is None else value)
+            instead = question.values[own] if unknown == "own" else unknown
+            groups.setdefault(question.group, []).append(instead if value is None else value)
         if mean == "macro":
             return macro_mean(groups)
         return micro_mean([value for values in groups.values() for value in values])
+
+    @property
+    def own_rule(self) -> str:
+        """One of the run's own rules: they all read alike."""
+        return next(rule for rule in self.rules if rule in self.own)
 
     def num_unknown(self, rule: str) -> int:
         """Questions whose stored text ends too early for a rule."""
@@ -67,14 +76,14 @@ class Graded:
     def cost(self, mean: str) -> tuple[float, str] | None:
         """The most that the choice of the rule can have cost, in points, and the best rule; None without scores.
 
-        What a rule cannot judge counts as right for it: the bound holds whatever the text would have been.
+        What a rule cannot judge counts as the run has it.
         """
-        own = next((self.metric(rule, mean).value for rule in self.rules if rule in self.own), None)
+        own = self.metric(self.own_rule, mean).value
         if own is None:
             return None
-        best = {rule: self.metric(rule, mean, unknown=1.0).value or 0.0 for rule in self.rules}
-        rule = max(best, key=lambda name: best[name])
-        return max(0.0, best[rule] - own), rule
+        scores = {rule: self.metric(rule, mean, "own").value or 0.0 for rule in self.rules}
+        best = max(scores, key=lambda rule: scores[rule])
+        return max(0.0, scores[best] - own), best
 
 
 def read_graded(folder: Path) -> Graded | None:
@@ -85,8 +94,10 @@ def read_graded(folder: Path) -> Graded | None:
     head, *lines = list(read_lines(path)) or [{}]
     try:
         rules = tuple(head["rules"])
-        return Graded(rules, frozenset(head["own"]), tuple(_question(line, len(rules)) for line in lines))
-    except (KeyError, TypeError, ValueError) as error:
+        graded = Graded(rules, frozenset(head["own"]), tuple(_question(line, len(rules)) for line in lines))
+        _ = graded.own_rule
+        return graded
+    except (KeyError, TypeError, ValueError, StopIteration) as error:
         raise StoreError(f"{path} is not what a run writes ({error!r}), run the same command again") from error
 
 
@@ -99,12 +110,12 @@ def _question(line: Mapping[str, Any], num_rules: int) -> GradedQuestion:
 def grader_table(run: Run, graded: Graded) -> Table:
     """One row per rule: its score over the same outputs, and how it differs from the run's own."""
     mean = mean_of(run.summary, run.table)
-    own = next((graded.metric(rule, mean).value for rule in graded.rules if rule in graded.own), None)
+    own = graded.metric(graded.own_rule, mean).value
     rows = []
     for rule in graded.rules:
         metric, place = graded.metric(rule, mean), graded.rules.index(rule)
-        highest = graded.metric(rule, mean, unknown=1.0).value
-        lowest = graded.metric(rule, mean, unknown=0.0).value
+        highest = graded.metric(rule, mean, 1.0).value
+        lowest = graded.metric(rule, mean, 0.0).value
         num_unknown = graded.num_unknown(rule)
         rows.append(
             (
@@ -136,10 +147,13 @@ def _note(graded: Graded, mean: str) -> str:
     if found := graded.cost(mean):
         points, rule = found
         best = f" (the best is {rule})" if points else ""
-        parts.append(f"the choice of the rule can have cost at most {figure(points, 2)} points{best}")
+        parts.append(f"the choice of the rule has cost at most {figure(points, 2)} points{best}")
     if any(graded.num_unknown(rule) for rule in graded.rules):
-        parts.append('"cannot judge": the stored text ends before the rule would have read on')
-    return "; ".join(parts)
+        parts.append(
+            "as far as the stored texts tell: some end before a rule would have read on, and count for it as the run "
+            'has them, under "possible" as wrong and as right (decoding:to-limit keeps whole texts)'
+        )
+    return ", ".join(["; ".join(parts[:2]), *parts[2:]])
 
 
 def disagreement_table(run: Run, graded: Graded) -> Table | None:
@@ -148,22 +162,24 @@ def disagreement_table(run: Run, graded: Graded) -> Table | None:
     odd += [question for question in graded.questions if question.readings_differ and not question.verdicts_differ]
     if not odd:
         return None
-    rules = _telling(graded.rules, odd)
+    rules = _telling(graded, odd)
+    places = [graded.rules.index(graded.own_rule), *map(graded.rules.index, rules)]
     rows = tuple(
-        (question.id, _short(question.target), *(_reading(question, graded.rules.index(rule)) for rule in rules))
+        (question.id, _short(question.target), *(_reading(question, place) for place in places))
         for question in odd[:_SHOWN]
     )
     title = f"Graders disagree: {benchmark_title(run)}, {run.label}"
     note = f"{len(rows)} of {len(odd)} questions; ✓ counts as right"
-    return Table(title, ("question", "right answer", *rules), rows, align="l", note=note)
+    return Table(title, ("question", "right answer", "this run", *rules), rows, align="l", note=note)
 
 
-def _telling(rules: Sequence[str], odd: Sequence[GradedQuestion]) -> list[str]:
-    """The rules to show: of several that read every one of these questions alike the first."""
+def _telling(graded: Graded, odd: Sequence[GradedQuestion]) -> list[str]:
+    """The rules to show beside the run's own: of several that read every one of these questions alike the first."""
     shown: dict[tuple[object, ...], str] = {}
-    for place, rule in enumerate(rules):
+    for rule in (graded.own_rule, *graded.rules):
+        place = graded.rules.index(rule)
         shown.setdefault(tuple((q.answers[place], q.values[place]) for q in odd), rule)
-    return list(shown.values())
+    return [rule for rule in shown.values() if rule != graded.own_rule]
 
 
 def _reading(question: GradedQuestion, place: int) -> str:

@@ -58,7 +58,7 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, 
     for place, run in enumerate(runs):
         figures = "".join(map(html_figure, run_plots(run, questions.get(place, ()))))
         yield f"<div class='plots'>{figures}</div>"
-    yield f"<h2 id='causes'>Causes</h2>{html_table(cause_table(runs, questions))}"
+    yield f"<h2 id='causes'>Causes</h2>{html_table(cause_table(runs, questions, extras.graded))}"
     yield f"<h3>Cost</h3>{html_table(cost_table(runs))}"
     yield f"<h2 id='graders'>Graders</h2><p class='note'>{GRADERS_TEXT}</p>" if extras.graded else ""
     yield from (html_details(table) for table in grader_tables(runs, extras))

@@ -53,7 +53,7 @@ def render_report(
     groups = list(group_tables(runs))
     parts += ["## Groups and subjects\n"] * bool(groups)
     parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
-    parts += ["## Causes\n", _noted(cause_table(runs, questions or {}))]
+    parts += ["## Causes\n", _noted(cause_table(runs, questions or {}, extras.graded))]
     graders = list(grader_tables(runs, extras))
     parts += ["## Graders\n", f"{GRADERS_TEXT}\n"] if graders else []
     parts += [f"### {table.title}\n\n{_noted(table)}" for table in graders]

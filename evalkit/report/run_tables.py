@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from evalkit.report.calibration import is_choice
-from evalkit.report.figures import benchmark_title, figure, interval
+from evalkit.report.figures import benchmark_title, figure, interval, signed
+from evalkit.report.graded import Graded
 from evalkit.report.noise import DTYPE_NOISE, GroupNoise, called_out, dtype_of, noise_of
 from evalkit.report.questions import Answered, QuestionsOf
-from evalkit.report.runs import Run
+from evalkit.report.runs import Run, mean_of
 from evalkit.report.tables import Table
 from evalkit.types import Json, Metric, Summary
 
@@ -27,8 +28,11 @@ def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Tabl
     return Table(title, (kind, "measured", "n", "95 % interval"), rows)
 
 
-def cause_table(runs: Sequence[Run], questions: QuestionsOf) -> Table:
-    """What could move a figure, counted per run: truncation, answers not read, ties, one letter."""
+def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int, Graded] | None = None) -> Table:
+    """What could move a figure, counted per run: truncation, answers not read, ties, one letter, the answer rule.
+
+    graded: by the run's place, what other rules make of its outputs.
+    """
     rows, notes = [], []
     for place, run in enumerate(runs):
         noise = _noise(run, questions.get(place, ()))
@@ -41,7 +45,7 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf) -> Table:
             notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [called_out(noise)] if text]
         summary = run.summary
         counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors))
-        rows.append((run.who, benchmark_title(run), *counts, near, tie_range, letter))
+        rows.append((run.who, benchmark_title(run), *counts, near, tie_range, letter, _rule_cost(run, place, graded)))
     header = (
         "model",
         "benchmark",
@@ -51,8 +55,16 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf) -> Table:
         "near ties",
         "score over tie-breaks",
         "most answered",
+        "answer rule",
     )
     return Table("Causes", header, tuple(rows), align="llr", note="; ".join(notes))
+
+
+def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str:
+    """The most that the choice of the answer rule can have cost, in points."""
+    found = graded.get(place) if graded else None
+    cost = found.cost(mean_of(run.summary, run.table)) if found else None
+    return signed(cost[0], 2) if cost else "-"
 
 
 def _noise(run: Run, answered: Sequence[Answered]) -> GroupNoise | None:
