@@ -3,6 +3,7 @@
 Worse: the one-sided exact McNemar test at 5 %, by Holm's correction over the tasks. Not the same test: another
 model, other data, prompts or protocol than the baseline's. A baseline that allows such a change says so in a file
 `baseline.json` beside its summary.json, e.g. {"allows": ["prompts"]}; data is never allowed to change.
+`python -m evalkit.baseline` writes a baseline.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from evalkit.compare import flip_table
 from evalkit.errors import EvalkitError, GateError, StoreError
 from evalkit.metrics import holm
 from evalkit.report.figures import figure
-from evalkit.report.paired import Pairs, counterpart_of, pair_runs, runs_by_name, settings_of
+from evalkit.report.paired import Pairs, counterpart_of, pair_runs, read_requests, runs_by_name, settings_of
 from evalkit.report.read import read_json
 from evalkit.report.tables import Table, plain_text
 from evalkit.report.verdict import RULE, p_text
@@ -29,9 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="the run, model or results folder to check")
     parser.add_argument("baseline", type=Path, help="the same of the baseline")
     parser.add_argument("--level", type=float, default=RULE.level, help="share of equal runs that may fail")
+    parser.add_argument("--part", action="store_true", help="the run may have asked some of the baseline only")
     options = parser.parse_args(arguments)
     try:
-        pairs = gate_pairs(options.run, options.baseline)
+        pairs = gate_pairs(options.run, options.baseline, part=options.part)
         p_values = holm([entry.p_worse for entry in pairs])
         sys.stdout.write(_text(pairs, p_values))
         fail_if_worse(pairs, p_values, options.level)
@@ -42,8 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def gate_pairs(run: Path, baseline: Path) -> list[Pairs]:
+def gate_pairs(run: Path, baseline: Path, *, part: bool = False) -> list[Pairs]:
     """Baseline and run, paired, for every task of the baseline.
+
+    part: for every task of the run, over the questions of the run.
 
     Raises GateError where the run is of another model, lacks a task, or was not asked the same; StoreError and
     ConfigError where a folder holds no run.
@@ -52,15 +56,35 @@ def gate_pairs(run: Path, baseline: Path) -> list[Pairs]:
     pairs = []
     for name, folder in baselines.items():
         found = counterpart_of(name, baselines, runs)
+        if found is None and part:
+            continue
         if found is None:
             raise GateError(f"the baseline has {name}, {run} has not; run it with task={task_of(name)}")
         try:
-            entry = pair_runs(folder, found)
+            entry = pair_runs(folder, found, part=part)
         except StoreError as error:
             raise GateError(f"not comparable: {error}") from error
-        _check_settings(entry, _allowed(folder))
+        allowed = _allowed(folder)
+        _check_settings(entry, [*allowed, *(["prompts"] * part)])
+        if part and "prompts" not in allowed:
+            _check_prompts(entry, folder, found)
         pairs.append(entry)
+    if not pairs:
+        raise GateError(f"the baseline has {', '.join(baselines)}, {run} has {', '.join(runs)}: nothing to compare")
     return pairs
+
+
+def _check_prompts(entry: Pairs, baseline: Path, run: Path) -> None:
+    """The same as `_check_settings` does for all prompts of a run, question by question."""
+    before, after = read_requests(baseline), read_requests(run)
+    if before is None or after is None:
+        raise GateError(f"{entry.name}: {run if before else baseline} does not tell what was asked, make it again")
+    names = [score.id for _, score in entry.scores]
+    if changed := [name for name in names if before.get(name) != after.get(name)]:
+        raise GateError(
+            f"{entry.name}: the prompts of {len(changed)} of {len(names)} questions changed, first {changed[0]}; make "
+            'a new baseline, or allow it with {"allows": ["prompts"]} in its baseline.json'
+        )
 
 
 def _allowed(folder: Path) -> list[str]:
@@ -99,9 +123,9 @@ def fail_if_worse(pairs: Sequence[Pairs], p_values: Sequence[float], level: floa
 def _text(pairs: Sequence[Pairs], p_values: Sequence[float]) -> str:
     rows = []
     for entry, p in zip(pairs, p_values, strict=True):
-        metrics = [next(iter(summary.metrics.values())) for summary in (entry.a, entry.b)]
         lost, won = str(entry.num_only_a), str(entry.num_only_b)
-        figures = (figure(metrics[0].value, 2), figure(metrics[1].value, 2))
+        before, after = entry.values()
+        figures = (figure(before, 2), figure(after, 2))
         rows.append((entry.name, *figures, str(len(entry.scores)), lost, won, f"{p:.4f}"))
     header = ("task", "baseline", "run", "n", "lost", "won", "p worse (Holm)")
     parts = [plain_text(Table("", header, tuple(rows)))]

@@ -11,11 +11,13 @@ import numpy as np
 from evalkit.errors import ConfigError, StoreError
 from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
 from evalkit.report.published import PublishedCard
-from evalkit.report.read import find_runs, read_lines, read_summary
+from evalkit.report.questions import QUESTIONS
+from evalkit.report.read import find_runs, read_json, read_lines, read_summary
 from evalkit.report.runs import benchmark_of, mean_of, name_of, protocol_of
 from evalkit.run_name import task_of
 from evalkit.types import Json, Score, Summary
 
+REQUESTS = "requests.json"  # of a committed baseline, in place of what was asked
 _OWN = ("id", "group", "answer", "target", "value")
 
 
@@ -63,7 +65,7 @@ class Pairs:
         """One-sided p of the exact McNemar test: B is worse than A."""
         return mcnemar_worse(self.num_only_a, self.num_only_b)
 
-    def values(self, card: PublishedCard) -> tuple[float | None, float | None]:
+    def values(self, card: PublishedCard | None = None) -> tuple[float | None, float | None]:
         """A's and B's figure over these questions, in percent, each as its run makes its mean."""
         means = self._means(card)
         a, b = (_mean([side[i] for side in self.scores], means[i]) for i in (0, 1))
@@ -76,8 +78,8 @@ class Pairs:
         a, b = (_shares([side[i] for side in self.scores], means[i], means) for i in (0, 1))
         return paired_bootstrap(b, a, rng, groups=groups if "macro" in means else None)
 
-    def _means(self, card: PublishedCard) -> tuple[str, str]:
-        table = card.tables.get(benchmark_of(self.task, card))
+    def _means(self, card: PublishedCard | None) -> tuple[str, str]:
+        table = card.tables.get(benchmark_of(self.task, card)) if card else None
         return mean_of(self.a, table), mean_of(self.b, table)
 
 
@@ -134,14 +136,19 @@ def counterpart_of(name: str, own: Mapping[str, Path], others: Mapping[str, Path
     return others[found[0]] if len(alone) == len(found) == 1 else None
 
 
-def pair_runs(folder_a: Path, folder_b: Path) -> Pairs:
-    """The scored questions of two run folders of one task. Raises StoreError where they differ in data."""
+def pair_runs(folder_a: Path, folder_b: Path, *, part: bool = False) -> Pairs:
+    """The scored questions of two run folders of one task.
+
+    part: B may have been asked only some of A's questions. Raises StoreError where they differ in data or questions.
+    """
     a, b = read_summary(folder_a), read_summary(folder_b)
     for split, (in_a, in_b) in _changed(data_hashes(a), data_hashes(b)).items():
         raise StoreError(f"{a.task}: {folder_a} and {folder_b} differ in data, split {split}: {in_a} and {in_b}")
     scores_a, scores_b = read_scores(folder_a), read_scores(folder_b)
-    _check_same_questions(a.task, folder_a, folder_b, scores_a, scores_b)
-    both = [(score, scores_b[name]) for name, score in scores_a.items()]
+    _check_same_questions(a.task, folder_b, folder_a, scores_b, scores_a)
+    if not part:
+        _check_same_questions(a.task, folder_a, folder_b, scores_a, scores_b)
+    both = [(score, scores_b[name]) for name, score in scores_a.items() if name in scores_b]
     scored = tuple((x, y) for x, y in both if x.value is not None and y.value is not None)
     if not scored:
         raise StoreError(f"{a.task}: {folder_a} and {folder_b} share no scored question, nothing to compare")
@@ -149,14 +156,22 @@ def pair_runs(folder_a: Path, folder_b: Path) -> Pairs:
 
 
 def _check_same_questions(
-    task: str, folder_a: Path, folder_b: Path, a: Mapping[str, Score], b: Mapping[str, Score]
+    task: str, folder: Path, others: Path, here: Mapping[str, Score], there: Mapping[str, Score]
 ) -> None:
-    for here, there, folder, others in ((a, b, folder_a, folder_b), (b, a, folder_b, folder_a)):
-        if missing := [name for name in here if name not in there]:
-            raise StoreError(
-                f"{task}: {len(missing)} questions of {folder} are not in {others}, the first is {missing[0]}; "
-                "run both with the same limit and split"
-            )
+    if missing := [name for name in here if name not in there]:
+        raise StoreError(
+            f"{task}: {len(missing)} questions of {folder} are not in {others}, the first is {missing[0]}; "
+            "run both with the same limit, subset and split"
+        )
+
+
+def read_requests(folder: Path) -> dict[str, str] | None:
+    """The hash of what was asked, by question; None where a folder does not tell. Raises StoreError."""
+    if (folder / REQUESTS).exists():
+        return {str(name): str(sha) for name, sha in read_json(folder / REQUESTS).items()}
+    asked = folder / QUESTIONS
+    lines = read_lines(asked) if asked.exists() else ()
+    return {line["id"]: line["request_sha"] for line in lines if "id" in line} or None
 
 
 def read_scores(folder: Path) -> dict[str, Score]:

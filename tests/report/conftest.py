@@ -1,9 +1,10 @@
 """Made-up runs for the report's tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from chromium import Chromium, find_chromium
 
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.report.cards import load_card
@@ -16,6 +17,17 @@ SummaryMaker = Callable[..., Summary]
 @pytest.fixture(scope="session")
 def card() -> PublishedCard:
     return load_card("qwen-1_8b")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chromium]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip(
+            "no Chromium on this machine; apt-get install chromium-headless-shell, or name one with EVALKIT_CHROMIUM"
+        )
+    with Chromium(program) as chromium:
+        yield chromium
 
 
 @pytest.fixture

@@ -3,11 +3,10 @@
 import html.parser
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from chromium import Chromium, find_chromium
+from chromium import Chromium
 from folders import EVIL, choice_items, text_items, write_run
 
 from evalkit.compare import main as compare_main
@@ -26,17 +25,6 @@ def page(tmp_path_factory: pytest.TempPathFactory, card: PublishedCard) -> Path:
     write_run(results, text_items(20, lambda n: f"😀 {EVIL} is {n}\n\nQuestion: {EVIL}"), "gsm8k", "qwen-1_8b")
     write_report(find_runs([results]), card, results)
     return results / "report.html"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chromium]:
-    program = find_chromium()
-    if program is None:
-        pytest.skip(
-            "no Chromium on this machine; apt-get install chromium-headless-shell, or name one with EVALKIT_CHROMIUM"
-        )
-    with Chromium(program) as chromium:
-        yield chromium
 
 
 def change(browser: Chromium, element: str, value: str | bool) -> int:
