@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("name", help="what the subset is called")
     parser.add_argument("settings", nargs="+", metavar="TASK=N or KEY=VALUE")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         subset = drawn(options.name, options.settings, options.seed)
     except EvalkitError as error:

@@ -154,11 +154,12 @@ class RunFolder:
 
     def graded(self) -> str | None:
         """graders.jsonl follows from the answers."""
-        written = _read_text(self.folder / GRADERS) or ""
-        pairs = zip_longest(
-            grader_lines(self.task, self.questions, self.records, self.scores).splitlines(), written.splitlines()
-        )
-        odd = [number for number, (due, found) in enumerate(pairs, start=1) if due != found]
+        written = _read_text(self.folder / GRADERS)
+        if written is None and "switches" not in self.manifest["provenance"]["protocol"]:
+            return None  # a run of before there were any
+        due = grader_lines(self.task, self.questions, self.records, self.scores)
+        pairs = zip_longest(due.splitlines(), (written or "").splitlines())
+        odd = [number for number, (line, found) in enumerate(pairs, start=1) if line != found]
         return f"{len(odd)} lines do not follow from the answers, first line {odd[0]}" if odd else None
 
     def asked(self) -> str | None:
