@@ -16,6 +16,7 @@ from evalkit.report.published import PublishedCard
 from evalkit.report.questions import Answered, Context, QuestionsOf
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
 from evalkit.report.runs import Run
+from evalkit.report.tables import Table
 
 NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near ties
 
@@ -51,7 +52,7 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, 
     protocols = protocol_tables(runs, card, extras)
     yield "<h2 id='protocols'>Protocols</h2>" if protocols else ""
     for table in protocols:
-        yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
+        yield f"<h3>{html.escape(table.title)}</h3>{html_table(_last_below(table, 'B'))}"
     yield "<h2 id='groups'>Groups and subjects</h2>"
     yield from (html_details(table) for table in group_tables(runs))
     yield "<h2 id='plots'>Plots</h2>"
@@ -66,9 +67,16 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, 
 
 def _verdicts(runs: Sequence[Run]) -> str:
     """The verdict table with each reason below its verdict."""
-    table = verdict_table(runs)
-    rows = tuple((*row[:2], f"{row[2]}\n{row[-1]}", *row[3:-1]) for row in table.rows)
-    return html_table(replace(table, header=table.header[:-1], rows=rows))
+    return html_table(_last_below(verdict_table(runs), "verdict"))
+
+
+def _last_below(table: Table, column: str) -> Table:
+    """A table whose last column, a long text, stands below another one; as it is where it has no such column."""
+    if column not in table.header:
+        return table
+    place = table.header.index(column)
+    rows = tuple((*row[:place], f"{row[place]}\n{row[-1]}", *row[place + 1 : -1]) for row in table.rows)
+    return replace(table, header=table.header[:-1], rows=rows)
 
 
 def _browser() -> str:

@@ -77,25 +77,28 @@ def protocol_matrix(runs: Sequence[Run]) -> Table | None:
     several = [found for found in tests.values() if len({run.protocol for run in found}) > 1]
     if not several:
         return None
-    bases = list(dict.fromkeys(_column(run) for found in several for run in found))
+    columns = list(dict.fromkeys(_column(run, found) for found in several for run in found))
     rows = []
     for found in several:
-        cells = ("; ".join(_cell(run) for run in found if _column(run) == base) or "-" for base in bases)
+        cells = ("; ".join(_cell(run, name) for run in found if _column(run, found) == name) or "-" for name in columns)
         rows.append((found[0].summary.model, _title(found[0]), *cells))
     note = "measured, 95 % interval and n; all in percent"
-    return Table("Protocol matrix", ("model", "benchmark", *bases), tuple(rows), align="llr", note=note)
+    return Table("Protocol matrix", ("model", "benchmark", *columns), tuple(rows), align="llr", note=note)
 
 
-def _column(run: Run) -> str:
-    return base_protocol(run.summary.provenance, run.standard_protocol)
+def _column(run: Run, found: Sequence[Run]) -> str:
+    """The protocol's name without the switches flipped in it, unless another run of the test bears that name."""
+    base = base_protocol(run.summary.provenance, run.standard_protocol)
+    others = (base_protocol(other.summary.provenance, run.standard_protocol) for other in found if other is not run)
+    return run.protocol if run.protocol != base and base in others else base
 
 
 def _title(run: Run) -> str:
     return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
 
 
-def _cell(run: Run) -> str:
-    flipped = run.protocol.removeprefix(_column(run)).strip("+ ()")
+def _cell(run: Run, column: str) -> str:
+    flipped = run.protocol.removeprefix(column).strip("+ ()")
     departure = f"{flipped}: " if flipped else ""
     measured = figure(run.metric.value, run.decimals)
     return f"{departure}{measured} ({interval(run.metric, run.decimals)}, n {asked(run)})"
