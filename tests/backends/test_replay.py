@@ -12,7 +12,7 @@ from evalkit.backends.replay import ReplayBackend
 from evalkit.errors import DataError
 from evalkit.evaluate import Series, evaluate, questions_of
 from evalkit.store import RunStore, Session
-from evalkit.types import LoglikelihoodOutput, LoglikelihoodRequest, Score
+from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Score
 
 
 def replayed(task: Any, outputs: dict[str, dict[str, Any]], folder: Path) -> list[Score]:
@@ -128,3 +128,19 @@ def test_logprobs_come_back_as_written(tmp_path: Path) -> None:
     path.write_text('{"id": "a", "logprobs": [-1, -2.5]}')
     answers = list(ReplayBackend(str(path)).answer([("a", REQUEST)]))
     assert answers == [("a", LoglikelihoodOutput((-1.0, -2.5), 0))]
+
+
+def test_a_line_may_be_of_one_protocol_alone_and_else_serves_them_all(tmp_path: Path) -> None:
+    path = tmp_path / "said.jsonl"
+    lines = {"test/0": "of all", "test/1": "of the first", "test/1@lm-eval": "of lm-eval"}
+    path.write_text("".join(json.dumps({"id": key, "text": text}) + "\n" for key, text in lines.items()))
+    request = GenerateRequest("?", (), 5)
+    asked = ["test/0", "test/1", "test/0@lm-eval", "test/1@lm-eval"]
+    said = [
+        output.text
+        for _, output in ReplayBackend(str(path)).answer([(name, request) for name in asked])
+        if isinstance(output, GenerateOutput)
+    ]
+    assert said == ["of all", "of the first", "of all", "of lm-eval"]
+    with pytest.raises(DataError, match="no line for 1 of 1 questions, first test/2@lm-eval"):
+        list(ReplayBackend(str(path)).answer([("test/2@lm-eval", request)]))
