@@ -31,6 +31,7 @@ ALLOWED = {
     "engine": {"types", "errors", "engine"},
     "models": {"types", "errors", "models"},
     "backends": {"types", "errors", "models", "engine", "backends"},
+    "ranks": {"types", "errors", "records", "interrupt", "models", "backends", "evaluate", "ranks"},
     "evaluate": {"types", "errors", "task", "store", "backends"},
     "manifest": {"types", "errors", "pins", "task", "store", "backends", "evaluate", "provenance"},
     "provenance": {"types", "errors", ""},
