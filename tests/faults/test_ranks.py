@@ -12,12 +12,19 @@ import pytest
 from faulty_machine import ROOT, comparable, hear_signals, wait_until
 from tiny_models import make_checkpoint
 
+from evalkit.cli import main
+
 PACED = Path(__file__).with_name("paced_engine.py")
-TASKS = ("ceval", "mmlu", "gsm8k", "humaneval")
+FORKED = PACED.with_name("forked_ranks.py")
+LAUNCH = (
+    *("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"),
+    *("--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"),
+)
+TASKS = ("mmlu", "gsm8k")
 ARGUMENTS = (
     *(f"task=[{','.join(TASKS)}]", "data_dir=bundled", "limit=3"),
     *("model=pythia-1b", "model.end_of_text=['</s>']"),
-    *("tasks.gsm8k.max_new_tokens=6", "tasks.humaneval.max_new_tokens=6", "backend.num_checked=6"),
+    *("tasks.gsm8k.max_new_tokens=6", "backend.num_checked=6"),
 )
 
 
@@ -26,25 +33,14 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint("gpt_neox", tmp_path_factory.mktemp("ranks") / "tiny", max_position_embeddings=8192)
 
 
-def start(folder: Path, model: Path, num_processes: int, pace: float = 0.0) -> "subprocess.Popen[str]":
-    """A run in `folder`, alone or under `accelerate launch`; what it prints goes to log.txt."""
-    folder.mkdir(exist_ok=True)
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(num_processes)]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [sys.executable, *(launch if num_processes > 1 else []), str(PACED), *ARGUMENTS, f"model.path={model}"]
+def start(folder: Path, *command: str, pace: float = 0.0) -> "subprocess.Popen[str]":
+    """A Python process in `folder`; what it prints goes to log.txt."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PACE": str(pace), "OMP_NUM_THREADS": "1"}
     with (folder / "log.txt").open("a", encoding="utf-8") as log:
         return subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=log, stderr=log, text=True, preexec_fn=hear_signals
-        )
-
-
-def finish(folder: Path, model: Path, num_processes: int) -> str:
-    """A whole run, and what it printed."""
-    code = start(folder, model, num_processes).wait(240)
-    log = (folder / "log.txt").read_text(encoding="utf-8")
-    assert code == 0, log
-    return log
+            [sys.executable, *command],
+            cwd=folder, env=environment, stdout=log, stderr=log, text=True, preexec_fn=hear_signals,
+        )  # fmt: skip
 
 
 def num_answers(folder: Path) -> int:
@@ -72,11 +68,17 @@ def own_lines(log: str) -> list[str]:
 
 @pytest.mark.slow
 def test_any_number_of_processes_gives_the_same_summary_also_after_a_rank_was_killed(
-    tmp_path: Path, model: Path
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Begun by two processes of `accelerate launch`, ended by three others, beside one that is alone."""
     alone, several = tmp_path / "alone", tmp_path / "several"
-    finish(alone, model, 1)
-    launcher = start(several, model, 2, pace=0.3)
+    arguments = (*ARGUMENTS, f"model.path={model}")
+    alone.mkdir()
+    several.mkdir()
+    monkeypatch.chdir(alone)
+    monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])
+    main()
+    launcher = start(several, *LAUNCH, str(PACED), *arguments, pace=0.3)
     wait_until(lambda: num_answers(several) >= 5 or launcher.poll() is not None, 120)
     os.kill(ranks_of(several)[1], signal.SIGKILL)
     assert launcher.wait(60) != 0
@@ -86,8 +88,8 @@ def test_any_number_of_processes_gives_the_same_summary_also_after_a_rank_was_ki
     kept = num_answers(several)
     assert kept >= 5
     before = {path: path.read_bytes() for path in several.rglob("outputs.jsonl")}
-    log = finish(several, model, 3)
-    assert not own_lines(log)[1:], log
+    resumed = start(several, str(FORKED), "3", *arguments)
+    assert resumed.wait(240) == 0, (several / "log.txt").read_text(encoding="utf-8")
     for path, content in before.items():
         assert path.read_bytes().startswith(content), "an answer was asked for again"
     for task in TASKS:
