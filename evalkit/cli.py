@@ -84,8 +84,8 @@ def _main(job: Callable[[DictConfig], None], ranks: Leader | Follower | None) ->
         ranks.interrupted(message) if ranks is not None else leave(message)
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), ConfigError.exit_code)
-    except EvalkitError as error:  # of a sweep's job in a process of its own, which has told it
-        sys.exit(error.exit_code)
+    except EvalkitError as error:  # of a sweep's job in a process, and perhaps on a machine, of its own
+        _fail(f"a job of the sweep failed: {error}", error.exit_code)
 
 
 def _free_memory() -> None:

@@ -7,10 +7,11 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
-from torch import distributed
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from evalkit.errors import EngineError
 from evalkit.ranks.follower import Follower
@@ -32,9 +33,7 @@ def meet(place: Place) -> Leader | Follower:
     try:
         serves = place.rank == 0 and not place.launcher_keeps_store
         limit = timedelta(seconds=JOIN_SECONDS)
-        store = distributed.TCPStore(
-            place.host, place.port, None, serves, limit, wait_for_workers=False, multi_tenant=serves
-        )
+        store = TCPStore(place.host, place.port, None, serves, limit, wait_for_workers=False, multi_tenant=serves)
         if place.rank == 0:
             listener = _listen(place)
             password = secrets.token_hex(_PASSWORD_BYTES)
@@ -62,12 +61,24 @@ def _listen(place: Place) -> socket.socket:
 
 
 def take_device(place: Place) -> None:
-    """The GPU of this process's number on its machine; where there is none, its share of the cores.
+    """The GPUs of this process: its share of its machine's. Where there are none, its share of the cores.
 
     A number of threads that the environment names is left alone: accelerate always names one
     (--num_cpu_threads_per_process).
     """
-    if torch.cuda.is_available():
-        torch.cuda.set_device(place.local_rank % torch.cuda.device_count())
+    num_gpus = torch.cuda.device_count()  # asked of the driver's management library: CUDA itself sleeps until later
+    if num_gpus:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(num_gpus)))
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of(place, visible.split(",")))
     elif "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // place.num_local))
+
+
+def gpus_of(place: Place, gpus: Sequence[str]) -> Sequence[str]:
+    """A process's own GPUs; with more processes than GPUs, one that it shares.
+
+    More than one is for model.device_map: 8 GPUs and 2 processes make two copies of a model on 4 GPUs each.
+    """
+    each = len(gpus) // place.num_local
+    first = place.local_rank * each
+    return gpus[first : first + each] if each else [gpus[place.local_rank % len(gpus)]]

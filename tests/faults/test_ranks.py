@@ -52,7 +52,7 @@ def ranks_of(folder: Path) -> dict[int, int]:
     found = {}
     for environ in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if Path(os.readlink(environ.with_name("cwd"))) != folder:
+            if environ.with_name("cwd").readlink() != folder:
                 continue
             rank = re.search(rb"(?:^|\0)RANK=(\d+)\0", environ.read_bytes())
         except OSError:
@@ -84,7 +84,9 @@ def test_any_number_of_processes_gives_the_same_summary_also_after_a_rank_was_ki
     assert launcher.wait(60) != 0
     log = (several / "log.txt").read_text(encoding="utf-8")
     [line] = own_lines(log)
-    assert re.match(r"evalkit: rank 1 \(process \d+ on \S+\) died .*; every finished answer is kept; run the same", line)
+    assert re.match(
+        r"evalkit: rank 1 \(process \d+ on \S+\) died .*; every finished answer is kept; run the same", line
+    )
     kept = num_answers(several)
     assert kept >= 5
     before = {path: path.read_bytes() for path in several.rglob("outputs.jsonl")}

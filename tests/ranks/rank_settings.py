@@ -32,4 +32,7 @@ class Slow:
             if isinstance(request, GenerateRequest):
                 yield name, GenerateOutput(request.prompt, "length", request.max_new_tokens, len(request.prompt))
             else:
-                yield name, LoglikelihoodOutput(tuple(-0.1 - len(c) for c in request.continuations), len(request.prompt))
+                yield (
+                    name,
+                    LoglikelihoodOutput(tuple(-0.1 - len(c) for c in request.continuations), len(request.prompt)),
+                )
