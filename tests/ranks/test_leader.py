@@ -1,6 +1,7 @@
 """Rank 0 and the others, each a process: everything is answered once, and whoever cannot take part is named."""
 
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from evalkit.ranks.leader import Leader
 from evalkit.ranks.wire import Channel, items_of, items_to_json
 from evalkit.types import GenerateRequest, LoglikelihoodRequest, Truncation
 
+ROOT = Path(__file__).parents[2]
 PASSWORD = "secret"
 ITEMS: list[Item] = [
     *((f"choice/{n}", LoglikelihoodRequest(f"问题 {n}\ud800", ("A", "BB"), Truncation(9, 8))) for n in range(60)),
@@ -38,7 +40,8 @@ def ranks() -> Iterator[Callable[..., Leader]]:
         leaders.append(Leader(place(0, len(kinds) + 1), listener, PASSWORD))
         command = [sys.executable, str(Path(__file__).with_name("rank_process.py")), str(listener.getsockname()[1])]
         for number, kind in enumerate(kinds, start=1):
-            processes.append(subprocess.Popen([*command, PASSWORD, str(number), str(len(kinds) + 1), kind]))
+            arguments = [*command, PASSWORD, str(number), str(len(kinds) + 1), kind]
+            processes.append(subprocess.Popen(arguments, env={**os.environ, "PYTHONPATH": str(ROOT)}))
         return leaders[0]
 
     yield begin
