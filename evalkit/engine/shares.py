@@ -9,14 +9,12 @@ import heapq
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 from evalkit.engine.plan import Node, Plan
 
-# Parts for each engine that are tried. More than a few only pay where their true costs are far from the foreseen.
-PARTS_EACH = (1, 2, 3, 4, 6, 8, 12, 16)
-# How much of its own work a part needs at least, in shares of the prefix it computes again: 0 pays where engines idle.
-MIN_OWN = (0.0, 1.0)
+# Parts for each engine that are tried. More than a few only pay where their true costs are far from the foreseen; fewer
+# than one where what a part costs besides its questions (prefix, decoding steps) outweighs an idle engine.
+PARTS_EACH = (0.25, 0.5, 0.75, 0.85, 1, 1.5, 2, 3, 4, 6, 8, 16)
 _NUM_TRIALS = 4
 _PART_SPREAD, _ENGINE_SPREAD = 0.25, 0.1  # standard deviations of the logarithm of a part's cost, an engine's pace
 
@@ -47,17 +45,22 @@ class Share:
 
     def cost(self, rates: Rates) -> float:
         """Foreseen, in prefilled tokens."""
-        waves = -(-self.num_continued // rates.num_rows)
+        waves = max(1.0, self.num_continued / rates.num_rows) if self.num_continued else 0.0
         decoding = self.num_new_tokens * (waves * rates.step + self.num_continued)
         return rates.part + self.num_tokens + decoding
+
+    @property
+    def weight(self) -> float:
+        """Tokens that it computes and decodes: what halves when it is halved, the prefixes above it left out."""
+        return self.num_tokens + self.num_new_tokens * self.num_continued
 
 
 def divide(plan: Plan, num_engines: int, rates: Rates) -> list[Share]:
     """Parts for a queue that several engines take from, the most costly first."""
-    whole = sum(share.cost(rates) for share in cut(plan, float("inf"), rates))
+    whole = plan.num_computed_tokens + rates.new_tokens * sum(sequence.max_new_tokens for sequence in plan.sequences)
     best: tuple[float, list[Share]] | None = None
-    for parts_each, min_own in product(PARTS_EACH, MIN_OWN):
-        shares = cut(plan, whole / num_engines / parts_each, rates, min_own)
+    for parts_each in PARTS_EACH:
+        shares = cut(plan, whole / (num_engines * parts_each), rates.new_tokens)
         costs = sorted((share.cost(rates) for share in shares), reverse=True)
         seconds = sum(_trial(costs, num_engines, random.Random(trial)) for trial in range(_NUM_TRIALS))
         if best is None or seconds < 0.99 * best[0]:
@@ -76,27 +79,25 @@ def _trial(costs: Sequence[float], num_engines: int, chance: random.Random) -> f
     return max(now for now, _ in free)
 
 
-def cut(plan: Plan, limit: float, rates: Rates, min_own: float = 0.0) -> list[Share]:
-    """The plan in parts of about `limit` cost at most, none smaller than one sequence.
+def cut(plan: Plan, weight: float, new_tokens: float) -> list[Share]:
+    """The plan in parts of about this weight (see Share) at most, none smaller than one sequence.
 
-    Branches are put together, neighbours first, as long as they fit; a part pays for every token above it. Where the
-    limit leaves less than `min_own` times those tokens for the branches, it gives way.
+    Branches are put together, neighbours first, as long as they fit; then each part computes the tokens above it too.
+    new_tokens: of a sequence's max_new_tokens, the share that is foreseen to be decoded.
     """
     open_below: dict[int, list[Share]] = {}
     for node in reversed(plan.nodes):  # children before their parents
-        shares = [*_own(node, plan, rates), *_take(node.children, open_below)]
-        above = node.end  # tokens that each part must compute besides its branches
-        packed = _pack(shares, max(limit - above, min_own * above), rates)
-        open_below[node.index] = [_behind(share, len(node)) for share in packed]
-    return _pack(list(_take([node for node in plan.nodes if not _has_parent(node)], open_below)), limit, rates)
+        shares = [*_own(node, plan, new_tokens), *_take(node.children, open_below)]
+        open_below[node.index] = [_behind(share, len(node)) for share in _pack(shares, weight)]
+    return _pack(list(_take([node for node in plan.nodes if not _has_parent(node)], open_below)), weight)
 
 
-def _own(node: Node, plan: Plan, rates: Rates) -> Iterator[Share]:
+def _own(node: Node, plan: Plan, new_tokens: float) -> Iterator[Share]:
     """The sequences that end with a node."""
     if node.sequences:
         new = max(plan.sequences[number].max_new_tokens for number in node.sequences)
         continued = sum(plan.sequences[number].max_new_tokens > 0 for number in node.sequences)
-        yield Share(tuple(node.sequences), 0, continued, new * rates.new_tokens)
+        yield Share(tuple(node.sequences), 0, continued, new * new_tokens)
 
 
 def _take(nodes: Sequence[Node], open_below: dict[int, list[Share]]) -> Iterator[Share]:
@@ -108,11 +109,11 @@ def _has_parent(node: Node) -> bool:
     return node.parent is not None and node.parent.index >= 0
 
 
-def _pack(shares: Sequence[Share], limit: float, rates: Rates) -> list[Share]:
-    """Neighbours together, while they cost `limit` at most."""
+def _pack(shares: Sequence[Share], weight: float) -> list[Share]:
+    """Neighbours together, while they weigh so much at most."""
     packed: list[Share] = []
     for share in shares:
-        if packed and (both := _together(packed[-1], share)).cost(rates) <= limit:
+        if packed and (both := _together(packed[-1], share)).weight <= weight:
             packed[-1] = both
         else:
             packed.append(share)

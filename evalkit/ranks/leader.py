@@ -179,6 +179,7 @@ class Leader:
             self._members[member.rank] = member
         while (message := channel.receive()) is not None:
             self._hear(member, message)
+        channel.close()
         with self._changed:
             member.gone = True
             self._changed.notify_all()

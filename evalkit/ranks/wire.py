@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any, TypeAlias
 
 from evalkit.backends.base import Item
-from evalkit.types import GenerateRequest, Json, LoglikelihoodRequest, Request, Truncation
+from evalkit.types import GenerateRequest, Json, LoglikelihoodRequest, Request, truncation_of
 
 Message: TypeAlias = dict[str, Any]  # "kind" and its fields
 
@@ -80,8 +80,7 @@ def items_of(content: Any) -> list[Item]:
 
 
 def _request(kind: str, fields: dict[str, Any]) -> Request:
-    rule = fields.pop("truncation")
-    truncation = None if rule is None else Truncation(**rule)
+    truncation = truncation_of(fields.pop("truncation"))
     if kind == GenerateRequest.__name__:
         return GenerateRequest(**{**fields, "stop": tuple(fields["stop"])}, truncation=truncation)
     return LoglikelihoodRequest(**{**fields, "continuations": tuple(fields["continuations"])}, truncation=truncation)
