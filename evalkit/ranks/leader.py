@@ -25,6 +25,7 @@ from evalkit.types import Json
 
 JOIN_SECONDS = 300.0
 _GRACE = 1.0  # seconds in which a launcher that ends all ranks is seen to do so because one of them died
+_LATE = 20.0  # seconds in which ranks that still start are waited for at the end, to be told of it
 _TO_GO_ON = "every finished answer is kept; run the same command again to go on, with any number of processes"
 
 
@@ -67,6 +68,8 @@ class Leader:
     ) -> None:
         """Tell the others how it ended; without waiting for what this process may still compute."""
         code = error.code if isinstance(error, SystemExit) else int(error is not None)
+        with self._changed:  # a wrong argument is found before everybody is there
+            self._changed.wait_for(lambda: len(self._members) == self.num_ranks - 1, _LATE)
         self.dismiss(code if isinstance(code, int) else int(code is not None))
         if self._hurried and isinstance(error, SystemExit):
             for stream in (sys.stdout, sys.stderr):
@@ -177,6 +180,7 @@ class Leader:
         member = Member(int(hello["rank"]), str(hello["name"]), channel)
         with self._changed:
             self._members[member.rank] = member
+            self._changed.notify_all()
         while (message := channel.receive()) is not None:
             self._hear(member, message)
         channel.close()

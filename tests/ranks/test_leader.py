@@ -123,3 +123,23 @@ def test_items_survive_the_wire() -> None:
     here.close()
     assert there.receive() is None
     there.close()
+
+
+def test_rank_one_says_that_rank_zero_died_and_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        script = str(Path(__file__).with_name("rank_process.py"))
+        command = [sys.executable, script, str(listener.getsockname()[1]), PASSWORD]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        ranks = [
+            subprocess.Popen([*command, str(rank), "3", "well"], env=environment, stderr=subprocess.PIPE, text=True)
+            for rank in (1, 2)
+        ]
+        channels = [Channel(listener.accept()[0]) for _ in ranks]
+        for channel in channels:
+            assert channel.receive() is not None
+            channel.close()
+    said = [rank.communicate(timeout=20)[1] for rank in ranks]
+    assert said[0].startswith("evalkit: rank 0 died")
+    assert "run the same command again" in said[0]
+    assert said[1] == ""
+    assert [rank.returncode for rank in ranks] == [1, 1]
