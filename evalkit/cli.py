@@ -1,19 +1,22 @@
 """`python -m evalkit`: the Hydra entry. It builds objects from the configuration and calls evalkit.run."""
 
 import difflib
+import gc
 import io
 import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.errors import HydraException
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -21,6 +24,9 @@ from evalkit.course import Settings
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.interrupt import end_by_signal, leave
 from evalkit.provenance import command
+from evalkit.ranks.follower import Follower
+from evalkit.ranks.leader import Leader
+from evalkit.ranks.place import place_from, started_alone_by_accelerate
 from evalkit.report.markdown import render_closing_table
 from evalkit.run import dry_run, run
 from evalkit.subset import read_subset
@@ -34,30 +40,63 @@ def main() -> None:
     end_by_signal()
     _write_what_the_locale_cannot()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
-    failures: list[EvalkitError] = []
+    try:
+        place = place_from(os.environ)
+        # By its name: only a run of several processes loads torch before its configuration is known to be right.
+        ranks = get_method("evalkit.ranks.rendezvous.meet")(place) if place is not None else None
+    except EvalkitError as error:
+        _fail(str(error), error.exit_code)
+    with ranks or nullcontext():
+        _run_jobs(ranks)
+
+
+def _run_jobs(ranks: Leader | Follower | None) -> None:
+    """One run, or those of a sweep. Exits with the code of the first that failed; the others are run all the same."""
+    codes: list[int] = []
+    process = os.getpid()
 
     def job(config: DictConfig) -> None:
         try:
-            run_config(config)
-        except EvalkitError as error:  # kept from Hydra, which would print a line of its own
-            failures.append(error)
-            sys.stderr.write(f"evalkit: {error}\n")
+            run_config(config, ranks)
+        except EvalkitError as error:
+            _tell(str(error))
+            if os.getpid() != process:  # a launcher's own process: Hydra takes the error to this one
+                raise
+            codes.append(error.exit_code)  # kept from Hydra, which would print a line of its own
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # Hydra keeps it, and so the model, until the sweep ends
+            raise
+        finally:
+            if ranks is not None:
+                ranks.end_job()
+            _free_memory()
 
     try:
-        _main(job)
+        _main(job, ranks)
     except BrokenPipeError:  # whoever read our output has left: the run itself is done and written
         _silence()
-    if failures:
-        sys.exit(failures[0].exit_code)
+    if codes:
+        sys.exit(codes[0])
 
 
-def _main(job: Callable[[DictConfig], None]) -> None:
+def _main(job: Callable[[DictConfig], None], ranks: Leader | Follower | None) -> None:
     try:
         hydra.main(version_base="1.3", config_path="pkg://evalkit.configs", config_name="config")(job)()
     except KeyboardInterrupt:
-        leave(f"evalkit: interrupted; every finished answer is kept. To go on, run again: {command()}\n")
+        message = f"evalkit: interrupted; every finished answer is kept. To go on, run again: {command()}\n"
+        ranks.interrupted(message) if ranks is not None else leave(message)
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), ConfigError.exit_code)
+    except EvalkitError as error:  # of a sweep's job in a process, and perhaps on a machine, of its own
+        _fail(f"a job of the sweep failed: {error}", error.exit_code)
+
+
+def _free_memory() -> None:
+    """What one run of a sweep held is there for the next."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def _write_what_the_locale_cannot() -> None:
@@ -74,10 +113,16 @@ def _silence() -> None:
         os.dup2(nothing, stream.fileno())
 
 
-def run_config(config: DictConfig) -> None:
-    """Build what a composed configuration describes, and run it. Raises EvalkitError."""
+def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> None:
+    """Build what a composed configuration describes, and run it. Raises EvalkitError.
+
+    ranks: the other processes of the run, or, in one of those, rank 0, for which it answers.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     _quiet_libraries()
+    if isinstance(ranks, Follower):
+        ranks.serve(lambda: build(config, "backend"))
+        return
     card = build(config, "published")
     model = build(config, "model")
     tasks = build_tasks(config)
@@ -92,7 +137,9 @@ def run_config(config: DictConfig) -> None:
             sys.stdout.write(part)
             sys.stdout.flush()
         return
-    summaries = run(tasks, backend, settings)
+    if started_alone_by_accelerate(os.environ):
+        log.warning("accelerate started one process; for several on a CPU: accelerate launch --multi_gpu …")
+    summaries = run(tasks, ranks.share(backend) if ranks is not None else backend, settings)
     sys.stdout.write(render_closing_table(summaries, card))
     sys.stdout.write(f"\nreport: {settings.results_dir / settings.model / 'report.md'}\n")
     sys.stdout.flush()
@@ -222,9 +269,13 @@ def _quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int) -> NoReturn:
+    _tell(message)
+    sys.exit(code)
+
+
+def _tell(message: str) -> None:
     try:
         sys.stderr.write(f"evalkit: {message}\n")
     except BrokenPipeError:
         _silence()
-    sys.exit(code)

@@ -33,10 +33,10 @@ def _leave(number: int, frame: FrameType | None) -> None:
     leave("evalkit: left at once; every finished answer is kept, run the same command again to go on\n")
 
 
-def leave(message: str) -> NoReturn:
+def leave(message: str, code: int = INTERRUPTED) -> NoReturn:
     """End this process without waiting for its threads; the sandbox's programs end with it."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError):
         os.write(2, message.encode("utf-8", "backslashreplace"))
-    os._exit(INTERRUPTED)
+    os._exit(code)

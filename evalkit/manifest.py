@@ -7,6 +7,7 @@ of the same (times, memory) is under `sessions`, in the order of the lines of ou
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from evalkit.backends.base import Backend
 from evalkit.evaluate import Question
@@ -52,7 +53,9 @@ class Manifest:
         if self._environment is None:  # asked with the first answer, when the libraries are loaded
             self._environment = environment()
         measured = self._backend.provenance().get("measured", {})
-        self._session = replace(session, environment={**self._environment, "measured": measured})
+        self._session = _with_other_processes(
+            replace(session, environment={**self._environment, "measured": measured}), measured
+        )
         self._write()
 
     def finish(self) -> tuple[list[Session], dict[str, Json]]:
@@ -72,7 +75,19 @@ class Manifest:
     def _ran(self) -> dict[str, Json]:
         model = {key: value for key, value in self._backend.provenance().items() if key != "measured"}
         tokens: dict[str, Json] = {"token_ids_sha": self.token_ids_sha} if self.token_ids_sha else {}
-        return {**(self._environment or environment()), "model": model, **tokens}
+        # Threads may differ from session to session, with the number of processes for one: each session has its own.
+        lasting = {key: value for key, value in (self._environment or environment()).items() if key != "threads"}
+        return {**lasting, "model": model, **tokens}
+
+
+def _with_other_processes(session: Session, measured: Json) -> Session:
+    """The session with what the other processes of the run took; the largest of them all counts as its memory."""
+    ranks: Any = measured.get("ranks", []) if isinstance(measured, dict) else []
+    return replace(
+        session,
+        cpu_seconds=round(session.cpu_seconds + sum(rank["cpu_seconds"] for rank in ranks), 3),
+        peak_memory_bytes=max([session.peak_memory_bytes, *(rank["peak_memory_bytes"] for rank in ranks)]),
+    )
 
 
 def name_of_run(task: Task) -> str:

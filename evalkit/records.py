@@ -36,12 +36,13 @@ def read_record(line: bytes, model: str) -> Record | None:
         if not isinstance(value, dict) or value.pop(_CHECKSUM) != _checksum(value) or value.pop(_MODEL) != model:
             return None
         head = {key: value.pop(key) for key in _HEAD}
-        return Record(**head, output=_output(value))
+        return Record(**head, output=output_of(value))
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
-def _output(value: dict[str, Any]) -> Output:
+def output_of(value: dict[str, Any]) -> Output:
+    """The output that these fields are of. Raises TypeError for fields that no output has."""
     if "error" in value:
         return ErrorOutput(**value)
     if "logprobs" in value:

@@ -31,6 +31,7 @@ ALLOWED = {
     "engine": {"types", "errors", "engine"},
     "models": {"types", "errors", "models"},
     "backends": {"types", "errors", "models", "engine", "backends"},
+    "ranks": {"types", "errors", "records", "interrupt", "models", "backends", "meter", "ranks"},
     "run_name": set(),
     "subset": {"types", "errors"},
     "meter": {"store"},

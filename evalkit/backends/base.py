@@ -1,7 +1,8 @@
 """What answers requests, as the evaluation loop sees it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from evalkit.types import Json, Output, Request
 
@@ -25,4 +26,30 @@ class Backend(Protocol):
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output once, in the order they end."""
+        ...
+
+
+@dataclass(frozen=True)
+class Part:
+    """Items that one process answers together."""
+
+    items: tuple[Item, ...]
+    checked: frozenset[str] = frozenset()  # ids of those that are answered again by the plain path
+
+
+@runtime_checkable
+class Divisible(Protocol):
+    """A backend that knows how its work is best shared among several processes."""
+
+    def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
+        """All items in parts, the most costly first. Errors as `answer` raises them before the first answer."""
+        ...
+
+    def answer_part(self, part: Part) -> Iterator[Answer]:
+        """As `answer`, and the part's check afterwards."""
+        ...
+
+    @property
+    def check(self) -> Mapping[str, Json] | None:
+        """What the comparison of the last answers with the plain path found; None where there was none."""
         ...

@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from evalkit.backends.base import Answer, Item
+from evalkit.backends.base import Answer, Item, Part
 from evalkit.backends.engine_batch import Batch, make_batch, watcher
 from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.engine.budget import choose_budget
@@ -14,6 +14,7 @@ from evalkit.engine.cpu_kernels import PackedLinears
 from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
+from evalkit.engine.shares import CPU, GPU, divide
 from evalkit.errors import ConfigError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
@@ -40,6 +41,7 @@ class EngineBackend:
         self.engine: Engine | None = None  # of the last call, for its counters
         self._loaded: LoadedModel | None = None
         self._ran: dict[str, Json] = {}
+        self._check: dict[str, Json] | None = None
 
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
@@ -73,11 +75,38 @@ class EngineBackend:
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any
         is answered, and EngineError where the model cannot be run to the end."""
+        batch = make_batch(items, self.load())
+        plan = make_plan(batch.sequences)
+        leaves = [plan.leaves[number] for number in batch.first_sequence]
+        yield from self._answer(batch, plan, sample_of(leaves, self.num_checked))
+
+    def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
+        """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
         model = self.load()
         batch = make_batch(items, model)
-        plan = make_plan(batch.sequences)
-        check = PlainCheck(batch, sample_of(batch, plan, self.num_checked))
-        waiting = dict(items)
+        plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
+        checked = {items[index][0] for index in sample_of(plan.leaves, self.num_checked)}
+        parts = []
+        for share in divide(plan, num_processes, GPU if model.network.device.type == "cuda" else CPU):
+            asked = tuple(items[number] for number in share.sequences)
+            parts.append(Part(asked, frozenset(name for name, _ in asked if name in checked)))
+        return parts
+
+    def answer_part(self, part: Part) -> Iterator[Answer]:
+        """See Divisible."""
+        batch = make_batch(part.items, self.load())
+        sample = {index for index, question in enumerate(batch.questions) if question.id in part.checked}
+        yield from self._answer(batch, make_plan(batch.sequences), frozenset(sample))
+
+    @property
+    def check(self) -> Mapping[str, Json] | None:
+        """See Divisible."""
+        return self._check
+
+    def _answer(self, batch: Batch, plan: Plan, sample: frozenset[int]) -> Iterator[Answer]:
+        model = self.load()
+        check = PlainCheck(batch, sample)
+        waiting = {question.id: question.request for question in batch.questions}
         try:
             for example_id, output in self._run(batch, plan, check, model):
                 del waiting[example_id]
@@ -85,7 +114,7 @@ class EngineBackend:
         except OutOfMemoryError:
             yield from self._one_by_one(waiting, model)
         check.run(model)
-        self._ran["check"] = check.describe(model.network.dtype)
+        self._ran["check"] = self._check = check.describe(model.network.dtype)
 
     def _one_by_one(self, waiting: Mapping[str, Request], model: LoadedModel) -> Iterator[Answer]:
         """What did not fit together, each alone: it fits, or it never will on this machine and is told as an error."""

@@ -9,7 +9,7 @@ from evalkit.backends.engine_batch import Batch, Question
 from evalkit.backends.reference import loglikelihood
 from evalkit.engine.choice import TOLERANCES
 from evalkit.engine.engine import Continued
-from evalkit.engine.plan import Plan
+from evalkit.engine.plan import Node
 from evalkit.models.base import LoadedModel
 from evalkit.models.continuations import EncodedChoices
 from evalkit.types import Json, LoglikelihoodOutput, LoglikelihoodRequest, Output
@@ -88,8 +88,11 @@ def _largest(logprobs: Sequence[float]) -> int:
     return max(range(len(logprobs)), key=logprobs.__getitem__)
 
 
-def sample_of(batch: Batch, plan: Plan, num_questions: int) -> frozenset[int]:
-    """Questions spread evenly over the plan, hence over its groups."""
-    order = sorted(range(len(batch.questions)), key=lambda index: plan.leaves[batch.first_sequence[index]].index)
+def sample_of(leaves: Sequence[Node], num_questions: int) -> frozenset[int]:
+    """Questions spread evenly over the plan, hence over its groups.
+
+    leaves: by question, where its first sequence ends in the plan.
+    """
+    order = sorted(range(len(leaves)), key=lambda index: leaves[index].index)
     num = min(num_questions, len(order))
     return frozenset(order[(2 * number + 1) * len(order) // (2 * num)] for number in range(num))

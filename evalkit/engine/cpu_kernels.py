@@ -99,16 +99,21 @@ def pack(network: nn.Module) -> dict[nn.Module, Callable[..., Tensor]]:
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
-    if type(module) is not nn.Linear:
+    if type(module) is not nn.Linear or _is_wrapped(module):
         return False
     return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+
+
+def _is_wrapped(module: nn.Module) -> bool:
+    """Whether somebody has put a forward of their own in front, as accelerate does to move tensors between devices."""
+    return "forward" in module.__dict__
 
 
 def _swiglu_parts(module: nn.Module) -> list[nn.Linear] | None:
     """Gate, up and down of down_proj(silu(gate_proj(x)) * up_proj(x)) without biases, as Llama's and its relatives'
     MLPs are; None for any other module."""
     children = dict(module.named_children())
-    if children.keys() != {"gate_proj", "up_proj", "down_proj", "act_fn"}:
+    if _is_wrapped(module) or children.keys() != {"gate_proj", "up_proj", "down_proj", "act_fn"}:
         return None
     if type(children.pop("act_fn")).__name__ not in ("SiLU", "SiLUActivation"):
         return None

@@ -19,6 +19,7 @@ from evalkit.models.gguf_llama import is_plain_llama, load_llama, require_gguf_p
 from evalkit.models.quiet import quiet
 from evalkit.models.qwen import MODEL_TYPE as QWEN
 from evalkit.models.qwen import load_qwen, qwen2_config
+from evalkit.models.sharding import refuse_offload
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer import CheckpointTokenizer
 from evalkit.models.tokenizer_files import load_tokenizer
@@ -56,7 +57,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     if checkpoint.model_type == QWEN:
         qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
     tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
-    network, warnings = _load_network(checkpoint, dtype, device)
+    network, warnings = _load_network(checkpoint, dtype, device, spec.device_map)
     length = max_length(network.config, spec.max_length)
     end_ids = end_of_text_ids(checkpoint, spec, tokenizer, network.config)
     provenance: dict[str, Json] = {
@@ -64,6 +65,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "format": checkpoint.format,
         "dtype": str(dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        **_sharding(network),
         "attention": network.config._attn_implementation,
         "tokenizer": dict(tokenizer.describe()),
         "end_of_text_ids": list[Json](sorted(end_ids)),
@@ -91,22 +93,32 @@ def end_of_text_ids(
     return frozenset(index for index in flat if isinstance(index, int))
 
 
+def _sharding(network: PreTrainedModel) -> dict[str, Json]:
+    """How many devices hold the weights, where it is more than one."""
+    number = len({parameter.device for parameter in network.parameters()})
+    return {"num_devices": number} if number > 1 else {}
+
+
 def _load_network(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, device_map: str | None
 ) -> tuple[PreTrainedModel, list[str]]:
     if checkpoint.model_type == QWEN and checkpoint.gguf is None:
-        return load_qwen(checkpoint, dtype, device), []
+        return load_qwen(checkpoint, dtype, device, device_map), []
+    if device_map is not None and checkpoint.gguf is not None:
+        raise ConfigError(f"model.device_map={device_map} is not for GGUF files: use null, or safetensors")
     if checkpoint.gguf is not None and is_plain_llama(checkpoint.gguf):
         return load_llama(checkpoint.weight_files[0], checkpoint.gguf, dtype, device), []
-    return _load_with_transformers(checkpoint, dtype, device)
+    return _load_with_transformers(checkpoint, dtype, device, device_map)
 
 
 def _load_with_transformers(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, device_map: str | None
 ) -> tuple[PreTrainedModel, list[str]]:
     where = str(checkpoint.folder)
     arguments: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
     warnings = []
+    if device_map is not None and device.type == "cuda":
+        arguments["device_map"] = device_map
     if checkpoint.format == "gguf":
         require_gguf_package()
         arguments["gguf_file"] = checkpoint.weight_files[0].name
@@ -137,6 +149,9 @@ def _load_with_transformers(
         raise ModelError(f"{where} cannot be loaded: {_first_line(error)}") from error
     network, info = loaded
     _refuse_broken(where, info)
+    if "device_map" in arguments:
+        refuse_offload(network.hf_device_map)
+        return network.train(False), warnings
     return network.to(device).train(False), warnings
 
 

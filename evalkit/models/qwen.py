@@ -24,6 +24,7 @@ from evalkit.errors import ModelError
 from evalkit.models.assemble import build_empty, fill, refuse_unaccounted
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.safetensors_file import TensorInfo
+from evalkit.models.sharding import Placing, dispatch, map_of, placing
 from evalkit.models.tensor_reader import read_tensor
 
 MODEL_TYPE = "qwen"
@@ -148,8 +149,10 @@ def qwen2_config(config: Mapping[str, Any], where: str = "config.json") -> Qwen2
         raise ModelError(f"{where} is not a Qwen-1 config: {error}") from error
 
 
-def load_qwen(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The network with its weights, read tensor by tensor, so that none is held twice.
+def load_qwen(
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, device_map: str | None = None
+) -> PreTrainedModel:
+    """The network with its weights, read tensor by tensor, each to its device, so that none is held twice.
 
     Raises ModelError, before any weight is read, where a tensor is missing, surplus or of the wrong shape.
     """
@@ -159,9 +162,12 @@ def load_qwen(checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device) 
     network = build_empty(QwenForCausalLM, config)
     parts = _parts(config.num_hidden_layers)
     _check(checkpoint, network, parts)
-    fill(network, _tensors(checkpoint, parts, dtype, device), str(checkpoint.folder))
-    network.model.rotary_emb = QwenRotaryEmbedding(config).to(device)
-    return network
+    on_gpus = device_map is not None and device.type == "cuda"
+    devices = map_of(network, str(device_map), dtype) if on_gpus else {"": device}
+    place = placing(devices)
+    fill(network, _tensors(checkpoint, parts, dtype, place), str(checkpoint.folder))
+    network.model.rotary_emb = QwenRotaryEmbedding(config).to(place("model.rotary_emb"))
+    return dispatch(network, devices)
 
 
 def _parts(num_layers: int) -> dict[str, tuple[str, ...]]:
@@ -187,7 +193,7 @@ def _check(checkpoint: Checkpoint, network: PreTrainedModel, parts: Mapping[str,
 
 
 def _tensors(
-    checkpoint: Checkpoint, parts: Mapping[str, tuple[str, ...]], dtype: torch.dtype, device: torch.device
+    checkpoint: Checkpoint, parts: Mapping[str, tuple[str, ...]], dtype: torch.dtype, place: Placing
 ) -> Iterator[tuple[str, torch.Tensor]]:
     """Every parameter, in the order in which the files hold them."""
     order = sorted(parts, key=lambda name: _place(checkpoint.tensors[name]))
@@ -196,7 +202,7 @@ def _tensors(
         rows = info.shape[0] // len(targets)
         for index, target in enumerate(targets):
             tensor = read_tensor(info, first_row=index * rows, num_rows=rows)
-            yield target, tensor.to(device=device, dtype=dtype)
+            yield target, tensor.to(device=place(target), dtype=dtype)
 
 
 def _place(info: TensorInfo) -> tuple[str, int]:

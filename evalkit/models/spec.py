@@ -10,6 +10,7 @@ from evalkit.types import Json
 
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
+DeviceMap: TypeAlias = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 TokenizerKind: TypeAlias = Literal["auto", "huggingface", "sentencepiece", "qwen"]
 
 _NAME = re.compile(r"[\w][\w.\-]*")
@@ -35,6 +36,7 @@ class ModelSpec:
     add_bos: bool | None = None  # whether prompts start with BOS; None: as the tokenizer's own files say
     end_of_text: Sequence[str] | None = None  # tokens that end a generation; None: the checkpoint's eos ids
     max_length: int | None = None  # tokens in all; None: what the checkpoint's config states
+    device_map: DeviceMap | None = None  # over all GPUs of this process, for weights larger than one; None: one device
 
     def __post_init__(self) -> None:
         """Raise ConfigError for the first setting that cannot be meant."""
@@ -42,6 +44,8 @@ class ModelSpec:
         _require(isinstance(self.path, str) and bool(self.path), "path", self.path, "a hub id or a folder")
         _require(self.dtype in get_args(Dtype), "dtype", self.dtype, _one_of(Dtype))
         _require(self.device in get_args(Device), "device", self.device, _one_of(Device))
+        maps = (None, *get_args(DeviceMap))
+        _require(self.device_map in maps, "device_map", self.device_map, f"null or {_one_of(DeviceMap)}")
         _require(self.tokenizer in get_args(TokenizerKind), "tokenizer", self.tokenizer, _one_of(TokenizerKind))
         _require(self.add_bos in (None, True, False), "add_bos", self.add_bos, "true, false or null")
         _require(

@@ -1,0 +1,227 @@
+"""What a full card costs on many GPUs, and where more of them no longer help: the queue of parts, simulated.
+
+    python tests/bench/scale.py --data-dir DATA
+
+Real: the prompts of the four benchmarks in Qwen's own tokens (`pip install --no-deps dashscope`), how the engine cuts
+them into parts, and what rank 0 does alone (tokenising, planning, cutting), measured here. Assumed, and printed: a GPU's
+rates, and that a model's answers are as long as the benchmark's own solutions. Nothing here was run on a GPU.
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from heapq import heapify, heapreplace
+from pathlib import Path
+from typing import Any
+
+from evalkit.backends.base import Item
+from evalkit.backends.engine_batch import Batch, make_batch
+from evalkit.cli import build, compose_config
+from evalkit.engine.plan import Plan, make_plan
+from evalkit.engine.shares import GPU, Rates, Share, divide
+from evalkit.models.base import LoadedModel
+from evalkit.models.qwen_tokenizer import END_OF_TEXT, QwenTokenizer, load_qwen_tokenizer
+from evalkit.types import GenerateRequest
+
+TASKS = ("ceval", "mmlu", "gsm8k", "humaneval")
+PROCESSES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Assumptions about one GPU; the defaults are those of a card of H100's kind."""
+
+    flops: float = 4e14  # of bfloat16 matrix products, reached in prefill: 40 % of the data sheet's 989 TFLOP/s
+    bytes_per_second: float = 2e12  # of weights in a decoding step: 60 % of 3.35 TB/s
+    seconds_per_layer: float = 3e-4  # of kernel launches in a step: plain transformers, no compiled graph
+
+
+@dataclass(frozen=True)
+class Model:
+    """A size of the Qwen family, bfloat16."""
+
+    name: str
+    parameters: float
+    layers: int
+    gpus: int  # that hold one copy; with device_map one of them works at a time
+
+    def prefill_rate(self, gpu: Gpu) -> float:
+        """Prompt tokens per second of one copy."""
+        return gpu.flops / (2 * self.parameters)
+
+    def rates(self, gpu: Gpu) -> Rates:
+        """What work costs, in prefilled tokens."""
+        step = max(2 * self.parameters / gpu.bytes_per_second, self.layers * gpu.seconds_per_layer)
+        return Rates(step=step * self.prefill_rate(gpu), num_rows=GPU.num_rows, part=GPU.part)
+
+
+MODELS = (Model("1.8B", 1.84e9, 24, 1), Model("7B", 7.7e9, 32, 1), Model("72B", 72.3e9, 80, 4))
+
+
+@dataclass(frozen=True)
+class Work:
+    """One benchmark: its plan, how long each answer will be, and what rank 0 does before anybody answers."""
+
+    task: str
+    plan: Plan
+    lengths: list[int]  # by question: tokens that will be decoded
+    serial_seconds: float
+
+
+def qwen_tokenizer() -> QwenTokenizer:
+    spec = importlib.util.find_spec("dashscope")
+    if spec is None or not spec.submodule_search_locations:
+        raise SystemExit("Qwen's vocabulary is not installed: pip install --no-deps dashscope")
+    folder = Path(spec.submodule_search_locations[0]) / "resources"
+    return load_qwen_tokenizer(folder, {"vocab_size": 151936}, {"eos_token_id": 151643})
+
+
+def work_of(name: str, data_dir: str, tokenizer: QwenTokenizer) -> Work:
+    task = build(compose_config([f"task={name}", f"data_dir={data_dir}"]), f"tasks.{name}")
+    examples = task.examples()
+    items: list[Item] = [(example.id, task.request(example)) for example in examples]
+    network: Any = None
+    model = LoadedModel(network, tokenizer, frozenset([tokenizer.id_of(END_OF_TEXT) or 0]), 8192, {})
+    started = time.perf_counter()
+    batch = make_batch(items, model)
+    plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
+    # The forecast before a run tokenises and plans once more.
+    serial = 2 * (time.perf_counter() - started)
+    return Work(name, plan, answer_lengths(batch, examples, tokenizer), serial)
+
+
+def answer_lengths(batch: Batch, examples: Sequence[Any], tokenizer: QwenTokenizer) -> list[int]:
+    """Tokens of the benchmark's own solution, for questions whose answer is a text."""
+    texts = [example.row.get("answer") or example.row.get("canonical_solution") or "" for example in examples]
+    lengths = [len(ids) for ids in tokenizer.encode(texts, for_generation=True)]
+    asked = [question.request for question in batch.questions]
+    return [
+        min(n, r.max_new_tokens) if isinstance(r, GenerateRequest) else 0 for n, r in zip(lengths, asked, strict=True)
+    ]
+
+
+def true_cost(share: Share, lengths: Sequence[int], rates: Rates) -> float:
+    """As the engine runs a part: rows are refilled as they end."""
+    of_part = [lengths[number] for number in share.sequences]
+    steps = max(max(of_part), sum(of_part) / rates.num_rows)
+    return rates.part + share.num_tokens + steps * rates.step + sum(of_part)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A whole card on so many engines."""
+
+    seconds: float  # rank 0's own work included
+    span: float  # of answering
+    idle: float  # share of all engines' time while answering
+    most_idle: float  # of the engine that idles most
+    repeated: float  # prompt tokens computed more than once by the cuts, of all computed
+    num_parts: int
+
+
+def simulate(works: Sequence[Work], num_engines: int, model: Model, gpu: Gpu) -> Outcome:
+    """Task after task, as a run answers them; every engine takes the next part when it runs dry."""
+    rates, rate = model.rates(gpu), model.prefill_rate(gpu)
+    span, serial, num_parts, tokens, distinct = 0.0, 0.0, 0, 0, 0
+    busy = [0.0] * num_engines
+    for work in works:
+        started = time.perf_counter()
+        shares = divide(work.plan, num_engines, GPU)
+        serial += work.serial_seconds + time.perf_counter() - started
+        free = [(0.0, engine) for engine in range(num_engines)]
+        heapify(free)
+        for share in shares:
+            seconds = true_cost(share, work.lengths, rates) / rate
+            now, engine = free[0]
+            busy[engine] += seconds
+            heapreplace(free, (now + seconds, engine))
+        span += max(now for now, _ in free)
+        num_parts += len(shares)
+        tokens += sum(share.num_tokens for share in shares)
+        distinct += work.plan.num_computed_tokens
+    idle = 1 - sum(busy) / (span * num_engines)
+    return Outcome(span + serial, span, idle, 1 - min(busy) / span, 1 - distinct / tokens, num_parts)
+
+
+def scaling_table(works: Sequence[Work], model: Model, gpu: Gpu) -> tuple[str, list[dict[str, float]]]:
+    lines = [
+        "| processes | parts | prefixes computed again | idle, mean | idle, most | answering | speed-up | whole run |"
+    ]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    rows = []
+    first: float | None = None
+    for number in PROCESSES:
+        found = simulate(works, number, model, gpu)
+        first = first or found.span
+        rows.append({"processes": number, "idle": found.idle, "speed_up": first / found.span, "seconds": found.seconds})
+        lines.append(
+            f"| {number} | {found.num_parts:,} | {100 * found.repeated:.0f} % | {100 * found.idle:.0f} % | "
+            f"{100 * found.most_idle:.0f} % | {duration(found.span)} | {first / found.span:.1f} | "
+            f"{duration(found.seconds)} |"
+        )
+    return "\n".join(lines), rows
+
+
+def cost_table(works: Sequence[Work], gpu: Gpu, num_gpus: Sequence[int]) -> str:
+    lines = ["| model | " + " | ".join(f"{n} GPU{'s' * (n > 1)}" for n in num_gpus) + " |"]
+    lines.append("| --- |" + " --- |" * len(num_gpus))
+    for model in MODELS:
+        cells = []
+        for number in num_gpus:
+            engines = number // model.gpus
+            if not engines:
+                cells.append(f"does not fit: {model.gpus} GPUs a copy")
+                continue
+            seconds = simulate(works, engines, model, gpu).seconds
+            cells.append(f"{duration(seconds)}, {seconds * number / 3600:.2f} GPU hours")
+        lines.append(f"| {model.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def duration(seconds: float) -> str:
+    return (
+        f"{seconds:.0f} s"
+        if seconds < 120
+        else f"{seconds / 60:.1f} min"
+        if seconds < 7200
+        else f"{seconds / 3600:.1f} h"
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--data-dir", default=os.environ.get("EVALKIT_DATA_DIR"), required="EVALKIT_DATA_DIR" not in os.environ
+    )
+    parser.add_argument("--model", default="7B", choices=[model.name for model in MODELS], help="of the scaling table")
+    options = parser.parse_args()
+    gpu, tokenizer = Gpu(), qwen_tokenizer()
+    works = [work_of(name, options.data_dir, tokenizer) for name in TASKS]
+    for work in works:
+        prompt = sum(len(sequence.ids) for sequence in work.plan.sequences)
+        say(
+            f"{work.task}: {len(work.lengths):,} questions, {prompt:,} prompt tokens, {work.plan.num_computed_tokens:,} "
+            f"computed, {sum(work.lengths):,} decoded; rank 0 alone: {work.serial_seconds:.1f} s"
+        )  # fmt: skip
+    say(f"assumed: {gpu}")
+    for model in MODELS:
+        say(f"  {model}: prefill {model.prefill_rate(gpu):,.0f} tokens/s, a step {model.rates(gpu).step:,.0f} of them")
+    model = next(model for model in MODELS if model.name == options.model)
+    table, rows = scaling_table(works, model, gpu)
+    say(f"\n{model.name}:\n{table}\n\n{cost_table(works, gpu, (1, 8, 64))}\n")
+    say(json.dumps({"model": model.name, "scaling": rows}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
