@@ -63,11 +63,16 @@ class TinyLanguageModel:
     def score_ids(self, context: Sequence[int], ids: Sequence[int]) -> float:
         return float(sum(self.logprobs([*context, *ids[:i]])[index] for i, index in enumerate(ids)))
 
-    def write(self, ids: Sequence[int], stops: Sequence[str], max_tokens: int) -> tuple[list[int], str, str]:
+    def write(
+        self, ids: Sequence[int], stops: Sequence[str], max_tokens: int, *, penalty: bool = False
+    ) -> tuple[list[int], str, str]:
         """New ids, their text, and stop string, "end" or "length"."""
         new: list[int] = []
         while len(new) < max_tokens:
-            best = int(self.logprobs([*ids, *new]).argmax())
+            row = self.logprobs([*ids, *new])
+            if penalty:  # worse than any real one: never the best token
+                row[row.argmax()] = -99.0
+            best = int(row.argmax())
             if best == 0:
                 return new, self.decode(new), "end"
             new.append(best)
@@ -96,7 +101,7 @@ class Kind:
     names_ids: bool = False
     prompt_logprobs: bool = False
     echo: str | None = None  # "right", "off by one", "ignored", or None: it answers 500
-    echoes_nothing_more: bool = True  # takes max_tokens=0
+    penalty: str | None = None  # the field with which a request switches its repetition penalty off
     most_stops: int | None = None
     keeps_stop: bool = False
     stop_field: str | None = None
@@ -120,7 +125,6 @@ KINDS = {
         tokenize="prompt",
         reported={"owned_by": "sglang", "max_model_len": MAX_LENGTH},
         echo="right",
-        echoes_nothing_more=False,
         stop_field="matched_stop",
     ),
     "llama-server": Kind(
@@ -130,7 +134,12 @@ KINDS = {
         largest_top=10**6,
     ),
     "llama-cpp-python": Kind(
-        takes_ids=False, reported={"owned_by": "me"}, echo="off by one", largest_top=10**6, tells_end=False
+        takes_ids=False,
+        reported={"owned_by": "me"},
+        echo="off by one",
+        largest_top=10**6,
+        tells_end=False,
+        penalty="repeat_penalty",
     ),
     "openai": Kind(echo="right", largest_top=5, most_stops=4),
     "tgi": Kind(
@@ -320,12 +329,14 @@ def _complete(kind: Kind, model: TinyLanguageModel, body: dict[str, Any]) -> dic
     stops = body.get("stop") or []
     if kind.most_stops is not None and len(stops) > kind.most_stops:
         raise RefusalError(400, f"at most {kind.most_stops} stop sequences")
-    if body["max_tokens"] == 0 and not (echo and kind.echoes_nothing_more):
+    if body["max_tokens"] == 0:
         raise RefusalError(400, "max_tokens must be at least 1")
     ids = model.encode(prompt) if isinstance(prompt, str) else prompt
     if len(ids) + body["max_tokens"] > MAX_LENGTH and kind.reported.get("max_model_len"):
         raise RefusalError(400, "This model's maximum context length is exceeded")
-    new, text, why = model.write(ids, stops, body["max_tokens"])
+    new, text, why = model.write(
+        ids, stops, body["max_tokens"], penalty=kind.penalty is not None and body.get(kind.penalty) != 1.0
+    )
     if why in stops and not kind.keeps_stop:
         text = text[: text.find(why)]
     choice: dict[str, Any] = {"index": 0, "text": text, "logprobs": None}

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -147,15 +148,11 @@ def test_choices_of_one_token_take_one_request_where_the_next_tokens_are_told(
 def test_a_choice_beyond_the_next_tokens_is_an_error_and_never_a_score(
     tiny: TinyLanguageModel, tokenizer_folder: Path
 ) -> None:
-    kind = KINDS["llama-server"]
+    kind = replace(KINDS["llama-server"], largest_top=5)
     far = ("far", LoglikelihoodRequest("Answer:", (tiny.texts[tiny.words[0]], "?")))
     long = ("long", LoglikelihoodRequest("Answer:", (tiny.texts[tiny.words[0]] * 2, tiny.texts[tiny.words[1]])))
-    try:
-        kind.largest_top = 5
-        with serving(kind, tiny) as server:
-            answers = dict(backend_for(server, tokenizer_folder).answer([far, long]))
-    finally:
-        kind.largest_top = 10**6
+    with serving(kind, tiny) as server:
+        answers = dict(backend_for(server, tokenizer_folder).answer([far, long]))
     assert isinstance(answers["far"], ErrorOutput)
     assert "is not among the 5 most likely next tokens" in answers["far"].error
     assert isinstance(answers["long"], ErrorOutput)
@@ -201,6 +198,12 @@ def test_a_server_that_cannot_score_is_refused_before_a_question_is_asked(
         with pytest.raises(ModelError, match=message):
             list(backend.answer(choices(tiny, 1)))
         assert not any("Question" in str(body["prompt"]) for body in server.seen)
+
+
+def test_a_server_that_is_not_greedy_is_refused(tiny: TinyLanguageModel) -> None:
+    kind = replace(KINDS["vllm"], penalty="a field that nobody sends")
+    with serving(kind, tiny) as server, pytest.raises(ModelError, match=r"does not take the most likely token"):
+        backend_for(server).fingerprint()
 
 
 def test_200_questions_through_a_hostile_server_are_each_answered_once_and_rightly(
@@ -539,7 +542,6 @@ def test_errors_of_one_question_name_it(tiny: TinyLanguageModel) -> None:
     with serving("openai", tiny) as server:
         backend = backend_for(server)
         backend.fingerprint()
-        server.kind.largest_top, server.model = 5, tiny
         bad = ("bad/1", GenerateRequest("Write:", (), 0))
         with pytest.raises(EvalkitError, match=r"bad/1: the server at .* refuses a request to tiny: 400 max_tokens"):
             list(backend.answer([bad]))

@@ -51,7 +51,7 @@ class Choices:
     async def score(self, request: LoglikelihoodRequest, encoded: EncodedChoices) -> LoglikelihoodOutput | ErrorOutput:
         """The choices' log-probabilities; an error where one of them cannot be had."""
         scored = Scored(request, encoded)
-        by_sequence = self._can.prompt_logprobs or self._can.echo is not None
+        by_sequence = self._can.prompt_logprobs or self._can.echo
         tops = (
             [min(_FIRST_TOP, self._can.top)] if by_sequence else sorted({min(_FIRST_TOP, self._can.top), self._can.top})
         )
@@ -106,18 +106,14 @@ class Choices:
         can = self._can
 
         def read(completion: Completion) -> float:
-            values = prompted(completion, ids) if can.prompt_logprobs else echoed(completion, len(ids), can.echo or 0)
+            values = prompted(completion, ids) if can.prompt_logprobs else echoed(completion, len(ids))
             own = [value for value in values[-len(scored.encoded.continuation_ids[index]) :] if value is not None]
             if len(own) != len(scored.encoded.continuation_ids[index]):
                 raise GarbledError("a choice's token without log-probability")
             return sum(own)
 
-        if can.prompt_logprobs:
-            scored.logprobs[index] = await self._ask(prompt, 1, read, prompt_logprobs=1)
-        else:
-            scored.logprobs[index] = await self._ask(
-                prompt, can.echo or 0, read, echo=True, logprobs=1, **can.names_ids
-            )
+        fields = {"prompt_logprobs": 1} if can.prompt_logprobs else {"echo": True, "logprobs": 1, **can.names_ids}
+        scored.logprobs[index] = await self._ask(prompt, 1, read, **fields)
 
     def _prompt(self, scored: Scored, ids: Sequence[int], choice: int | None = None) -> Prompt | None:
         """What to send for these ids; None where the server takes texts only and no text gives them."""

@@ -57,6 +57,7 @@ class Client:
         self._http = httpx2.AsyncClient(
             headers={"Content-Type": "application/json", **(key.header() if key else {})},
             timeout=httpx2.Timeout(timeout, connect=min(timeout, _CONNECT_SECONDS), pool=None),
+            verify=url.startswith("https:"),  # reading the certificates takes a while; redirects are never followed
             limits=httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency),
         )
 

@@ -4,6 +4,7 @@ Nothing is believed that is not checked: log-probabilities of a text that the se
 again when the same text is given to it. (llama-cpp-python's `echo`, for one, gives those of the next position.)
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -12,7 +13,7 @@ from evalkit.backends.openai.ask import Ask, Bill, Prompt, whole
 from evalkit.backends.openai.client import Client, GaveUpError, RefusedError
 from evalkit.backends.openai.listing import Listing, explain
 from evalkit.backends.openai.tokens import Tokens
-from evalkit.backends.openai.wire import Completion, GarbledError, echoed, prompted
+from evalkit.backends.openai.wire import Completion, GarbledError, Position, echoed, prompted
 from evalkit.errors import ModelError
 
 TEXT = "The capital of France is"
@@ -22,11 +23,12 @@ _FAILURES = 3  # answers 500 to one question that mean: cannot
 _TRIES = 3  # answers that must disagree before they are believed
 _LARGEST_TOP = (1000, 100, 20, 5)
 _NAMED_BY_ID = {"return_tokens_as_token_ids": True}  # vLLM
-# Fields that keep a checkpoint's own sampling defaults (a repetition penalty, say) out of a greedy answer: the first
-# set that the server takes.
+# Fields that keep sampling defaults, the checkpoint's (vLLM) or the server's own (llama-cpp-python: a repetition
+# penalty), out of a greedy answer: the first set that the server takes.
+_GREEDY = {"temperature": 0, "frequency_penalty": 0.0, "presence_penalty": 0.0}
 _NEUTRAL: Sequence[Mapping[str, Any]] = (
-    {"temperature": 0, "frequency_penalty": 0.0, "presence_penalty": 0.0, "repetition_penalty": 1.0},
-    {"temperature": 0, "frequency_penalty": 0.0, "presence_penalty": 0.0},
+    {**_GREEDY, "repetition_penalty": 1.0, "repeat_penalty": 1.0},  # vLLM's, SGLang's and llama.cpp's names
+    _GREEDY,
     {"temperature": 0},
 )
 
@@ -41,7 +43,7 @@ class Capabilities:
     names_ids: Mapping[str, Any] = field(default_factory=dict)  # fields with which it names tokens by id
     top: int = 0  # most likely next tokens that it tells at most
     prompt_logprobs: bool = False  # of given token ids (vLLM)
-    echo: int | None = None  # of a given prompt, echoed: the max_tokens to ask with; None: not to be had
+    echo: bool = False  # of a given prompt, echoed
     lacks: Mapping[str, str] = field(default_factory=dict)  # ways to score choices that are not open, and why
 
     @property
@@ -49,7 +51,7 @@ class Capabilities:
         """The ways to score a choice, in the order they are tried."""
         top = [f"the {self.top:,} most likely next tokens"] if self.top else []
         prompt = ["prompt_logprobs"] if self.prompt_logprobs else []
-        return [*top, *prompt, *(["echo"] if self.echo is not None else [])]
+        return [*top, *prompt, *(["echo"] if self.echo else [])]
 
     @property
     def why_not(self) -> str:
@@ -133,6 +135,11 @@ class Probe:
             if not any(position.token.logprob for position in own.positions):
                 self._lacks["log-probabilities"] = "it gives those of greedy decoding, all 0"
                 continue
+            if not all(_is_greedy(position) for position in own.positions):
+                raise ModelError(
+                    f"the server at {self._client.url} does not take the most likely token at temperature 0: switch "
+                    f"its penalties and other sampling settings off"
+                )
             self._lacks.clear()
             return names_ids if own.positions[0].token.text.startswith("token_id:") else {}, own
         return {}, None
@@ -142,16 +149,15 @@ class Probe:
     ) -> Capabilities:
         given = await self._given(ids, own, tokens)
         sent: Prompt = (given or ()) if found.takes_ids else TEXT + own.text
-        top, prompt_logprobs, echo = await self._largest_top(prompt, found, tokens), False, None
+        top, prompt_logprobs, echo = await self._largest_top(prompt, found, tokens), False, False
         if given is None:
             self._lacks["echo"] = "what it wrote cannot be given back to it token by token"
         else:
             if found.takes_ids:
-                prompt_logprobs = await self._verified("prompt_logprobs", sent, given, own, 1, prompt_logprobs=1)
-            for max_tokens in () if prompt_logprobs else (0, 1):
-                if await self._verified("echo", sent, given, own, max_tokens, echo=True, logprobs=1, **found.names_ids):
-                    echo = max_tokens
-                    break
+                prompt_logprobs = await self._verified("prompt_logprobs", sent, given, own, prompt_logprobs=1)
+            if not prompt_logprobs:
+                # One new token: max_tokens=0 means none to some servers, no limit to others.
+                echo = await self._verified("echo", sent, given, own, echo=True, logprobs=1, **found.names_ids)
         return replace(found, top=top, prompt_logprobs=prompt_logprobs, echo=echo, lacks=self._lacks)
 
     async def _given(self, ids: Sequence[int], own: Completion, tokens: Tokens) -> list[int] | None:
@@ -179,17 +185,13 @@ class Probe:
         self._lacks["next tokens"] = "it names no alternatives"
         return 0
 
-    async def _verified(
-        self, name: str, sent: Prompt, given: Sequence[int], own: Completion, max_tokens: int, **fields: Any
-    ) -> bool:
+    async def _verified(self, name: str, sent: Prompt, given: Sequence[int], own: Completion, **fields: Any) -> bool:
         """Whether a way to score what is given yields what the server said when it wrote the same itself."""
         written = [position.token.logprob for position in own.positions]
         for _ in range(_TRIES):
             try:
-                completion = await self._ask(sent, max_tokens, **fields)
-                values = (
-                    prompted(completion, given) if "echo" not in fields else echoed(completion, len(given), max_tokens)
-                )
+                completion = await self._ask(sent, 1, **fields)
+                values = prompted(completion, given) if "echo" not in fields else echoed(completion, len(given))
             except (RefusedError, GarbledError) as error:
                 self._lacks[name] = str(error)
                 if isinstance(error, RefusedError):
@@ -213,6 +215,11 @@ class Probe:
             f"the tokenizer is not that of {self._listing.name} at {self._client.url}: {why}; set backend.tokenizer to "
             f"the served model's, and model.add_bos to its rule"
         )
+
+
+def _is_greedy(position: Position) -> bool:
+    best = max((token.logprob for token in position.top if token.logprob is not None), default=-math.inf)
+    return position.token.logprob is None or position.token.logprob >= best - _SAME
 
 
 def _agree(values: Sequence[float | None], written: Sequence[float | None]) -> bool:

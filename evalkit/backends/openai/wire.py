@@ -177,13 +177,13 @@ def read_token_ids(answer: Any) -> list[int]:
     return numbers
 
 
-def echoed(completion: Completion, num_tokens: int, max_tokens: int) -> list[float | None]:
+def echoed(completion: Completion, num_tokens: int) -> list[float | None]:
     """Log-probabilities of an echoed prompt's tokens, one for each of `num_tokens`.
 
-    max_tokens: how many more the server may have written. Raises GarbledError where their number is another.
+    The server may have written one more. Raises GarbledError where their number is another.
     """
     surplus = len(completion.positions) - num_tokens
-    if not 0 <= surplus <= max_tokens:
+    if surplus not in (0, 1):
         raise GarbledError(f"log-probabilities of {len(completion.positions)} tokens for a prompt of {num_tokens}")
     return [position.token.logprob for position in completion.positions[:num_tokens]]
 
