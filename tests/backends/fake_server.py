@@ -64,7 +64,7 @@ class TinyLanguageModel:
         return float(sum(self.logprobs([*context, *ids[:i]])[index] for i, index in enumerate(ids)))
 
     def write(
-        self, ids: Sequence[int], stops: Sequence[str], max_tokens: int, *, penalty: bool = False
+        self, ids: Sequence[int], stops: Sequence[str], max_tokens: int, *, penalty: bool = False, before: str = ""
     ) -> tuple[list[int], str, str]:
         """New ids, their text, and stop string, "end" or "length"."""
         new: list[int] = []
@@ -77,6 +77,8 @@ class TinyLanguageModel:
                 return new, self.decode(new), "end"
             new.append(best)
             text = self.decode(new)
+            if before and any(stop in before[1 - len(stop) :] + text for stop in stops if stop not in text):
+                return new, text, "crossing"
             if found := [stop for stop in stops if stop in text]:
                 return new, text, min(found, key=text.find)
         return new, self.decode(new), "length"
@@ -104,6 +106,7 @@ class Kind:
     penalty: str | None = None  # the field with which a request switches its repetition penalty off
     most_stops: int | None = None
     keeps_stop: bool = False
+    stops_in_prompt: bool = False  # a stop string may begin in the prompt
     stop_field: str | None = None
     end_reason: str = "stop"
     tells_end: bool = True  # gives log-probabilities of the token that ends a text
@@ -146,7 +149,13 @@ KINDS = {
         takes_ids=False, tokenize="inputs", logprobs=None, echo="ignored", most_stops=4, end_reason="eos_token"
     ),
     "transformers": Kind(
-        takes_ids=False, lists=False, logprobs=None, echo="ignored", keeps_stop=True, known_fields=_OPENAI
+        takes_ids=False,
+        lists=False,
+        logprobs=None,
+        echo="ignored",
+        keeps_stop=True,
+        stops_in_prompt=True,
+        known_fields=_OPENAI,
     ),
     "zeros": Kind(tokenize="prompt", logprobs="zeros"),
 }
@@ -335,7 +344,11 @@ def _complete(kind: Kind, model: TinyLanguageModel, body: dict[str, Any]) -> dic
     if len(ids) + body["max_tokens"] > MAX_LENGTH and kind.reported.get("max_model_len"):
         raise RefusalError(400, "This model's maximum context length is exceeded")
     new, text, why = model.write(
-        ids, stops, body["max_tokens"], penalty=kind.penalty is not None and body.get(kind.penalty) != 1.0
+        ids,
+        stops,
+        body["max_tokens"],
+        penalty=kind.penalty is not None and body.get(kind.penalty) != 1.0,
+        before=prompt if kind.stops_in_prompt else "",
     )
     if why in stops and not kind.keeps_stop:
         text = text[: text.find(why)]

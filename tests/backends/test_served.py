@@ -133,6 +133,18 @@ def test_every_kind_of_server_writes_texts_that_score_the_same(kind: str, tiny: 
         assert [answers[name].text for name, _ in items] == [tiny.text(request) for _, request in items]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", ["transformers", "vllm", "openai"])
+def test_a_stop_string_that_begins_in_the_prompt_ends_no_text(kind: str, tiny: TinyLanguageModel) -> None:
+    prompts = (f"Write {n}:" for n in range(100))
+    prompt = next(p for p in prompts if tiny.write(tiny.encode(p), (), 12)[2] == "length")
+    word = tiny.write(tiny.encode(prompt), (), 1)[1]
+    request = GenerateRequest(prompt, (":" + word, "never"), 12)
+    with serving(kind, tiny) as server:
+        (answer,) = backend_for(server).answer([("a", request)])
+    assert isinstance(answer[1], GenerateOutput)
+    assert (answer[1].text, answer[1].finish_reason) == (tiny.text(request), "length")
+
+
 def test_choices_of_one_token_take_one_request_where_the_next_tokens_are_told(
     tiny: TinyLanguageModel, tokenizer_folder: Path
 ) -> None:

@@ -37,14 +37,11 @@ class Texts:
 
         encoded: the prompt in token ids, None where they are not known; text: the prompt as a text.
         """
-        ids = encoded.prompt_ids if encoded else ()
-        prompt: Prompt = ids if encoded and self._takes_ids else text
-        room = max(1, self._max_length - len(ids)) if self._max_length else request.max_new_tokens
-        stop = list(request.stop[: self._num_stops])
-        fields: dict[str, Any] = {"stop": stop} if stop else {}
-        completion = await self._ask(prompt, min(request.max_new_tokens, room), _ended, **fields)
+        completion, stops = await self._once(request, encoded, text, request.stop)
+        while stops and (crossing := _crossing(completion, text, stops)):
+            completion, stops = await self._once(request, encoded, text, [s for s in stops if s not in crossing])
         written, reason = continued(completion, request.stop)
-        num_prompt = len(ids) if encoded else completion.prompt_tokens or 0
+        num_prompt = len(encoded.prompt_ids) if encoded else completion.prompt_tokens or 0
         return GenerateOutput(
             written,
             reason,
@@ -54,11 +51,33 @@ class Texts:
             encoded.truncated if encoded else False,
         )
 
+    async def _once(
+        self, request: GenerateRequest, encoded: EncodedPrompt | None, text: str, stops: Sequence[str]
+    ) -> tuple[Completion, Sequence[str]]:
+        """The completion, and the stop strings the server was told."""
+        ids = encoded.prompt_ids if encoded else ()
+        prompt: Prompt = ids if encoded and self._takes_ids else text
+        room = max(1, self._max_length - len(ids)) if self._max_length else request.max_new_tokens
+        told = list(stops[: self._num_stops])
+        fields: dict[str, Any] = {"stop": told} if told else {}
+        return await self._ask(prompt, min(request.max_new_tokens, room), _ended, **fields), told
+
 
 def _ended(completion: Completion) -> Completion:
     if completion.finish_reason not in _REASONS:
         raise GarbledError(f"a text that ended for the reason {completion.finish_reason!r}")
     return completion
+
+
+def _crossing(completion: Completion, prompt: str, stops: Sequence[str]) -> list[str]:
+    """Stop strings that begin in the prompt and may have ended the text: transformers looks for them there, too.
+
+    Where the server says what ended the text there are none.
+    """
+    text = completion.text
+    if _REASONS[completion.finish_reason or ""] != "stop" or completion.tells_stop or any(s in text for s in stops):
+        return []
+    return [stop for stop in stops if len(stop) > 1 and stop in prompt[-(len(stop) - 1) :] + text]
 
 
 def continued(completion: Completion, stops: Sequence[str]) -> tuple[str, FinishReason]:
