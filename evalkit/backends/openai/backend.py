@@ -121,12 +121,14 @@ class OpenAIBackend:
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, what the server lacks, and what its answers took so far."""
         server = self._connect()
-        return {
-            **self.fingerprint(),
-            "neutral": dict(server.can.neutral),
+        measured: dict[str, Json] = {
+            "server": self.url,
+            "next_tokens": server.can.top,
             "lacks": dict(server.can.lacks),
-            "measured": {"server": self.url, "retries": self._retries.num_retries, **self.bill.to_json()},
+            "retries": self._retries.num_retries,
+            **self.bill.to_json(),
         }
+        return {**self.fingerprint(), "neutral": dict(server.can.neutral), "measured": measured}
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends.

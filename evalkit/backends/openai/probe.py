@@ -49,7 +49,7 @@ class Capabilities:
     @property
     def routes(self) -> list[str]:
         """The ways to score a choice, in the order they are tried."""
-        top = [f"the {self.top:,} most likely next tokens"] if self.top else []
+        top = ["next tokens"] if self.top else []
         prompt = ["prompt_logprobs"] if self.prompt_logprobs else []
         return [*top, *prompt, *(["echo"] if self.echo else [])]
 
@@ -59,7 +59,8 @@ class Capabilities:
         return "; ".join(f"{name}: {why}" for name, why in self.lacks.items())
 
     def __str__(self) -> str:
-        routes = f"choices by {', else '.join(self.routes)}" if self.routes else f"no choices ({self.why_not})"
+        named = [f"the {self.top:,} most likely next tokens" if name == "next tokens" else name for name in self.routes]
+        routes = f"choices by {', else '.join(named)}" if named else f"no choices ({self.why_not})"
         return f"prompts as {'token ids' if self.takes_ids else 'text'}; {routes}"
 
 
