@@ -265,7 +265,7 @@ def _explain_key(key: str) -> str:
 
 def _quiet_libraries() -> None:
     """Libraries below evalkit speak up only when something is wrong."""
-    for name in ("datasets", "transformers", "huggingface_hub", "httpx", "filelock", "fsspec"):
+    for name in ("datasets", "transformers", "huggingface_hub", "httpx", "httpx2", "filelock", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -47,6 +47,11 @@ def fetch(repo_id: str, revision: str | None, gguf_file: str | None = None) -> P
     )
 
 
+def fetch_small_files(repo_id: str, revision: str | None) -> Path:
+    """The folder that holds a repository's config and tokenizer, without weights. Errors as `fetch`."""
+    return _download(repo_id, revision, list(SMALL_FILES))
+
+
 def _cached(repo_id: str, revision: str, gguf_file: str | None) -> Path | None:
     """The folder of a commit whose weights are on this machine already: a commit never changes."""
     try:

@@ -1,0 +1,299 @@
+"""backend=openai: answers from a server that speaks OpenAI's `/v1/completions`."""
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from evalkit.backends.base import Answer, Item
+from evalkit.backends.openai import loop
+from evalkit.backends.openai.ask import Ask, Bill, whole
+from evalkit.backends.openai.choices import Choices
+from evalkit.backends.openai.client import Client, RefusedError
+from evalkit.backends.openai.endpoint import base_url, key_of
+from evalkit.backends.openai.listing import Listing, explain, find_model
+from evalkit.backends.openai.probe import TEXT, Capabilities, Probe
+from evalkit.backends.openai.retry import Retries
+from evalkit.backends.openai.texts import Texts
+from evalkit.backends.openai.tokens import SPECIMENS, Dialect, ServerTokenizer, Tokens, ask_ids, find_dialect
+from evalkit.errors import ConfigError, ModelError
+from evalkit.models.base import ModelFacts
+from evalkit.models.continuations import (
+    EncodedChoices,
+    EncodedPrompt,
+    encode_choice_requests,
+    encode_generate_requests,
+)
+from evalkit.models.spec import ModelSpec
+from evalkit.models.tokenizer_source import tokenizer_of
+from evalkit.types import GenerateRequest, Json, LoglikelihoodRequest, Output, Request, sha256_of
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+_UNKNOWN_LENGTH = 1 << 20  # the server refuses what is too long for it
+_FEWEST_STOPS = 4  # what every server takes; OpenAI and text-generation-inference take no more
+
+
+@dataclass(frozen=True)
+class Question:
+    """An item, in token ids where they are known."""
+
+    id: str
+    request: Request
+    encoded: EncodedChoices | EncodedPrompt | None
+
+
+@dataclass(frozen=True)
+class Server:
+    """What was found out about the server."""
+
+    listing: Listing
+    can: Capabilities
+    tokens: Tokens | None
+    max_length: int | None  # tokens, prompt and continuation together
+
+
+class OpenAIBackend:
+    """Answers requests through a server."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        url: str,
+        served_model: str | None = None,
+        tokenizer: str | None = None,
+        concurrency: int = 16,
+        timeout: float = 600.0,
+        attempts: int = 8,
+        first_wait: float = 0.5,
+        retry_budget: int = 1000,
+        prompt_cost: float | None = None,
+        completion_cost: float | None = None,
+    ) -> None:
+        """The constructor is the schema of configs/backend/openai.yaml. Raises ConfigError; asks nobody yet."""
+        self.model = model
+        self.url = base_url(url)
+        self.served_model = served_model
+        for name, value, least in (
+            ("concurrency", concurrency, 1),
+            ("attempts", attempts, 1),
+            ("retry_budget", retry_budget, 0),
+        ):
+            if type(value) is not int or value < least:
+                raise ConfigError(f"backend.{name}={value}: use a whole number from {least} up")
+        _require_number("timeout", timeout, above_zero=True)
+        _require_number("first_wait", first_wait)
+        for name, cost in (("prompt_cost", prompt_cost), ("completion_cost", completion_cost)):
+            if cost is not None:
+                _require_number(name, cost)
+        self.concurrency = concurrency
+        self.timeout = float(timeout)
+        self._key = key_of(os.environ)
+        self._retries = Retries(attempts, float(first_wait), budget=retry_budget)
+        self.bill = Bill(prompt_cost, completion_cost)
+        self._tokenizer_path = tokenizer
+        self._server: Server | None = None
+        self._num_stops = _FEWEST_STOPS
+        if tokenizer is not None:  # else prompts can be counted by the server only, as it answers
+            self.facts: Callable[[], ModelFacts] = self._facts
+
+    def fingerprint(self) -> Mapping[str, Json]:
+        """The model's name, what the server reports of it, how it is asked, and the tokenizer.
+
+        Where the server is and how it is asked (address, concurrency, retries) changes no answer and is left out.
+        """
+        server = self._connect()
+        return {
+            "backend": "openai",
+            "model": server.can.model,
+            "reported": dict(server.listing.reported),
+            "prompts": "token ids" if server.can.takes_ids else "text",
+            "choices": list[Json](server.can.routes),
+            "tokenizer_sha256": server.tokens.sha if server.tokens else None,
+            **self.model.rules(),
+        }
+
+    def provenance(self) -> Mapping[str, Json]:
+        """The fingerprint, what the server lacks, and what its answers took so far."""
+        server = self._connect()
+        measured: dict[str, Json] = {
+            "server": self.url,
+            "next_tokens": server.can.top,
+            "lacks": dict(server.can.lacks),
+            "retries": self._retries.num_retries,
+            **self.bill.to_json(),
+        }
+        return {**self.fingerprint(), "neutral": dict(server.can.neutral), "measured": measured}
+
+    def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
+        """Each item's output, as it ends.
+
+        Raises ModelError where the server cannot score choices or a prompt is too long for it, before anything is
+        asked, and EngineError where it does not answer.
+        """
+        server = self._connect()
+        questions = self._encode(items, server)
+        self._num_stops = self._stops_taken(items, server)
+        client = self._client()
+        ask = Ask(client, server.can.model, server.can.neutral, self.bill)
+        work = partial(self._answer, ask, server)
+        try:
+            yield from loop.run_all(questions, work, self.concurrency, client)
+        finally:
+            log.info("%s: %s, %d retries", self.url, self.bill, self._retries.num_retries)
+
+    async def _answer(self, ask: Ask, server: Server, question: Question) -> Answer:
+        request, encoded = question.request, question.encoded
+        output: Output
+        try:
+            if isinstance(request, LoglikelihoodRequest):
+                assert isinstance(encoded, EncodedChoices)
+                assert server.tokens is not None
+                output = await Choices(ask, server.can, server.tokens).score(request, encoded)
+            else:
+                assert not isinstance(encoded, EncodedChoices)
+                texts = Texts(ask, server.can.takes_ids, server.max_length, self._num_stops)
+                output = await texts.write(request, encoded, self._text(question, server))
+        except RefusedError as error:
+            explained = explain(error, self.url, server.listing)
+            raise type(explained)(f"{question.id}: {explained}") from None
+        return question.id, output
+
+    def _text(self, question: Question, server: Server) -> str:
+        """The prompt for a server that takes texts. Raises ModelError where a truncated one is none."""
+        encoded = question.encoded
+        if encoded is None or server.can.takes_ids or not encoded.truncated:
+            return question.request.prompt
+        text = server.tokens.text_of(encoded.prompt_ids) if server.tokens else None
+        if text is None:
+            raise ModelError(
+                f"{question.id}: the truncated prompt is no text of its own, and the server takes no token ids: serve "
+                f"the model with one that does, such as vLLM or llama-server"
+            )
+        return text
+
+    def _encode(self, items: Sequence[Item], server: Server) -> list[Question]:
+        """Every item in token ids, where they are known; what the server cannot do or take is refused here."""
+        choices = [request for _, request in items if isinstance(request, LoglikelihoodRequest)]
+        prompts = [request for _, request in items if isinstance(request, GenerateRequest)]
+        if choices and not server.can.routes:
+            raise ModelError(
+                f"the server at {self.url} cannot score the choices of this task with {server.can.model}: "
+                f"{server.can.why_not}"
+            )
+        if server.tokens is None:
+            self._refuse_unknown_truncation(items)
+            return [Question(name, request, None) for name, request in items]
+        encoded_choices = iter(encode_choice_requests(server.tokens.tokenizer, choices))
+        encoded_prompts = iter(encode_generate_requests(server.tokens.tokenizer, prompts))
+        questions = [
+            Question(n, r, next(encoded_choices) if isinstance(r, LoglikelihoodRequest) else next(encoded_prompts))
+            for n, r in items
+        ]
+        for question in questions:
+            _refuse_too_long(question, server)
+        return questions
+
+    def _refuse_unknown_truncation(self, items: Sequence[Item]) -> None:
+        """A token is at least one byte, so a short prompt needs no tokenizer to be known as short."""
+        for name, request in items:
+            rule = request.truncation
+            if rule is not None and len(request.prompt.encode("utf-8", "surrogatepass")) >= rule.longer_than:
+                raise ModelError(
+                    f"{name}: the protocol truncates prompts of more than {rule.longer_than:,} tokens, but the server "
+                    f"tells no token ids: set backend.tokenizer to the model's folder, .gguf file or hub id"
+                )
+
+    def _stops_taken(self, items: Sequence[Item], server: Server) -> int:
+        """How many of the tasks' stop strings the server takes: all, or the fewest that every server does."""
+        stops = max((r.stop for _, r in items if isinstance(r, GenerateRequest)), key=len, default=())
+        if len(stops) <= _FEWEST_STOPS:
+            return _FEWEST_STOPS
+        client = self._client()
+        ask = Ask(client, server.can.model, server.can.neutral, self.bill)
+        try:
+            self._run(ask(TEXT, 1, whole, failures=3, stop=list(stops)), client)
+        except RefusedError:
+            log.info("%s takes no %d stop strings; what it is not told of is cut here", self.url, len(stops))
+            return _FEWEST_STOPS
+        return len(stops)
+
+    def _connect(self) -> Server:
+        """What the server is and can, found out at the first call."""
+        if self._server is None:
+            local = tokenizer_of(self.model, self._tokenizer_path) if self._tokenizer_path is not None else None
+            tokens = Tokens(local[0], local[1], local[0]) if local else None
+            client = self._client()
+            self._server = self._run(self._find_out(client, tokens), client)
+            log.info("%s serves %s; %s", self.url, self._server.can.model, self._server.can)
+        return self._server
+
+    async def _find_out(self, client: Client, tokens: Tokens | None) -> Server:
+        listing = await find_model(client, (self.model.path, self.model.name), self.served_model)
+        tokens = await self._with_servers_own(client, listing.name, tokens)
+        can = await Probe(client, listing, self.bill).run(tokens)
+        reported = listing.reported.get("max_model_len")
+        return Server(listing, can, tokens, self.model.max_length or (reported if isinstance(reported, int) else None))
+
+    async def _with_servers_own(self, client: Client, model: str, tokens: Tokens | None) -> Tokens | None:
+        """The server's tokenizer where none was given; one that was given is held against it."""
+        add_bos = self.model.add_bos
+        found = await find_dialect(client, model, add_bos)
+        if found is None:
+            return tokens
+        dialect, ids = found
+        if tokens is None:
+            own = ServerTokenizer(partial(self._ask_ids, model, dialect))
+            return Tokens(own, sha256_of([list[Json](each) for each in ids]), None, model, dialect, add_bos)
+        for text, theirs, ours in zip(SPECIMENS, ids, tokens.tokenizer.encode(SPECIMENS), strict=True):
+            if theirs not in (ours, ours[1:]) and ours != theirs[1:]:  # a BOS is told by model.add_bos
+                raise ModelError(
+                    f"backend.tokenizer={self._tokenizer_path} is not that of {model} at {self.url}: it makes "
+                    f"{len(ours)} tokens of {text!r}, the server {len(theirs)} others; name the served model's"
+                )
+        return tokens
+
+    def _ask_ids(self, model: str, dialect: Dialect, texts: Sequence[str]) -> list[list[int]]:
+        """The server's token ids of many texts."""
+        client = self._client()
+
+        async def ask_all() -> list[list[int]]:
+            return await asyncio.gather(*(ask_ids(client, dialect, model, t, self.model.add_bos) for t in texts))
+
+        return self._run(ask_all(), client)
+
+    def _client(self) -> Client:
+        return Client(self.url, self._key, self._retries, self.concurrency, self.timeout)
+
+    def _run(self, work: Coroutine[Any, Any, Result], client: Client) -> Result:
+        return loop.run(work, client)
+
+    def _facts(self) -> ModelFacts:
+        """Tokenizer and length; weights lie with the server."""
+        server = self._connect()
+        assert server.tokens is not None
+        return ModelFacts(server.tokens.tokenizer, server.max_length or _UNKNOWN_LENGTH, None, None)
+
+
+def _require_number(name: str, value: object, above_zero: bool = False) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or value < 0 or (above_zero and value == 0):  # type: ignore[operator]
+        raise ConfigError(
+            f"backend.{name}={value}: use a number {'above' if above_zero else 'from'} 0{'' if above_zero else ' up'}"
+        )
+
+
+def _refuse_too_long(question: Question, server: Server) -> None:
+    encoded = question.encoded
+    if encoded is None or server.max_length is None:
+        return
+    longest = len(encoded.prompt_ids)
+    if isinstance(encoded, EncodedChoices):
+        longest = max(n + len(ids) for n, ids in zip(encoded.context_lengths, encoded.continuation_ids, strict=True))
+    if longest > server.max_length:
+        raise ModelError(f"{question.id}: {longest} tokens, but the server takes {server.max_length} at most")

@@ -1,0 +1,197 @@
+"""backend=vllm: the vLLM library in this process, given token ids by evalkit's own tokenizer.
+
+Truncation, BOS and end-of-text rules stay evalkit's; vLLM batches and keeps shared prefixes (prefix caching). Written
+against vLLM 0.33.0, whose arguments and results the tests hold it against; it was never run on a GPU.
+"""
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from evalkit.backends.base import Answer, Item
+from evalkit.backends.engine_batch import Question, encode
+from evalkit.errors import ConfigError, ModelError
+from evalkit.models.base import ModelFacts
+from evalkit.models.checkpoint import resolve
+from evalkit.models.continuations import EncodedChoices
+from evalkit.models.facts import facts_of
+from evalkit.models.loading import end_of_text_ids, placement
+from evalkit.models.spec import ModelSpec
+from evalkit.models.tokenizer_files import load_tokenizer
+from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput
+
+_TOP = 20  # most likely next tokens that vLLM tells by default at most
+
+
+class VllmBackend:
+    """Answers requests through a vLLM engine, some hundred questions at a time."""
+
+    def __init__(
+        self,
+        model: ModelSpec,
+        tensor_parallel_size: int = 1,
+        gpu_memory_utilization: float = 0.9,
+        batch_size: int = 512,
+    ) -> None:
+        """batch_size: questions handed over together, and lost together by a kill.
+
+        Raises ConfigError where the package vllm is not installed or a setting is out of range.
+        """
+        if importlib.util.find_spec("vllm") is None:
+            raise ConfigError("backend=vllm needs the package vllm: `pip install 'evalkit[vllm]'`")
+        for name, value in (("tensor_parallel_size", tensor_parallel_size), ("batch_size", batch_size)):
+            if type(value) is not int or value < 1:
+                raise ConfigError(f"backend.{name}={value}: use a whole number from 1 up")
+        if not isinstance(gpu_memory_utilization, int | float) or not 0 < gpu_memory_utilization <= 1:
+            raise ConfigError(f"backend.gpu_memory_utilization={gpu_memory_utilization}: use a share above 0, up to 1")
+        self.model = model
+        self.tensor_parallel_size = tensor_parallel_size
+        self.gpu_memory_utilization = float(gpu_memory_utilization)
+        self.batch_size = batch_size
+        self._engine: Any = None
+
+    def fingerprint(self) -> Mapping[str, Json]:
+        """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
+        dtype = str(placement(self.model)[1]).removeprefix("torch.")
+        return {"backend": "vllm", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
+
+    def provenance(self) -> Mapping[str, Json]:
+        """The fingerprint, and vLLM's version once it runs."""
+        ran: dict[str, Json] = {"vllm": self._vllm.__version__} if self._engine is not None else {}
+        return {**self.fingerprint(), **ran, "measured": {"tensor_parallel_size": self.tensor_parallel_size}}
+
+    def facts(self) -> ModelFacts:
+        """What is known of the model before its weights are loaded."""
+        return facts_of(self.model)
+
+    def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
+        """Each item's output, batch by batch. Raises ModelError for a sequence beyond the model's length, before any
+        is answered."""
+        checkpoint, self._facts = resolve(self.model), self.facts()
+        self._tokenizer = load_tokenizer(checkpoint, self.model)
+        config: Any = SimpleNamespace(eos_token_id=checkpoint.config.get("eos_token_id"))
+        self._end_ids = end_of_text_ids(checkpoint, self.model, self._tokenizer, config)
+        questions = encode(items, self._tokenizer)
+        for question in questions:
+            self._refuse_too_long(question)
+        self._load()
+        for start in range(0, len(questions), self.batch_size):
+            yield from self._answer_batch(questions[start : start + self.batch_size])
+
+    def _load(self) -> None:
+        if self._engine is not None:
+            return
+        import vllm  # the extra evalkit[vllm]; takes many seconds and starts processes
+
+        checkpoint = resolve(self.model)
+        if checkpoint.format == "gguf":
+            raise ModelError(
+                f"vLLM reads no .gguf file: set model.path to a folder with safetensors, not {self.model.path}"
+            )
+        self._vllm = vllm
+        self._engine = vllm.LLM(
+            model=str(checkpoint.folder),
+            trust_remote_code=False,
+            dtype=str(placement(self.model)[1]).removeprefix("torch."),
+            tensor_parallel_size=self.tensor_parallel_size,
+            gpu_memory_utilization=self.gpu_memory_utilization,
+            enable_prefix_caching=True,
+            max_model_len=self.model.max_length,
+            max_logprobs=_TOP,
+            seed=0,
+        )
+
+    def _answer_batch(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        choices = [q for q in questions if isinstance(q.encoded, EncodedChoices)]
+        yield from self._score(choices)
+        texts = [q for q in questions if isinstance(q.request, GenerateRequest)]
+        prompts = [q.encoded.prompt_ids for q in texts]
+        for question, output in zip(texts, self._run(prompts, [self._continue(q) for q in texts]), strict=True):
+            yield question.id, self._continued(question, output)
+
+    def _score(self, questions: Sequence[Question]) -> Iterator[Answer]:
+        """One-token choices by the most likely next tokens; those not among them, and longer ones, as given texts,
+        for which vLLM computes the whole prompt again (it reads no cached prefix for prompt_logprobs)."""
+        found: dict[tuple[str, int], float] = {}
+        cached: dict[str, int] = {}
+        short = [q for q in questions if _one_token_each(_choices(q))]
+        next_token = self._params(max_tokens=1, logprobs=_TOP)
+        contexts = [_choices(q).context(0) for q in short]
+        for question, output in zip(short, self._run(contexts, [next_token] * len(short)), strict=True):
+            top = output.outputs[0].logprobs[0]
+            cached[question.id] = output.num_cached_tokens or 0
+            for index, (token,) in enumerate(_choices(question).continuation_ids):
+                if token in top:
+                    found[question.id, index] = top[token].logprob
+        missing = [
+            (q, i) for q in questions for i in range(len(_choices(q).continuation_ids)) if (q.id, i) not in found
+        ]
+        whole = [(*_choices(q).context(i), *_choices(q).continuation_ids[i]) for q, i in missing]
+        given = self._params(max_tokens=1, prompt_logprobs=1)
+        for (question, index), ids, output in zip(missing, whole, self._run(whole, [given] * len(whole)), strict=True):
+            length = len(_choices(question).continuation_ids[index])
+            rows = output.prompt_logprobs[-length:]
+            found[question.id, index] = sum(row[token].logprob for row, token in zip(rows, ids[-length:], strict=True))
+        for question in questions:
+            encoded = _choices(question)
+            logprobs = tuple(found[question.id, index] for index in range(len(encoded.continuation_ids)))
+            num_prompt = len(encoded.prompt_ids)
+            num_cached = min(cached.get(question.id, 0), num_prompt)
+            yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, encoded.truncated)
+
+    def _continue(self, question: Question) -> Any:
+        assert isinstance(question.request, GenerateRequest)
+        room = max(1, self._facts.max_length - len(question.encoded.prompt_ids))
+        return self._params(
+            max_tokens=min(question.request.max_new_tokens, room),
+            stop=list(question.request.stop),
+            include_stop_str_in_output=True,
+            stop_token_ids=sorted(self._end_ids),
+        )
+
+    def _params(self, **settings: Any) -> Any:
+        """Greedy; only evalkit's end-of-text tokens end a text."""
+        return self._vllm.SamplingParams(temperature=0.0, ignore_eos=True, **settings)
+
+    def _continued(self, question: Question, output: Any) -> GenerateOutput:
+        completion, prompt_ids = output.outputs[0], question.encoded.prompt_ids
+        ids = list(completion.token_ids)
+        reason: FinishReason = "length"
+        if ids and ids[-1] in self._end_ids:
+            ids.pop()
+            reason = "end_of_text"
+        elif completion.finish_reason == "stop":
+            reason = "stop"
+        text = self._tokenizer.decode(ids, after=prompt_ids)
+        cached = min(output.num_cached_tokens or 0, len(prompt_ids))
+        return GenerateOutput(text, reason, len(ids), len(prompt_ids), cached, question.encoded.truncated)
+
+    def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Sequence[Any]:
+        """vLLM's outputs in the order of the prompts."""
+        if not prompts:
+            return []
+        asked = [self._vllm.TokensPrompt(prompt_token_ids=list(ids)) for ids in prompts]
+        outputs: Sequence[Any] = self._engine.generate(asked, list(params), use_tqdm=False)
+        return outputs
+
+    def _refuse_too_long(self, question: Question) -> None:
+        encoded = question.encoded
+        longest = len(encoded.prompt_ids) + 1
+        if isinstance(encoded, EncodedChoices):
+            ends = zip(encoded.context_lengths, encoded.continuation_ids, strict=True)
+            longest = max(length + len(ids) for length, ids in ends) + 1
+        if longest > self._facts.max_length:
+            raise ModelError(
+                f"{question.id}: {longest} tokens with the one that vLLM always writes, but the model attends to "
+                f"{self._facts.max_length} at most"
+            )
+
+
+def _choices(question: Question) -> EncodedChoices:
+    assert isinstance(question.encoded, EncodedChoices)
+    return question.encoded
+
+
+def _one_token_each(encoded: EncodedChoices) -> bool:
+    return all(len(ids) == 1 for ids in encoded.continuation_ids) and len(set(encoded.context_lengths)) == 1
