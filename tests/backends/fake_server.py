@@ -307,7 +307,7 @@ def _with_choices(fault: str, answer: dict[str, Any]) -> dict[str, Any]:
     choice = answer["choices"][0]
     logprobs = choice.get("logprobs") or {}
     if fault == "two choices":
-        answer["choices"] = [choice, {**choice, "text": " wrong"}]
+        answer["choices"] = [{**choice, "text": " wrong"}, choice]
     elif fault == "no choices":
         answer["choices"] = []
     elif fault == "other index":

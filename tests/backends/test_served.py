@@ -152,6 +152,7 @@ def test_choices_of_one_token_take_one_request_where_the_next_tokens_are_told(
     with serving("llama-server", tiny) as server:
         backend = backend_for(server, tokenizer_folder)
         backend.fingerprint()
+        assert sum(bool(body.get("echo")) for body in server.seen) == 3  # answered 500 so often, it cannot
         server.seen.clear()
         list(backend.answer(items))
         assert 5 <= len(server.seen) <= 10  # asked for more alternatives where 20 were not enough
@@ -547,6 +548,15 @@ def test_a_wrong_setting_is_one_clear_line_on_the_command_line(
     error = capfd.readouterr().err.strip()
     assert "backend.url='ftp://host' is not an http address" in error
     assert len(error.splitlines()) == 1
+
+
+def test_a_tokenizer_that_goes_away_is_one_clear_line(tiny: TinyLanguageModel) -> None:
+    with serving("vllm", tiny) as server:
+        backend = backend_for(server)
+        backend.fingerprint()
+        server.kind = replace(server.kind, tokenize=None)
+        with pytest.raises(ModelError, match=r"does not serve tiny \(404 Not Found\)"):
+            list(backend.answer(texts(tiny, 1)))
 
 
 def test_errors_of_one_question_name_it(tiny: TinyLanguageModel) -> None:

@@ -5,7 +5,6 @@ import logging
 import math
 import os
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -16,7 +15,8 @@ from evalkit.backends.openai.choices import Choices
 from evalkit.backends.openai.client import Client, RefusedError
 from evalkit.backends.openai.endpoint import base_url, key_of
 from evalkit.backends.openai.listing import Listing, explain, find_model
-from evalkit.backends.openai.probe import TEXT, Capabilities, Probe
+from evalkit.backends.openai.probe import TEXT, Probe
+from evalkit.backends.openai.questions import Question, Server, encode, text_of
 from evalkit.backends.openai.retry import Retries
 from evalkit.backends.openai.texts import Texts
 from evalkit.backends.openai.tokens import SPECIMENS, Dialect, ServerTokenizer, Tokens, ask_ids, find_dialect
@@ -24,38 +24,16 @@ from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
 from evalkit.models.continuations import (
     EncodedChoices,
-    EncodedPrompt,
-    encode_choice_requests,
-    encode_generate_requests,
 )
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer_source import tokenizer_of
-from evalkit.types import GenerateRequest, Json, LoglikelihoodRequest, Output, Request, sha256_of
+from evalkit.types import GenerateRequest, Json, LoglikelihoodRequest, Output, sha256_of
 
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _UNKNOWN_LENGTH = 1 << 20  # the server refuses what is too long for it
 _FEWEST_STOPS = 4  # what every server takes; OpenAI and text-generation-inference take no more
-
-
-@dataclass(frozen=True)
-class Question:
-    """An item, in token ids where they are known."""
-
-    id: str
-    request: Request
-    encoded: EncodedChoices | EncodedPrompt | None
-
-
-@dataclass(frozen=True)
-class Server:
-    """What was found out about the server."""
-
-    listing: Listing
-    can: Capabilities
-    tokens: Tokens | None
-    max_length: int | None  # tokens, prompt and continuation together
 
 
 class OpenAIBackend:
@@ -137,7 +115,7 @@ class OpenAIBackend:
         asked, and EngineError where it does not answer.
         """
         server = self._connect()
-        questions = self._encode(items, server)
+        questions = encode(items, server, self.url)
         self._num_stops = self._stops_taken(items, server)
         client = self._client()
         ask = Ask(client, server.can.model, server.can.neutral, self.bill)
@@ -158,56 +136,11 @@ class OpenAIBackend:
             else:
                 assert not isinstance(encoded, EncodedChoices)
                 texts = Texts(ask, server.can.takes_ids, server.max_length, self._num_stops)
-                output = await texts.write(request, encoded, self._text(question, server))
+                output = await texts.write(request, encoded, text_of(question, server))
         except RefusedError as error:
             explained = explain(error, self.url, server.listing)
             raise type(explained)(f"{question.id}: {explained}") from None
         return question.id, output
-
-    def _text(self, question: Question, server: Server) -> str:
-        """The prompt for a server that takes texts. Raises ModelError where a truncated one is none."""
-        encoded = question.encoded
-        if encoded is None or server.can.takes_ids or not encoded.truncated:
-            return question.request.prompt
-        text = server.tokens.text_of(encoded.prompt_ids) if server.tokens else None
-        if text is None:
-            raise ModelError(
-                f"{question.id}: the truncated prompt is no text of its own, and the server takes no token ids: serve "
-                f"the model with one that does, such as vLLM or llama-server"
-            )
-        return text
-
-    def _encode(self, items: Sequence[Item], server: Server) -> list[Question]:
-        """Every item in token ids, where they are known; what the server cannot do or take is refused here."""
-        choices = [request for _, request in items if isinstance(request, LoglikelihoodRequest)]
-        prompts = [request for _, request in items if isinstance(request, GenerateRequest)]
-        if choices and not server.can.routes:
-            raise ModelError(
-                f"the server at {self.url} cannot score the choices of this task with {server.can.model}: "
-                f"{server.can.why_not}"
-            )
-        if server.tokens is None:
-            self._refuse_unknown_truncation(items)
-            return [Question(name, request, None) for name, request in items]
-        encoded_choices = iter(encode_choice_requests(server.tokens.tokenizer, choices))
-        encoded_prompts = iter(encode_generate_requests(server.tokens.tokenizer, prompts))
-        questions = [
-            Question(n, r, next(encoded_choices) if isinstance(r, LoglikelihoodRequest) else next(encoded_prompts))
-            for n, r in items
-        ]
-        for question in questions:
-            _refuse_too_long(question, server)
-        return questions
-
-    def _refuse_unknown_truncation(self, items: Sequence[Item]) -> None:
-        """A token is at least one byte, so a short prompt needs no tokenizer to be known as short."""
-        for name, request in items:
-            rule = request.truncation
-            if rule is not None and len(request.prompt.encode("utf-8", "surrogatepass")) >= rule.longer_than:
-                raise ModelError(
-                    f"{name}: the protocol truncates prompts of more than {rule.longer_than:,} tokens, but the server "
-                    f"tells no token ids: set backend.tokenizer to the model's folder, .gguf file or hub id"
-                )
 
     def _stops_taken(self, items: Sequence[Item], server: Server) -> int:
         """How many of the tasks' stop strings the server takes: all, or the fewest that every server does."""
@@ -217,7 +150,7 @@ class OpenAIBackend:
         client = self._client()
         ask = Ask(client, server.can.model, server.can.neutral, self.bill)
         try:
-            self._run(ask(TEXT, 1, whole, failures=3, stop=list(stops)), client)
+            loop.run(ask(TEXT, 1, whole, failures=3, stop=list(stops)), client)
         except RefusedError:
             log.info("%s takes no %d stop strings; what it is not told of is cut here", self.url, len(stops))
             return _FEWEST_STOPS
@@ -271,7 +204,11 @@ class OpenAIBackend:
         return Client(self.url, self._key, self._retries, self.concurrency, self.timeout)
 
     def _run(self, work: Coroutine[Any, Any, Result], client: Client) -> Result:
-        return loop.run(work, client)
+        """What is found out before a question is asked; a refusal of it is one line."""
+        try:
+            return loop.run(work, client)
+        except RefusedError as error:
+            raise explain(error, self.url, self._server.listing if self._server else Listing("", {}, [])) from None
 
     def _facts(self) -> ModelFacts:
         """Tokenizer and length; weights lie with the server."""
@@ -286,14 +223,3 @@ def _require_number(name: str, value: object, above_zero: bool = False) -> None:
         raise ConfigError(
             f"backend.{name}={value}: use a number {'above' if above_zero else 'from'} 0{'' if above_zero else ' up'}"
         )
-
-
-def _refuse_too_long(question: Question, server: Server) -> None:
-    encoded = question.encoded
-    if encoded is None or server.max_length is None:
-        return
-    longest = len(encoded.prompt_ids)
-    if isinstance(encoded, EncodedChoices):
-        longest = max(n + len(ids) for n, ids in zip(encoded.context_lengths, encoded.continuation_ids, strict=True))
-    if longest > server.max_length:
-        raise ModelError(f"{question.id}: {longest} tokens, but the server takes {server.max_length} at most")

@@ -64,6 +64,15 @@ class Capabilities:
         return f"prompts as {'token ids' if self.takes_ids else 'text'}; {routes}"
 
 
+@dataclass(frozen=True)
+class Given:
+    """What the server wrote, to be given back to it."""
+
+    ids: Sequence[int]  # of text and prompt before it
+    text: str
+    logprobs: Sequence[float | None]  # that it told of the last tokens when it wrote them
+
+
 class Probe:
     """Finds out what one server can do with one model."""
 
@@ -148,27 +157,32 @@ class Probe:
     async def _routes(
         self, found: Capabilities, prompt: Prompt, ids: Sequence[int], own: Completion, tokens: Tokens
     ) -> Capabilities:
-        given = await self._given(ids, own, tokens)
-        sent: Prompt = (given or ()) if found.takes_ids else TEXT + own.text
         top, prompt_logprobs, echo = await self._largest_top(prompt, found, tokens), False, False
+        given = await self._given(ids, own, tokens)
         if given is None:
             self._lacks["echo"] = "what it wrote cannot be given back to it token by token"
         else:
             if found.takes_ids:
-                prompt_logprobs = await self._verified("prompt_logprobs", sent, given, own, prompt_logprobs=1)
+                prompt_logprobs = await self._verified("prompt_logprobs", given, True, prompt_logprobs=1)
             if not prompt_logprobs:
                 # One new token: max_tokens=0 means none to some servers, no limit to others.
-                echo = await self._verified("echo", sent, given, own, echo=True, logprobs=1, **found.names_ids)
+                fields = {"echo": True, "logprobs": 1, **found.names_ids}
+                echo = await self._verified("echo", given, found.takes_ids, **fields)
         return replace(found, top=top, prompt_logprobs=prompt_logprobs, echo=echo, lacks=self._lacks)
 
-    async def _given(self, ids: Sequence[int], own: Completion, tokens: Tokens) -> list[int] | None:
-        """Token ids of the short text and what the server wrote behind it; None where they cannot be told."""
-        new = [position.token.id for position in own.positions]
-        if all(index is not None for index in new):
-            return [*ids, *(index for index in new if index is not None)]
-        both = await tokens.ids_of(self._client, TEXT + own.text)
-        same = len(both) == len(ids) + len(new) and both[: len(ids)] == list(ids)
-        return both if same else None
+    async def _given(self, ids: Sequence[int], own: Completion, tokens: Tokens) -> "Given | None":
+        """The short text and what the server wrote behind it, as far as a text of it is split as it was written."""
+        new = [position.token for position in own.positions]
+        logprobs = [token.logprob for token in new]
+        new_ids = [token.id for token in new if token.id is not None]
+        if len(new_ids) == len(new):
+            return Given([*ids, *new_ids], TEXT + own.text, logprobs)
+        for number in range(len(new), 0, -1):
+            text = TEXT + "".join(token.text for token in new[:number])
+            both = await tokens.ids_of(self._client, text)
+            if len(both) == len(ids) + number and both[: len(ids)] == list(ids):
+                return Given(both, text, logprobs[:number])
+        return None
 
     async def _largest_top(self, prompt: Prompt, found: Capabilities, tokens: Tokens) -> int:
         """How many of the most likely next tokens it tells; 0 where their names could mean several tokens."""
@@ -186,13 +200,13 @@ class Probe:
         self._lacks["next tokens"] = "it names no alternatives"
         return 0
 
-    async def _verified(self, name: str, sent: Prompt, given: Sequence[int], own: Completion, **fields: Any) -> bool:
+    async def _verified(self, name: str, given: "Given", as_ids: bool, **fields: Any) -> bool:
         """Whether a way to score what is given yields what the server said when it wrote the same itself."""
-        written = [position.token.logprob for position in own.positions]
+        sent: Prompt = given.ids if as_ids else given.text
         for _ in range(_TRIES):
             try:
                 completion = await self._ask(sent, 1, **fields)
-                values = prompted(completion, given) if "echo" not in fields else echoed(completion, len(given))
+                values = echoed(completion, len(given.ids)) if "echo" in fields else prompted(completion, given.ids)
             except (RefusedError, GarbledError) as error:
                 self._lacks[name] = str(error)
                 if isinstance(error, RefusedError):
@@ -201,7 +215,7 @@ class Probe:
             except GaveUpError as error:
                 self._lacks[name] = error.what
                 return False
-            if _agree(values[-len(written) :], written):
+            if _agree(values[-len(given.logprobs) :], given.logprobs):
                 self._lacks.pop(name, None)
                 return True
             self._lacks[name] = "its log-probabilities are those of other positions"
