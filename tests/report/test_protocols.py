@@ -194,7 +194,8 @@ def test_the_table_of_graders_gives_each_rules_score_and_the_most_the_choice_has
     found = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert [found[name]["score"] for name in found] == ["50.00", "66.67", "50.00", "75.00"]
     assert list(found) == ["cut:short (this run)", "cut:long", "answer:last (this run)", "answer:strict"]
-    assert found["answer:strict"]["against this run"].lstrip("'") == "+25.00"
+    against = [found[name]["against this run"].lstrip("'") for name in found]
+    assert against == ["0.00", "+25.00", "0.00", "+25.00"]  # what a rule cannot judge is no difference
     assert (found["cut:long"]["cannot judge"], found["cut:long"]["possible"]) == ("1", "50.00 to 75.00")
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Of 4 questions the rules read 3 differently, and judge 3 differently" in report
