@@ -124,7 +124,7 @@ def grader_table(run: Run, graded: Graded) -> Table:
                 str(metric.n),
                 figure(metric.value, 2),
                 interval(metric, 2),
-                signed(_minus(metric.value, own), 2),
+                signed(_minus(graded.metric(rule, mean, "own").value, own), 2),
                 str(num_unknown),
                 f"{figure(lowest, 2)} to {figure(highest, 2)}" if num_unknown else "-",
             )

@@ -52,7 +52,7 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, 
     protocols = protocol_tables(runs, card, extras)
     yield "<h2 id='protocols'>Protocols</h2>" if protocols else ""
     for table in protocols:
-        yield f"<h3>{html.escape(table.title)}</h3>{html_table(_last_below(table, 'B'))}"
+        yield f"<h3>{html.escape(table.title)}</h3>{html_table(_narrow(table))}"
     yield "<h2 id='groups'>Groups and subjects</h2>"
     yield from (html_details(table) for table in group_tables(runs))
     yield "<h2 id='plots'>Plots</h2>"
@@ -67,16 +67,29 @@ def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, 
 
 def _verdicts(runs: Sequence[Run]) -> str:
     """The verdict table with each reason below its verdict."""
-    return html_table(_last_below(verdict_table(runs), "verdict"))
+    return html_table(_below(verdict_table(runs), "verdict", "why"))
 
 
-def _last_below(table: Table, column: str) -> Table:
-    """A table whose last column, a long text, stands below another one; as it is where it has no such column."""
-    if column not in table.header:
-        return table
-    place = table.header.index(column)
-    rows = tuple((*row[:place], f"{row[place]}\n{row[-1]}", *row[place + 1 : -1]) for row in table.rows)
-    return replace(table, header=table.header[:-1], rows=rows)
+def _narrow(table: Table) -> Table:
+    """A table of protocols that fits a page: intervals below their figures, causes below their protocols."""
+    if "B" not in table.header:
+        rows = tuple((*row[:2], *(cell.replace(" (", "\n(", 1) for cell in row[2:])) for row in table.rows)
+        return replace(table, rows=rows)
+    for upper, lower in (("B", "cause"), ("B - A", "95 % bootstrap"), ("p (Holm)", "shown")):
+        table = _below(table, upper, lower)
+    return table
+
+
+def _below(table: Table, upper: str, lower: str) -> Table:
+    """A table with one column set small below another."""
+    above, below = table.header.index(upper), table.header.index(lower)
+    rows = []
+    for row in table.rows:
+        cells = [*row[:above], f"{row[above]}\n{row[below]}", *row[above + 1 :]]
+        rows.append(tuple(cells[:below] + cells[below + 1 :]))
+    align = "".join("l" if table.is_left(place) else "r" for place in range(len(table.header)))
+    header = table.header[:below] + table.header[below + 1 :]
+    return replace(table, header=header, rows=tuple(rows), align=align[:below] + align[below + 1 :])
 
 
 def _browser() -> str:

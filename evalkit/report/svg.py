@@ -1,5 +1,6 @@
 """Plots as SVG, drawn by hand: they follow the page's theme, and need nothing installed."""
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ INK, MUTED, GRID = "var(--ink,#1f2328)", "var(--muted,#656d76)", "var(--grid,#d0
 ACCENT, SECOND = "var(--accent,#0969da)", "var(--second,#bc4c00)"
 _ROW, _LEFT, _TOP, _BOTTOM = 22, 290, 14, 42
 _WIDTH = 800
+_CHARACTER = 7.2  # pixels of a label's character, on the wide side
 Scale: TypeAlias = Callable[[float], float]  # a figure to its place in pixels
 
 
@@ -79,7 +81,11 @@ def interval_plot(name: str, title: str, rows: Sequence[Interval]) -> Plot:
     for number, row in enumerate(rows):
         parts += _interval_row(row, _TOP + _ROW * (number + 0.5), at, right)
     legend = _legend(height - 8, row_has_published=any(row.published is not None for row in rows))
-    return Plot(name, title, _WIDTH, height, "".join([*parts, legend]))
+    longest = max((len(row.label) for row in rows), default=0)
+    shift = max(0, math.ceil(_CHARACTER * longest) + 14 - _LEFT)  # room for longer labels
+    drawing = "".join([*parts, legend])
+    body = f'<g transform="translate({shift},0)">{drawing}</g>' if shift else drawing
+    return Plot(name, title, _WIDTH + shift, height, body)
 
 
 def _interval_row(row: Interval, y: float, at: Scale, right: float) -> Iterable[str]:

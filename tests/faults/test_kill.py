@@ -82,3 +82,27 @@ def test_a_run_killed_at_any_moment_ends_with_the_summary_of_an_undisturbed_one(
     twice = sum(len(machine.asked) - NUM_QUESTIONS for machine, _ in runs)
     counted = ", ".join(f"{at} {phases.count(at)}" for at in sorted(set(phases)))
     print(f"\n{len(phases)} kills ({counted}); {twice} questions asked twice")  # noqa: T201
+
+
+def test_protocols_that_run_together_survive_a_kill_each_in_its_own_folder(tmp_path: Path) -> None:
+    arguments = "protocols=[qwen,qwen-corrected,qwen+softmax:twice-float32]"  # the third asks what the first asks
+    names = ("mmlu", "mmlu@qwen-corrected", "mmlu@qwen+softmax=twice-float32")
+    undisturbed = Machine(tmp_path / "undisturbed")
+    undisturbed.folder.mkdir()
+    assert undisturbed.finish(arguments).returncode == 0
+    assert len(undisturbed.asked) == 2 * NUM_QUESTIONS
+    machine = Machine(tmp_path / "disturbed", SLOW)
+    machine.folder.mkdir()
+    for answers in (random.SystemRandom().randrange(1, NUM_QUESTIONS), NUM_QUESTIONS):
+        process = machine.start(arguments)
+        machine.wait_for_answers(answers, process)
+        assert kill(process)
+    done = machine.finish(arguments)
+    assert done.returncode == 0, done.stderr
+    assert len(machine.asked) <= 2 * NUM_QUESTIONS + 2  # at most the one that was under way at each kill, again
+    for name in names:
+        disturbed, whole = (m.run.with_name(name) for m in (machine, undisturbed))
+        assert comparable(disturbed / "summary.json") == comparable(whole / "summary.json"), name
+        for file in ("scores.jsonl", "graders.jsonl", "questions.jsonl"):
+            assert (disturbed / file).read_bytes() == (whole / file).read_bytes(), name
+        assert (disturbed / "outputs.jsonl").read_bytes().count(b"\n") == NUM_QUESTIONS, name

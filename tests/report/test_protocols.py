@@ -21,6 +21,8 @@ from evalkit.report.graded import Graded, GradedQuestion, grader_table, read_gra
 from evalkit.report.paired import pair_runs
 from evalkit.report.published import PublishedCard
 from evalkit.report.read import find_runs
+from evalkit.report.svg import Interval, interval_plot
+from evalkit.types import Metric
 
 QWEN = {"header": "single-space", "truncation": "2047", "mean": "micro"}
 
@@ -194,7 +196,8 @@ def test_the_table_of_graders_gives_each_rules_score_and_the_most_the_choice_has
     found = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert [found[name]["score"] for name in found] == ["50.00", "66.67", "50.00", "75.00"]
     assert list(found) == ["cut:short (this run)", "cut:long", "answer:last (this run)", "answer:strict"]
-    assert found["answer:strict"]["against this run"].lstrip("'") == "+25.00"
+    against = [found[name]["against this run"].lstrip("'") for name in found]
+    assert against == ["0.00", "+25.00", "0.00", "+25.00"]  # what a rule cannot judge is no difference
     assert (found["cut:long"]["cannot judge"], found["cut:long"]["possible"]) == ("1", "50.00 to 75.00")
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "Of 4 questions the rules read 3 differently, and judge 3 differently" in report
@@ -277,3 +280,28 @@ def test_a_table_of_graders_without_questions_has_dashes(card: PublishedCard, ma
 
     table = grader_table(runs_of([make_summary("gsm8k")], card)[0], replace(GRADED, questions=()))
     assert {row[3] for row in table.rows} == {"-"}
+
+
+def test_a_plot_makes_room_for_long_names() -> None:
+    short, long = (interval_plot("n", "t", [Interval(name, Metric(1.0, 5, 0.0, 2.0))]) for name in ("m", "m" * 60))
+    assert short.width == 800
+    assert "translate" not in short.svg
+    shift = long.width - short.width
+    assert shift >= 60 * 6.5 - 280  # a character of the font takes about 6.5 pixels
+    assert f"translate({shift},0)" in long.svg
+
+
+EXAMPLE = Path(__file__).parent.parent.parent / "results" / "examples" / "protocols" / "smollm2-135m"
+
+
+def test_the_committed_example_follows_from_what_is_committed_with_it(tmp_path: Path, card: PublishedCard) -> None:
+    write_report(find_runs([EXAMPLE]), card, tmp_path)
+    written, derived = ((folder / "report.md").read_text(encoding="utf-8") for folder in (EXAMPLE, tmp_path))
+    for title in ("Verdict", "The card's tables", "Protocols", "Groups and subjects", "Graders", "Cost", "Provenance"):
+        start, end = f"## {title}\n", "\n## "
+        assert written.split(start)[1].split(end)[0] == derived.split(start)[1].split(end)[0], title
+    matrix = written.split("### Protocol matrix\n")[1].split("###")[0]
+    for benchmark in ("C-Eval Val", "MMLU", "HumanEval", "GSM8K"):
+        assert f"| smollm2-135m | {benchmark} |" in matrix
+    assert "effect of truncation: 2047 → none" in written
+    assert "answer: last-digits → strict" in written
