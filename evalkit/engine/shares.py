@@ -29,8 +29,9 @@ class Rates:
     new_tokens: float = 0.25  # of a sequence's max_new_tokens, the share that is foreseen to be decoded
 
 
-# A CPU's step: measured, see README "Several processes"; a GPU's: arithmetic on its memory and kernel launches.
-CPU = Rates(step=32, num_rows=32, part=256)
+# A CPU's step: measured on SmolLM2-135M, one thread: a step of 1, 8 and 32 rows took as long as 18, 23 and 46 prefilled
+# tokens. A GPU's: arithmetic on its memory and its kernel launches, see tests/bench/scale.py.
+CPU = Rates(step=17, num_rows=32, part=256)
 GPU = Rates(step=512, num_rows=256, part=2048)
 
 

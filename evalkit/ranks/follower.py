@@ -54,8 +54,10 @@ class Follower:
         elif error is not None and error.code:
             said = self._printed.getvalue().strip().splitlines() or ["it ended early"]
             self._fail(said[-1].removeprefix("evalkit: "))
-        threading.Event().wait()  # the thread that listens ends the process
-        raise AssertionError
+        try:
+            threading.Event().wait()  # the thread that listens ends the process
+        finally:
+            self.interrupted()
 
     def interrupted(self, message: str = "") -> NoReturn:
         """A signal ends this process; what there is to say (`message`) rank 0 says."""
@@ -89,10 +91,11 @@ class Follower:
                 part = Part(tuple(items_of(message["items"])), frozenset(message["checked"]))
                 started = time.monotonic()
                 for example_id, output in answers(backend, part):
-                    self._channel.send("output", id=example_id, output=asdict(output))
+                    self._channel.send("output", call=message["call"], id=example_id, output=asdict(output))
                 before, cpu = cpu, cpu_seconds()
                 self._channel.send(
                     "done",
+                    call=message["call"],
                     check=check_of(backend),
                     seconds=time.monotonic() - started,
                     cpu_seconds=cpu - before,

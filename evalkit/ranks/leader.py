@@ -50,6 +50,7 @@ class Leader:
         """keep: what must live as long as this does (the store that the others look in)."""
         self.num_ranks = place.num_ranks
         self.events: SimpleQueue[Event] = SimpleQueue()
+        self.call = 0  # counts what was offered: what is said of an earlier offer, which failed, is not listened to
         self._listener = listener
         self._password = password
         self._keep = keep
@@ -136,15 +137,17 @@ class Leader:
     def offer(self, parts: Sequence[Part]) -> None:
         """Put parts into the queue, of which all ranks, idle now, take one at once."""
         with self._changed:
+            self.call += 1
+            self._parts.clear()
             self._parts.extend(parts)
             members = list(self._members.values())
         for member in members:
             self._give(member)
 
-    def take(self) -> Part | None:
-        """The next part of the queue; None where it is empty."""
+    def take(self, call: int) -> Part | None:
+        """The next part of an offer; None where there is none left, or another offer has been made since."""
         with self._changed:
-            return self._parts.popleft() if self._parts else None
+            return self._parts.popleft() if self._parts and call == self.call else None
 
     def refuse_broken(self, event: Event) -> None:
         """Raise EngineError where an event is the end of a rank."""
@@ -154,9 +157,10 @@ class Leader:
                 self._raise_if_broken()
 
     def _give(self, member: Member) -> None:
-        part = self.take()
+        part = self.take(self.call)
         if part is not None:
-            member.channel.send("part", items=items_to_json(part.items), checked=list[Json](sorted(part.checked)))
+            checked = list[Json](sorted(part.checked))
+            member.channel.send("part", call=self.call, items=items_to_json(part.items), checked=checked)
 
     def _tell_all(self, kind: str, **fields: Json) -> None:
         with self._changed:

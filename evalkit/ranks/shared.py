@@ -76,11 +76,13 @@ class SharedBackend:
         parts = self._divide(items)
         log.info("%s", _plan_line(parts, leader.num_ranks))
         leader.offer(parts)
-        threading.Thread(target=self._answer_own, name="rank 0's parts", daemon=True).start()
+        threading.Thread(target=self._answer_own, args=(leader.call,), name="rank 0's parts", daemon=True).start()
         num_open = len(parts)
         while num_open:
             event = leader.events.get()
             leader.refuse_broken(event)
+            if event.message.get("call") != leader.call:
+                continue
             if event.kind == "error":
                 raise event.message["error"]
             if event.kind == "output":
@@ -90,18 +92,19 @@ class SharedBackend:
                 num_open -= 1
                 self._count(event)
 
-    def _answer_own(self) -> None:
+    def _answer_own(self, call: int) -> None:
         """Rank 0's parts, in a thread of their own: the others' answers are kept as they come."""
         try:
-            while (part := self._leader.take()) is not None:
+            while (part := self._leader.take(call)) is not None:
                 started = time.monotonic()
                 for example_id, output in answers(self._own, part):
-                    self._tell("output", id=example_id, output=asdict(output))
+                    self._tell("output", call=call, id=example_id, output=asdict(output))
                 # What this process takes of the machine is measured where it is measured without other ranks.
                 seconds = time.monotonic() - started
-                self._tell("done", check=check_of(self._own), seconds=seconds, cpu_seconds=0.0, peak_memory_bytes=0)
+                check = check_of(self._own)
+                self._tell("done", call=call, check=check, seconds=seconds, cpu_seconds=0.0, peak_memory_bytes=0)
         except BaseException as error:  # noqa: BLE001 - raised again where it is waited for
-            self._tell("error", error=error)
+            self._tell("error", call=call, error=error)
 
     def _tell(self, kind: str, **fields: Any) -> None:
         self._leader.events.put(Event(kind, 0, fields))

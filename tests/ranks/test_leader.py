@@ -17,12 +17,13 @@ from evalkit.errors import EngineError, ModelError
 from evalkit.interrupt import SIGNALS
 from evalkit.ranks.leader import Leader
 from evalkit.ranks.wire import Channel, items_of, items_to_json
-from evalkit.types import GenerateRequest, LoglikelihoodRequest, Truncation
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Truncation
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "secret"
 ITEMS: list[Item] = [
     *((f"choice/{n}", LoglikelihoodRequest(f"问题 {n}\ud800", ("A", "BB"), Truncation(9, 8))) for n in range(60)),
+    ("dropping", LoglikelihoodRequest("a b c", ("A", "B"), DropShots(9, (1, 3, 4)))),
     *((f"text/{n}", GenerateRequest("x" * n, ("\n\n", "def "), n + 1)) for n in range(60)),
 ]
 EXPECTED = dict(Slow(0).answer(ITEMS))
