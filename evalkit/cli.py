@@ -250,9 +250,12 @@ def available(group: str) -> list[str]:
 
 
 def _explain_key(key: str) -> str:
-    """Which keys there are beside a misspelt one."""
-    with hydra.initialize_config_module("evalkit.configs", version_base="1.3"):
-        config = hydra.compose("config")
+    """Which keys there are beside a misspelt one, in the groups that were chosen."""
+    chosen = [argument for argument in sys.argv[1:] if available(argument.partition("=")[0])]
+    try:
+        config = compose_config(chosen)
+    except (HydraException, OmegaConfBaseException):  # a sweep's list of choices
+        config = compose_config([])
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, Mapping | DictConfig):

@@ -156,7 +156,7 @@ def _tell_errors(name: str, scores: Sequence[Score]) -> None:
     if failed:
         log.warning(
             "%s: %d of %d questions could not be run, first %s: %s; the score is incomplete. "
-            "Run the same command with more memory to ask only these again",
+            "The same command asks only these again",
             name,
             len(failed),
             len(scores),
