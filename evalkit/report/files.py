@@ -12,6 +12,7 @@ from evalkit.report.html import render_html
 from evalkit.report.markdown import render_report
 from evalkit.report.paired import read_scores
 from evalkit.report.plots import overview_plot, run_plots
+from evalkit.report.png import png_of, require_png
 from evalkit.report.protocol_tables import effects_of
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import Answered, read_answered
@@ -22,17 +23,22 @@ from evalkit.report.tables import comma_separated, latex
 from evalkit.types import Summary
 
 
-def write_report(folders: Sequence[Path], card: PublishedCard, output: Path) -> list[Path]:
+def write_report(folders: Sequence[Path], card: PublishedCard, output: Path, *, png: bool = False) -> list[Path]:
     """Write the report over run folders in every form; the files written.
 
-    Raises StoreError where a run folder is not one, or the output folder cannot be written.
+    png: the plots as PNG too. Raises StoreError where a run folder is not one, or the output folder cannot be
+    written, ConfigError where PNG cannot be drawn.
     """
+    if png:
+        require_png()
     summaries, runs, questions, extras = _read(folders, card)
-    contents = {
+    plots = _plots(runs, questions)
+    contents: dict[str, str | bytes] = {
         "report.md": render_report(summaries, card, questions, extras),
         "report.html": render_html(runs, card, questions, extras),
         **_tables(runs, card, extras),
-        **_plots(runs, questions),
+        **plots,
+        **({f"{name.removesuffix('.svg')}.png": png_of(plot) for name, plot in plots.items()} if png else {}),
     }
     return [write_file(output / name, content) for name, content in contents.items()]
 
@@ -59,11 +65,11 @@ def _read(
     return summaries, runs, _questions(by_place), _extras(by_place, runs)
 
 
-def write_file(path: Path, content: str) -> Path:
+def write_file(path: Path, content: str | bytes) -> Path:
     """Write a file of a report, with the folders above it. Raises StoreError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8", errors="backslashreplace", newline="")
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise StoreError(f"{path} cannot be written ({error.strerror}), name another folder with --output") from error
     return path

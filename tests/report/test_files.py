@@ -104,3 +104,40 @@ def test_the_report_counts_near_ties_and_calls_out_one_letter(tmp_path: Path) ->
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| 30 (30 equal) | 0.0 to " in report
     assert "100 % of the answers are A" in report
+
+
+def test_plots_come_as_png_too_twice_as_large(results: Path) -> None:
+    pytest.importorskip("resvg_py", reason="resvg is not installed: pip install 'evalkit[png]'")
+    assert main([str(results), "--png"]) == 0
+    plots = list((results / "plots").glob("*.svg"))
+    assert len(plots) >= 6
+    for path in plots:
+        content = path.with_suffix(".png").read_bytes()
+        assert content.startswith(b"\x89PNG\r\n")
+        root = ET.parse(path).getroot()
+        _, _, *size = (float(number) for number in root.get("viewBox", "").split())
+        drawn = [int.from_bytes(content[at : at + 4], "big") for at in (16, 20)]
+        assert drawn == [2 * round(side) for side in size]
+
+
+@pytest.mark.parametrize(
+    ("replaced", "by", "message"),
+    [
+        ("importlib.util.find_spec", lambda name: None, "pip install 'evalkit[png]'"),
+        ("evalkit.report.png.png_of", lambda svg: b"no text in it", "this machine has none"),
+    ],
+)
+def test_png_that_cannot_be_drawn_is_refused_before_anything_is_written(
+    results: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    replaced: str,
+    by: object,
+    message: str,
+) -> None:
+    pytest.importorskip("resvg_py", reason="resvg is not installed: pip install 'evalkit[png]'")
+    before = sorted(results.rglob("*"))
+    monkeypatch.setattr(replaced, by)
+    assert main([str(results), "--png"]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(results.rglob("*")) == before
