@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -263,6 +263,15 @@ def test_a_budget_ends_a_run_in_which_most_requests_fail(tiny: TinyLanguageModel
             list(backend.answer(texts(tiny, 40)))
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, also where the tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_ends_at_once(tiny: TinyLanguageModel, tokenizer_folder: Path) -> None:
     with serving("vllm", tiny) as server:
         backend = backend_for(server, tokenizer_folder, timeout=60.0)
