@@ -14,13 +14,13 @@ import numpy as np
 from evalkit.errors import EvalkitError
 from evalkit.metrics import holm
 from evalkit.report.cards import load_card
-from evalkit.report.figures import figure, signed
+from evalkit.report.figures import figure
 from evalkit.report.files import write_file
 from evalkit.report.page import html_page, html_table
-from evalkit.report.paired import Pairs, pair_tasks, settings_of
+from evalkit.report.paired import Pairs, difference_cells, pair_tasks, settings_of
 from evalkit.report.published import PublishedCard
 from evalkit.report.tables import Table, escaped, markdown, plain_text
-from evalkit.report.verdict import RULE, p_text
+from evalkit.report.verdict import RULE
 from evalkit.types import Score
 
 _SHOWN = 60  # characters of an answer in the list of flips
@@ -80,12 +80,7 @@ def paired_table(
                 figure(metrics[0].value, 2),
                 figure(metrics[1].value, 2),
                 str(len(entry.scores)),
-                signed(difference.value, 2),
-                f"{signed(difference.low, 2)} to {signed(difference.high, 2)}",
-                str(entry.num_only_a),
-                str(entry.num_only_b),
-                str(entry.num_changed),
-                p_text(p).removeprefix("p = ").removeprefix("p "),
+                *difference_cells(entry, difference, p),
                 _verdict(entry, p),
             )
         )

@@ -75,6 +75,15 @@ class RowBatch:
 
 
 @dataclass(frozen=True)
+class Ragged:
+    """All chunks of a step, which stand before its rows."""
+
+    offsets: Tensor  # [chunks + 1], int32: where each chunk begins among the step's tokens, and where the last ends
+    num_tokens: int
+    longest: int
+
+
+@dataclass(frozen=True)
 class PackedStep:
     """Who attends to what in one step."""
 
@@ -83,17 +92,7 @@ class PackedStep:
     rows: RowBatch | None
     store: KeyValueStore
     kernels: Kernels
-    offsets: Tensor  # [chunks + 1], int32: where each chunk begins among the step's tokens, and where the last ends
-
-    @property
-    def num_chunk_tokens(self) -> int:
-        """Tokens of all chunks: they stand before the rows."""
-        return sum(chunk.end - chunk.start for _, chunk in self.chunks)
-
-    @property
-    def longest_chunk(self) -> int:
-        """Tokens of the longest chunk."""
-        return max(chunk.end - chunk.start for _, chunk in self.chunks)
+    ragged: Ragged | None  # the chunks, for a kernel that takes them together
 
 
 _ACTIVE: ContextVar[PackedStep] = ContextVar("evalkit_packed_step")
@@ -139,12 +138,12 @@ def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, valu
     for start, chunk in step.chunks:
         end = start + chunk.end - chunk.start
         _store(step.store, layer, chunk, key[0, :, start:end], value[0, :, start:end])
-        if step.kernels.causal is None:
+        if step.ragged is None:
             _causal(merged, query, key, value, start, end, scale)
-    if step.chunks and step.kernels.causal is not None:
-        end, longest = step.num_chunk_tokens, step.longest_chunk
-        among = query[:, :, :end], key[:, :, :end], value[:, :, :end]
-        merged.put_by_head(0, *step.kernels.causal(*among, step.offsets, longest, scale))
+    if step.ragged is not None and step.kernels.causal is not None:
+        end = step.ragged.num_tokens
+        own = query[:, :, :end], key[:, :, :end], value[:, :, :end]
+        merged.put_by_head(0, *step.kernels.causal(*own, step.ragged.offsets, step.ragged.longest, scale))
     if step.rows is not None:
         _rows(merged, step, step.rows, layer, key, value, scale)
     for span in step.spans:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
+from evalkit.engine.cache import head_shape
 from evalkit.engine.plan import Plan
 from evalkit.engine.runner import slot_length
 from evalkit.engine.scheduler import Budget
@@ -28,8 +29,5 @@ def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Lite
 
 def _bytes_per_token(network: "PreTrainedModel") -> int:
     """Keys and values of one token in all layers."""
-    config = network.config
-    heads = int(config.num_attention_heads)
-    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    return 2 * int(config.num_hidden_layers) * kv_heads * size * network.dtype.itemsize
+    _, kv_heads, size = head_shape(network)
+    return 2 * int(network.config.num_hidden_layers) * kv_heads * size * network.dtype.itemsize

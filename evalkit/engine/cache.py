@@ -1,13 +1,24 @@
 """Keys and values that later steps need: each shared node's once, and each slot's own tokens."""
 
 from collections.abc import Iterable
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from torch import Tensor
 
 from evalkit.engine.plan import Node
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 Pair: TypeAlias = tuple[Tensor, Tensor]  # keys and values, each [key/value heads, tokens, head size]
+
+
+def head_shape(network: "PreTrainedModel") -> tuple[int, int, int]:
+    """Query heads, key/value heads, and the size of one, as a network's config has them."""
+    config = network.config
+    heads = int(config.num_attention_heads)
+    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
+    return heads, kv_heads, int(getattr(config, "head_dim", None) or config.hidden_size // heads)
 
 
 class KeyValueStore:

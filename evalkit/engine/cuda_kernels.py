@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from evalkit.engine.attention import Kernels, attend_plainly
-from evalkit.engine.cache import Pair
+from evalkit.engine.cache import Pair, head_shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,12 +54,8 @@ def _aligned(mask: Tensor, query: Tensor, num_keys: int) -> Tensor:
 
 def proven_kernels(network: "PreTrainedModel") -> Kernels:
     """Those of the above that give what the formula gives, on the network's device, in its dtype and head shapes."""
-    config = network.config
-    heads = int(config.num_attention_heads)
-    kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
-    size = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
     with torch.inference_mode():
-        return prove(network.device, network.dtype, heads, kv_heads, size)
+        return prove(network.device, network.dtype, *head_shape(network))
 
 
 def prove(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, size: int) -> Kernels:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evalkit.engine.attention import Kernels, PackedStep, RowBatch, Span
+from evalkit.engine.attention import Kernels, PackedStep, Ragged, RowBatch, Span
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
@@ -86,8 +86,13 @@ def lay_out(
         place += chunk.end - chunk.start
     spans = [*_chunk_spans(starts), *_row_spans(place, step.rows)]
     rows = _row_batch(place, step.rows, generated, device, dtype) if step.rows else None
-    offsets = torch.tensor([start for start, _ in starts] + [place], dtype=torch.int32, device=device)
-    return PackedStep(tuple(starts), tuple(spans), rows, store, kernels, offsets)
+    ragged = _ragged(starts, place, device) if starts and kernels.causal is not None else None
+    return PackedStep(tuple(starts), tuple(spans), rows, store, kernels, ragged)
+
+
+def _ragged(starts: Sequence[tuple[int, Chunk]], num_tokens: int, device: torch.device) -> Ragged:
+    offsets = torch.tensor([*(start for start, _ in starts), num_tokens], dtype=torch.int32, device=device)
+    return Ragged(offsets, num_tokens, max(chunk.end - chunk.start for _, chunk in starts))
 
 
 def _chunk_spans(starts: Sequence[tuple[int, Chunk]]) -> list[Span]:

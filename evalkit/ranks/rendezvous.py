@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import torch
-from torch.distributed import TCPStore  # type: ignore[attr-defined]
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # it is there; its stubs lack it
 
 from evalkit.errors import EngineError
 from evalkit.ranks.follower import Follower

@@ -133,7 +133,7 @@ class ForetellingSharedBackend(SharedBackend):
 
     def facts(self) -> ModelFacts:
         """What rank 0's own backend foretells."""
-        facts: ModelFacts = self._own.facts()  # type: ignore[attr-defined]
+        facts: ModelFacts = self._own.facts()  # type: ignore[attr-defined]  # share() has looked
         return facts
 
 

@@ -10,10 +10,12 @@ import numpy as np
 
 from evalkit.errors import ConfigError, StoreError
 from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
+from evalkit.report.figures import signed
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import QUESTIONS
 from evalkit.report.read import find_runs, read_json, read_lines, read_summary
 from evalkit.report.runs import benchmark_of, mean_of, name_of, protocol_of
+from evalkit.report.verdict import p_text
 from evalkit.run_name import task_of
 from evalkit.types import Json, Score, Summary
 
@@ -81,6 +83,18 @@ class Pairs:
     def _means(self, card: PublishedCard | None) -> tuple[str, str]:
         table = card.tables.get(benchmark_of(self.task, card)) if card else None
         return mean_of(self.a, table), mean_of(self.b, table)
+
+
+def difference_cells(pairs: Pairs, difference: Difference, p_holm: float) -> tuple[str, ...]:
+    """The cells of a table's row: difference, its interval, only A right, only B right, answers changed, Holm's p."""
+    return (
+        signed(difference.value, 2),
+        f"{signed(difference.low, 2)} to {signed(difference.high, 2)}",
+        str(pairs.num_only_a),
+        str(pairs.num_only_b),
+        str(pairs.num_changed),
+        p_text(p_holm).removeprefix("p = ").removeprefix("p "),
+    )
 
 
 def _mean(scores: Sequence[Score], mean: str) -> float | None:

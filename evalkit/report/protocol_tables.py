@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.metrics import holm
-from evalkit.report.figures import asked, benchmark_title, figure, interval, signed
-from evalkit.report.paired import Pairs, data_hashes
+from evalkit.report.figures import asked, benchmark_title, figure, interval
+from evalkit.report.paired import Pairs, data_hashes, difference_cells
 from evalkit.report.published import PublishedCard
 from evalkit.report.runs import Run, base_protocol, switches_of
 from evalkit.report.tables import Table
-from evalkit.report.verdict import RULE, p_text
+from evalkit.report.verdict import RULE
 from evalkit.types import Score
 
 _EFFECT_HEADER = (
@@ -133,12 +133,7 @@ def _effect_row(effect: Effect, p_holm: float | None, card: PublishedCard) -> tu
         str(len(pairs.scores)),
         figure(measured[0], 2),
         figure(measured[1], 2),
-        signed(difference.value, 2),
-        f"{signed(difference.low, 2)} to {signed(difference.high, 2)}",
-        str(pairs.num_only_a),
-        str(pairs.num_only_b),
-        str(pairs.num_changed),
-        p_text(p_holm).removeprefix("p = ").removeprefix("p "),
+        *difference_cells(pairs, difference, p_holm),
         _shown(pairs, p_holm),
         effect.cause,
     )

@@ -22,9 +22,7 @@ from evalkit.backends.openai.texts import Texts
 from evalkit.backends.openai.tokens import SPECIMENS, Dialect, ServerTokenizer, Tokens, ask_ids, find_dialect
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
-from evalkit.models.continuations import (
-    EncodedChoices,
-)
+from evalkit.models.continuations import EncodedChoices
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer_source import tokenizer_of
 from evalkit.types import GenerateRequest, Json, LoglikelihoodRequest, Output, sha256_of
@@ -217,9 +215,9 @@ class OpenAIBackend:
         return ModelFacts(server.tokens.tokenizer, server.max_length or _UNKNOWN_LENGTH, None, None)
 
 
-def _require_number(name: str, value: object, above_zero: bool = False) -> None:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not is_number or value < 0 or (above_zero and value == 0):  # type: ignore[operator]
+def _require_number(name: str, value: Any, above_zero: bool = False) -> None:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0 or (above_zero and value == 0):
         raise ConfigError(
             f"backend.{name}={value}: use a number {'above' if above_zero else 'from'} 0{'' if above_zero else ' up'}"
         )

@@ -84,10 +84,10 @@ def _field(value: Any, name: str, kind: type, default: Any = ...) -> Any:
 
 
 def _count(usage: Mapping[str, Any], name: str) -> int | None:
-    number = _field(dict(usage), name, int, None)
+    number: int | None = _field(dict(usage), name, int, None)
     if number is not None and number < 0:
         raise GarbledError(f"{name} is {number}")
-    return number  # type: ignore[no-any-return]
+    return number
 
 
 def _stop(choice: Mapping[str, Any]) -> str | int | None:
