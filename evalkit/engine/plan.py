@@ -104,9 +104,11 @@ def make_plan(sequences: Sequence[TokenSequence]) -> Plan:
 
 
 def _build(sequences: Sequence[TokenSequence]) -> tuple[Node, list[Node]]:
-    """The compressed tree: sequences in the order of their ids share most with their neighbours."""
+    """The compressed tree: sequences in the order of their ids share most with their neighbours. Of equal ones those
+    to be continued come first, so that they part no others."""
     arrays = [np.asarray(sequence.ids, dtype=np.uint32) for sequence in sequences]
-    order = sorted(range(len(sequences)), key=lambda number: arrays[number].astype(">u4").tobytes())
+    spelt = [(array.astype(">u4").tobytes(), not s.max_new_tokens) for array, s in zip(arrays, sequences, strict=True)]
+    order = sorted(range(len(sequences)), key=spelt.__getitem__)
     root = Node(source=-1, start=0, end=0)
     leaves = [root] * len(sequences)
     stack = [root]

@@ -63,6 +63,11 @@ def test_computed_tokens_are_the_distinct_prefixes_but_for_what_is_repeated_on_p
     assert plan.num_computed_tokens <= len(distinct) * (1 + MAX_REPEATED) + slack
 
 
+def test_a_continued_sequence_parts_no_equal_ones() -> None:
+    scored, continued = TokenSequence((3,), request=0), TokenSequence((3,), max_new_tokens=1, request=1)
+    assert make_plan([scored, continued, scored]).num_computed_tokens == 2
+
+
 @given(batches())
 def test_a_continued_sequence_has_an_end_of_its_own(sequences: list[TokenSequence]) -> None:
     plan = make_plan(sequences)
