@@ -11,10 +11,11 @@ from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.engine.budget import choose_budget
 from evalkit.engine.choice import RunnerClass, choose_kernels, choose_runner
 from evalkit.engine.cpu_kernels import PackedLinears
+from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
-from evalkit.engine.shares import CPU, GPU, divide
+from evalkit.engine.shares import CPU, GPU, Rates, divide
 from evalkit.errors import ConfigError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
@@ -28,16 +29,24 @@ class EngineBackend:
     """Answers requests through the engine."""
 
     def __init__(
-        self, model: ModelSpec, max_batch_tokens: int | Literal["auto"] = "auto", num_checked: int = 16
+        self,
+        model: ModelSpec,
+        max_batch_tokens: int | Literal["auto"] = "auto",
+        num_checked: int = 16,
+        prompt_lookup: bool = True,
     ) -> None:
-        """max_batch_tokens: per forward pass; num_checked: questions answered again by the plain path, 0 for none."""
+        """max_batch_tokens: per forward pass; num_checked: questions answered again by the plain path, 0 for none;
+        prompt_lookup: guess at tokens to decode, several in a step, where that pays (see engine.drafts)."""
         if max_batch_tokens != "auto" and (type(max_batch_tokens) is not int or max_batch_tokens < 1):
             raise ConfigError(f"backend.max_batch_tokens={max_batch_tokens}: use auto or a whole number from 1 up")
         if type(num_checked) is not int or num_checked < 0:
             raise ConfigError(f"backend.num_checked={num_checked}: use a whole number from 0 up")
+        if type(prompt_lookup) is not bool:
+            raise ConfigError(f"backend.prompt_lookup={prompt_lookup}: use true or false")
         self.model = model
         self.max_batch_tokens = max_batch_tokens
         self.num_checked = num_checked
+        self.prompt_lookup = prompt_lookup
         self.engine: Engine | None = None  # of the last call, for its counters
         self._loaded: LoadedModel | None = None
         self._ran: dict[str, Json] = {}
@@ -87,7 +96,7 @@ class EngineBackend:
         plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
         checked = {items[index][0] for index in sample_of(plan.leaves, self.num_checked)}
         parts = []
-        for share in divide(plan, num_processes, GPU if model.network.device.type == "cuda" else CPU):
+        for share in divide(plan, num_processes, self._rates()):
             asked = tuple(items[number] for number in share.sequences)
             parts.append(Part(asked, frozenset(name for name, _ in asked if name in checked)))
         return parts
@@ -147,7 +156,11 @@ class EngineBackend:
         budget = choose_budget(network, plan, self.max_batch_tokens)
         self._ran = self._describe(budget)
         runner = self._runner(network, plan, budget.num_rows, self._kernels)
-        return Engine(plan, runner, budget, end_of_text_ids, watchers)
+        lookup = PromptLookup(plan, self._rates().step) if self.prompt_lookup else None
+        return Engine(plan, runner, budget, end_of_text_ids, watchers, lookup)
+
+    def _rates(self) -> Rates:
+        return GPU if self.load().network.device.type == "cuda" else CPU
 
     def kernels(self) -> PackedLinears:
         """A context in which the model's matrix products run as fast as this machine can; it nests."""

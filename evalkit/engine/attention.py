@@ -61,12 +61,15 @@ class Span:
 
 @dataclass(frozen=True)
 class RowBatch:
-    """The step's rows: which slots, how many own tokens each has (the new one included)."""
+    """The step's rows, each with its newest token and those guessed to follow it. Their attention over their own
+    tokens is one batch over all slots up to the highest in use, each as wide as the row with most tokens."""
 
     start: int  # the first row's place among the step's tokens
-    slots: Tensor  # [rows]
-    offsets: Tensor  # [rows], where the new token's keys go
-    mask: Tensor  # [slots used, 1, 1, longest], 0 or -inf
+    slots: Tensor  # [tokens], of each
+    offsets: Tensor  # [tokens], where in its slot each one's keys go
+    filling: Tensor  # [slots used * width], the token at each place of the batch; any where there is none
+    places: Tensor  # [tokens], where in the batch each one is
+    mask: Tensor  # [slots used, 1, width or width * groups, longest], 0 or -inf
 
     @property
     def num_slots(self) -> int:
@@ -162,20 +165,27 @@ class _Merged:
         _, _, num_tokens, size = query.shape
         # Memory order [token, group, head, size]: then a head's queries are evenly spaced over tokens and groups.
         by_token = query[0].transpose(0, 1).reshape(num_tokens, num_heads, groups, size)
-        self._queries = by_token.transpose(1, 2).reshape(num_tokens * groups, num_heads, size).transpose(0, 1)
+        self._queries = by_token.transpose(1, 2).reshape(num_tokens * groups, num_heads, size)
         self._out = query.new_empty(num_tokens * groups, num_heads, value_size, dtype=torch.float32)
-        self._lse = query.new_empty(num_heads, num_tokens * groups, dtype=torch.float32)
+        self._lse = query.new_empty(num_tokens * groups, num_heads, dtype=torch.float32)
         self._groups = groups
 
     def queries(self, start: int, end: int) -> Tensor:
         """Queries of tokens start..end: [1, key/value heads, tokens * groups, head size]."""
-        return self._queries[None, :, start * self._groups : end * self._groups]
+        return self._queries[start * self._groups : end * self._groups].transpose(0, 1)[None]
 
-    def put(self, start: int, out: Tensor, lse: Tensor) -> None:
-        """The first part of some tokens: out [1, kv heads, tokens * groups, size], lse without the size."""
-        rows = slice(start * self._groups, start * self._groups + out.shape[2])
-        self._out[rows] = out[0].transpose(0, 1)
-        self._lse[:, rows] = lse[0]
+    def batch(self, rows: RowBatch) -> Tensor:
+        """Queries of a batch of rows: [slots, key/value heads, width * groups, head size]."""
+        by_token = self._queries.unflatten(0, (-1, self._groups))[rows.start :]
+        batch = by_token.index_select(0, rows.filling)
+        return batch.view(rows.num_slots, -1, *batch.shape[2:]).transpose(1, 2)
+
+    def put_batch(self, rows: RowBatch, out: Tensor, lse: Tensor) -> None:
+        """The first part of a batch of rows, as `batch` has them; lse without the size."""
+        by_place = len(rows.filling), self._groups, lse.shape[1]
+        for target, found in ((self._out, out), (self._lse, lse)):
+            taken = found.transpose(1, 2).reshape(*by_place, *found.shape[3:]).index_select(0, rows.places)
+            target[rows.start * self._groups :] = taken.flatten(0, 1)
 
     def put_by_head(self, start: int, out: Tensor, lse: Tensor) -> None:
         """The same for out [1, heads, tokens, size], a query head at a time."""
@@ -185,15 +195,15 @@ class _Merged:
         target = self._out[rows].view(num_tokens, self._groups, kv_heads, size)
         target.copy_(out[0].view(kv_heads, self._groups, num_tokens, size).permute(2, 1, 0, 3))
         by_group = lse[0].view(kv_heads, self._groups, num_tokens)
-        self._lse[:, rows].view(kv_heads, num_tokens, self._groups).copy_(by_group.transpose(1, 2))
+        self._lse[rows].view(num_tokens, self._groups, kv_heads).copy_(by_group.permute(2, 1, 0))
 
     def add(self, start: int, out: Tensor, lse: Tensor) -> None:
         """Merge a further part: softmax over both is the mean of both, weighted by their exp(lse)."""
         rows = slice(start * self._groups, start * self._groups + out.shape[2])
-        old = self._lse[:, rows]
-        weight = torch.sigmoid(lse[0] - old)
-        self._out[rows].lerp_(out[0].transpose(0, 1).to(torch.float32), weight.transpose(0, 1)[..., None])
-        self._lse[:, rows] = torch.logaddexp(old, lse[0])
+        old, new = self._lse[rows], lse[0].transpose(0, 1)
+        weight = torch.sigmoid(new - old)
+        self._out[rows].lerp_(out[0].transpose(0, 1).to(torch.float32), weight[..., None])
+        torch.logaddexp(old, new, out=old)
 
     def result(self) -> Tensor:
         """[1, tokens, heads, head size] in the queries' dtype."""
@@ -226,23 +236,12 @@ def _causal(merged: _Merged, query: Tensor, key: Tensor, value: Tensor, start: i
 def _rows(
     merged: _Merged, step: PackedStep, rows: RowBatch, layer: int, key: Tensor, value: Tensor, scale: float
 ) -> None:
-    """Each row's new token over its own tokens: all slots in one call, ragged ends masked."""
+    """Each row's new tokens over its own tokens: all slots in one call, ragged ends masked."""
     store = step.store
     new = slice(rows.start, rows.start + len(rows.slots))
     store.write_rows(layer, rows.slots, rows.offsets, key[0, :, new].transpose(0, 1), value[0, :, new].transpose(0, 1))
     keys, values = store.slots(layer, rows.num_slots, rows.mask.shape[-1])
-    by_row = merged.queries(rows.start, rows.start + len(rows.slots))
-    _, num_heads, _, size = by_row.shape
-    by_row = by_row.view(num_heads, len(rows.slots), -1, size).transpose(0, 1)
-    queries = by_row.new_zeros(rows.num_slots, *by_row.shape[1:])
-    queries[rows.slots] = by_row
-    out, lse = (step.kernels.attend or attend)(queries, keys, values, scale, rows.mask)
-    out, lse = out[rows.slots], lse[rows.slots]
-    merged.put(
-        rows.start,
-        out.transpose(0, 1).reshape(1, num_heads, -1, out.shape[-1]),
-        lse.transpose(0, 1).reshape(1, num_heads, -1),
-    )
+    merged.put_batch(rows, *(step.kernels.attend or attend)(merged.batch(rows), keys, values, scale, rows.mask))
 
 
 def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: Tensor) -> Pair:

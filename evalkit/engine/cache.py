@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
+import torch
 from torch import Tensor
 
 from evalkit.engine.plan import Node
@@ -61,10 +62,18 @@ class KeyValueStore:
         _copy((own_keys[slot], own_values[slot]), start, keys, values)
 
     def write_rows(self, layer: int, slots: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Append one token to each of several slots; keys and values are [rows, heads, head size]."""
+        """Put tokens into slots, each into its own place; keys and values are [tokens, heads, head size]."""
         own_keys, own_values = self._slots[layer]  # there since the prompt's own tokens were put in
         own_keys[slots, :, offsets] = keys
         own_values[slots, :, offsets] = values
+
+    @torch.inference_mode()
+    def move_slots(self, moves: Iterable[tuple[int, int]]) -> None:
+        """Copy slots to other ones."""
+        for source, target in moves:
+            for pair in self._slots.values():
+                for buffer in pair:
+                    buffer[target] = buffer[source]
 
     def release(self, nodes: Iterable[Node]) -> None:
         """Forget nodes that nobody needs any longer."""

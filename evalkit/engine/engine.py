@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.plan import Plan
 from evalkit.engine.runner import Runner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Scheduler, Step
@@ -39,6 +40,8 @@ class Counters:
     num_steps: int = 0
     num_prompt_tokens: int = 0
     num_decoded_tokens: int = 0
+    num_guessed_tokens: int = 0  # computed by steps besides each row's newest one
+    num_right_guesses: int = 0  # those of them that are in the text
     num_padding: int = 0
     num_back_offs: int = 0
     prefill_seconds: float = 0.0  # of steps with prompt tokens, whatever else was in them
@@ -55,6 +58,7 @@ class Engine:
     budget: Budget
     end_of_text_ids: frozenset[int] = frozenset()
     watchers: Mapping[int, Watcher] = field(default_factory=dict)  # by sequence
+    lookup: PromptLookup | None = None  # guesses at tokens, where the runner takes them
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
@@ -66,9 +70,10 @@ class Engine:
     def run(self) -> Iterator[tuple[int, Result]]:
         """Each sequence's number and result, once, as it ends."""
         scheduler = Scheduler(self.plan, self.budget)
+        guess = self._guess if self.lookup is not None and self.runner.takes_guesses else None
         with self.runner:
             while not scheduler.finished:
-                step = scheduler.schedule()
+                step = scheduler.schedule(guess)
                 started = time.perf_counter()
                 try:
                     result = self.runner.run(step, self._generated)
@@ -76,20 +81,58 @@ class Engine:
                     self.counters.num_back_offs += 1
                     scheduler.back_off(step)
                     continue
-                self._count(step, result, time.perf_counter() - started)
-                yield from self._commit(scheduler, step, result)
+                seconds, before = time.perf_counter() - started, self.counters.num_decoded_tokens
+                ended = self._book(step, result)
+                self._count(step, result, seconds, self.counters.num_decoded_tokens - before)
+                yield from self._commit(scheduler, step, ended)
 
-    def _commit(self, scheduler: Scheduler, step: Step, result: StepResult) -> Iterator[tuple[int, Result]]:
+    def _guess(self, sequence: int, num_tokens: int, most: int) -> tuple[int, ...]:
+        generated = self._generated[sequence]
+        left = self.plan.sequences[sequence].max_new_tokens - len(generated)
+        assert self.lookup is not None
+        return self.lookup.guess(sequence, generated, num_tokens, min(most, left - 1))
+
+    def _book(self, step: Step, result: StepResult) -> dict[int, FinishReason]:
+        """Keep what a step found; the sequences that end with it, and why."""
         for sequence, number, value in result.logprobs:
             self._logprobs[sequence][number] = value
-        ended = {s: reason for s, pair in result.tokens.items() if (reason := self._extend(s, *pair)) is not None}
+        guessed = {row.sequence: row.guessed for row in step.rows}
+        return {
+            sequence: reason
+            for sequence, found in result.tokens.items()
+            if (reason := self._take(sequence, found, guessed.get(sequence, ()))) is not None
+        }
+
+    def _commit(
+        self, scheduler: Scheduler, step: Step, ended: Mapping[int, FinishReason]
+    ) -> Iterator[tuple[int, Result]]:
         progress = scheduler.commit(step, ended.keys())
         self.runner.release(progress.released)
+        self.runner.move_slots(progress.moved)
         for sequence in progress.computed:
             yield sequence, Scored(tuple(self._logprobs.pop(sequence)))
         for sequence, reason in ended.items():
             token_ids = self._generated.pop(sequence)
+            if self.lookup is not None:
+                self.lookup.forget(sequence)
             yield sequence, Continued(tuple(token_ids), tuple(self._logprobs.pop(sequence)), reason)
+
+    def _take(
+        self, sequence: int, found: Sequence[tuple[int, float]], guessed: Sequence[int]
+    ) -> FinishReason | None:
+        """Append the tokens found behind a sequence's newest token and, while those are right, behind the guessed
+        ones; the reason why it ends, or None."""
+        num_right = 0
+        for (token, logprob), guess in zip(found, (*guessed, None), strict=True):
+            reason = self._extend(sequence, token, logprob)
+            num_right += token == guess
+            if reason is not None or token != guess:
+                break
+        if self.lookup is not None:
+            self.lookup.judge(sequence, len(guessed), num_right)
+        self.counters.num_guessed_tokens += len(guessed)
+        self.counters.num_right_guesses += num_right
+        return reason
 
     def _extend(self, sequence: int, token: int, logprob: float) -> FinishReason | None:
         """Append a decoded token; the reason why the sequence ends with it, or None."""
@@ -97,19 +140,19 @@ class Engine:
         if token in self.end_of_text_ids:
             return "end_of_text"
         token_ids.append(token)
+        self.counters.num_decoded_tokens += 1
         self._logprobs[sequence].append(logprob)
         watcher = self.watchers.get(sequence)
         if watcher is not None and watcher(token_ids):
             return "stop"
         return "length" if len(token_ids) == self.plan.sequences[sequence].max_new_tokens else None
 
-    def _count(self, step: Step, result: StepResult, seconds: float) -> None:
+    def _count(self, step: Step, result: StepResult, seconds: float, num_decoded: int) -> None:
         self.counters.num_steps += 1
-        self.counters.num_prompt_tokens += step.num_tokens - len(step.rows)
-        self.counters.num_decoded_tokens += len(result.tokens)
+        self.counters.num_prompt_tokens += step.num_prompt_tokens
         self.counters.num_padding += result.num_padding
         if step.chunks:
             self.counters.prefill_seconds += seconds
         else:
             self.counters.decode_seconds += seconds
-            self.counters.num_decoded_alone += len(result.tokens)
+            self.counters.num_decoded_alone += num_decoded

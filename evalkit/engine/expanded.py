@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -46,6 +46,8 @@ class Part:
 class ExpandedRunner:
     """Runs a step in rectangular batches over an ordinary cache."""
 
+    takes_guesses: ClassVar[bool] = False  # rows of one token each are one batch, whatever lies before them
+
     def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, kernels: Kernels = PLAIN) -> None:
         """kernels: for PackedRunner's sake; this path leaves attention to the network."""
         self._network = network
@@ -64,6 +66,10 @@ class ExpandedRunner:
     def release(self, nodes: Iterable[Node]) -> None:
         """See Runner."""
         self._store.release(nodes)
+
+    def move_slots(self, moves: Iterable[tuple[int, int]]) -> None:
+        """See Runner."""
+        self._store.move_slots(moves)
 
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""

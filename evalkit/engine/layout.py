@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from evalkit.engine.attention import Kernels, PackedStep, Ragged, RowBatch, Span
 from evalkit.engine.cache import KeyValueStore
@@ -27,7 +28,7 @@ class Reads:
 
     places: tuple[tuple[int, int], ...]  # (segment, offset in it): one row of logits each
     targets: tuple[tuple[int, int, int, int], ...]  # (row of logits, token id, sequence, target's number)
-    decoding: tuple[tuple[int, int], ...]  # (row of logits, sequence)
+    decoding: tuple[tuple[int, int], ...]  # (row of logits, sequence), a sequence's places in their order
 
 
 def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
@@ -36,13 +37,15 @@ def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
         Segment(plan.ids(chunk.node, chunk.start, chunk.end), chunk.node.start + chunk.start) for chunk in step.chunks
     ]
     rows = [
-        Segment((generated[row.sequence][-1],), row.leaf.end + len(generated[row.sequence]) - 1) for row in step.rows
+        Segment((generated[row.sequence][-1], *row.guessed), row.leaf.end + len(generated[row.sequence]) - 1)
+        for row in step.rows
     ]
     return chunks + rows
 
 
 def reads_of(step: Step, plan: Plan) -> Reads:
-    """Logits are read behind a chunk's scored positions, behind a prompt to be continued and behind each row."""
+    """Logits are read behind a chunk's scored positions, behind a prompt to be continued and behind each token of
+    a row."""
     places: list[tuple[int, int]] = []
     targets: list[tuple[int, int, int, int]] = []
     decoding: list[tuple[int, int]] = []
@@ -60,8 +63,9 @@ def reads_of(step: Step, plan: Plan) -> Reads:
             if len(chunk.node) - 1 not in row_of:
                 places.append((segment, chunk.end - 1 - chunk.start))
     for number, row in enumerate(step.rows):
-        decoding.append((len(places), row.sequence))
-        places.append((len(step.chunks) + number, 0))
+        for offset in range(row.num_tokens):
+            decoding.append((len(places), row.sequence))
+            places.append((len(step.chunks) + number, offset))
     return Reads(tuple(places), tuple(targets), tuple(decoding))
 
 
@@ -74,19 +78,20 @@ def lay_out(
     step: Step,
     generated: Generated,
     store: KeyValueStore,
-    device: torch.device,
-    dtype: torch.dtype,
+    like: Tensor,
     kernels: Kernels,
+    groups: int,
 ) -> PackedStep:
-    """All the step's tokens behind one another."""
+    """All the step's tokens behind one another. like: for dtype and device; groups: query heads for each key/value
+    head."""
     starts: list[tuple[int, Chunk]] = []
     place = 0
     for chunk in step.chunks:
         starts.append((place, chunk))
         place += chunk.end - chunk.start
     spans = [*_chunk_spans(starts), *_row_spans(place, step.rows)]
-    rows = _row_batch(place, step.rows, generated, device, dtype) if step.rows else None
-    ragged = _ragged(starts, place, device) if starts and kernels.causal is not None else None
+    rows = _row_batch(place, step.rows, generated, like, groups) if step.rows else None
+    ragged = _ragged(starts, place, like.device) if starts and kernels.causal is not None else None
     return PackedStep(tuple(starts), tuple(spans), rows, store, kernels, ragged)
 
 
@@ -126,20 +131,29 @@ def _above(node: Node) -> list[Node]:
 def _row_spans(start: int, rows: Sequence[Row]) -> list[Span]:
     """Rows stand in the plan's order: those that share a node are one range."""
     ranges: dict[int, tuple[Node, int, int]] = {}
-    for number, row in enumerate(rows):
+    for row in rows:
+        end = start + row.num_tokens
         for node in _above(row.leaf):
-            first = ranges[node.index][1] if node.index in ranges else start + number
-            ranges[node.index] = (node, first, start + number + 1)
+            first = ranges[node.index][1] if node.index in ranges else start
+            ranges[node.index] = (node, first, end)
+        start = end
     return [Span(first, end, len(node), node=node.index) for node, first, end in ranges.values()]
 
 
-def _row_batch(
-    start: int, rows: Sequence[Row], generated: Generated, device: torch.device, dtype: torch.dtype
-) -> RowBatch:
-    slots = torch.tensor([row.slot for row in rows])
-    lengths = torch.tensor([own_length(row, generated) for row in rows])
-    by_slot = torch.ones(int(slots.max()) + 1, dtype=torch.long)  # a free slot keeps one place, or it gives NaN
-    by_slot[slots] = lengths
-    hidden = torch.arange(int(lengths.max()))[None] >= by_slot[:, None]
-    mask = torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
-    return RowBatch(start, slots.to(device), (lengths - 1).to(device), mask[:, None, None].to(device))
+def _row_batch(start: int, rows: Sequence[Row], generated: Generated, like: Tensor, groups: int) -> RowBatch:
+    width = max(row.num_tokens for row in rows)
+    by_token = [(row, number) for row in rows for number in range(row.num_tokens)]
+    slots = torch.tensor([row.slot for row, _ in by_token])
+    numbers = torch.tensor([number for _, number in by_token])
+    offsets = numbers + torch.tensor([own_length(row, generated) - 1 for row, _ in by_token])
+    places = slots * width + numbers
+    num_places = (int(slots.max()) + 1) * width
+    filling = torch.zeros(num_places, dtype=torch.long)
+    filling[places] = torch.arange(len(places))
+    last = torch.zeros(num_places, dtype=torch.long)  # the last key seen; a free place sees one, or it gives NaN
+    last[places] = offsets
+    hidden = torch.arange(int(last.max()) + 1) > last.view(-1, 1, width, 1)
+    mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, float("-inf"))
+    if width > 1:
+        mask = mask.repeat_interleave(groups, dim=2)
+    return RowBatch(start, *(tensor.to(like.device) for tensor in (slots, offsets, filling, places, mask)))

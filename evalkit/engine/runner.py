@@ -1,15 +1,15 @@
 """A step into tensors, through the network, and back into numbers."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor
 
 from evalkit.engine.attention import ATTENTION_NAME, PLAIN, Kernels, packed, register
-from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.cache import KeyValueStore, head_shape
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
@@ -27,12 +27,15 @@ class StepResult:
     """What a step's logits say."""
 
     logprobs: tuple[tuple[int, int, float], ...]  # (sequence, target's number, natural log)
-    tokens: Mapping[int, tuple[int, float]]  # sequence -> its next token and that token's log-probability
+    # sequence -> the next token behind its newest one and behind each guessed one, with its log-probability
+    tokens: Mapping[int, Sequence[tuple[int, float]]]
     num_padding: int = 0  # places computed for nobody
 
 
 class Runner(Protocol):
     """Runs the steps of one plan; a context manager, for it may borrow the network's settings."""
+
+    takes_guesses: ClassVar[bool]  # rows of a step may hold guessed tokens
 
     def __enter__(self) -> Self: ...
 
@@ -48,10 +51,16 @@ class Runner(Protocol):
         """Forget keys and values nobody needs any longer."""
         ...
 
+    def move_slots(self, moves: Iterable[tuple[int, int]]) -> None:
+        """Copy the keys and values of slots to other ones: (from, to)."""
+        ...
+
 
 class PackedRunner:
     """All tokens of a step in one unpadded batch with shared-prefix attention: for models that take their attention
     from transformers' attention interface."""
+
+    takes_guesses: ClassVar[bool] = True
 
     def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, kernels: Kernels = PLAIN) -> None:
         register()
@@ -59,6 +68,9 @@ class PackedRunner:
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(num_slots, slot_length(plan))
+        heads, kv_heads, _ = head_shape(network)
+        self._groups = heads // kv_heads
+        self._like = torch.empty(0, dtype=network.dtype, device=network.device)
         self._attention_before: str = network.config._attn_implementation
 
     def __enter__(self) -> Self:
@@ -72,14 +84,14 @@ class PackedRunner:
 
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""
-        device, dtype = self._network.device, self._network.dtype
+        device = self._network.device
         segments = segments_of(step, self._plan, generated)
         reads = reads_of(step, self._plan)
         ids = torch.tensor([[token for segment in segments for token in segment.ids]])
         positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
         starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
         keep = torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
-        layout = lay_out(step, generated, self._store, device, dtype, self._kernels)
+        layout = lay_out(step, generated, self._store, self._like, self._kernels, self._groups)
         with torch.inference_mode(), packed(layout), catch_out_of_memory():
             out = self._network(
                 input_ids=ids.to(device),
@@ -92,6 +104,10 @@ class PackedRunner:
     def release(self, nodes: Iterable[Node]) -> None:
         """See Runner."""
         self._store.release(nodes)
+
+    def move_slots(self, moves: Iterable[tuple[int, int]]) -> None:
+        """See Runner."""
+        self._store.move_slots(moves)
 
 
 class catch_out_of_memory:  # noqa: N801
@@ -126,5 +142,7 @@ def read(logits: Tensor, reads: Reads) -> StepResult:
     decoding = torch.tensor([row for row, _ in reads.decoding], dtype=torch.long, device=logits.device)
     best = logits[decoding].max(dim=-1)
     chosen = zip(best.indices.tolist(), (best.values - norms[decoding]).tolist(), strict=True)
-    tokens = {sequence: pair for (_, sequence), pair in zip(reads.decoding, chosen, strict=True)}
+    tokens: dict[int, list[tuple[int, float]]] = {}
+    for (_, sequence), pair in zip(reads.decoding, chosen, strict=True):
+        tokens.setdefault(sequence, []).append(pair)
     return StepResult(logprobs, tokens)

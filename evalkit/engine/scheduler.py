@@ -1,14 +1,20 @@
 """What runs next: waiting prompts, running rows, a budget per step. No torch, no queue anywhere else.
 
 Every step decodes all rows (in turn, where there are more rows than the budget allows) and fills what is left of
-the budget with the next prompt tokens in the plan's order; a row that ends frees its slot for the next prompt.
+the budget with the next prompt tokens in the plan's order, then with guesses at the rows' next tokens; a row that
+ends frees its slot for the next prompt.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from evalkit.engine.plan import Node, Plan
 from evalkit.errors import EngineError
+
+
+# sequence, tokens of the step, most -> tokens that may follow the sequence's newest one
+Guess: TypeAlias = Callable[[int, int, int], tuple[int, ...]]
 
 
 class OutOfMemoryError(EngineError):
@@ -37,11 +43,17 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Row:
-    """A running sequence that decodes one token."""
+    """A running sequence: its newest token is computed, and any tokens guessed to follow it."""
 
     sequence: int
     leaf: Node
     slot: int
+    guessed: tuple[int, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that go through the model."""
+        return 1 + len(self.guessed)
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,12 @@ class Step:
     @property
     def num_tokens(self) -> int:
         """Tokens that go through the model."""
-        return sum(chunk.end - chunk.start for chunk in self.chunks) + len(self.rows)
+        return self.num_prompt_tokens + sum(row.num_tokens for row in self.rows)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Those of them that are prompts'."""
+        return sum(chunk.end - chunk.start for chunk in self.chunks)
 
 
 @dataclass(frozen=True)
@@ -63,6 +80,7 @@ class Progress:
 
     computed: tuple[int, ...]  # sequences all of whose prompt tokens are through and that ask for no more
     released: tuple[Node, ...]  # nodes whose keys and values nobody needs any longer
+    moved: tuple[tuple[int, int], ...]  # slots whose keys and values go to another one: from, to
 
 
 class Scheduler:
@@ -90,13 +108,25 @@ class Scheduler:
         """Every sequence has ended."""
         return self._next == len(self._plan.nodes) and not self._rows
 
-    def schedule(self) -> Step:
+    def schedule(self, guess: Guess | None = None) -> Step:
         """The next step; at least one token unless finished."""
         rows = self._rows[: min(self._budget.num_tokens, self._budget.num_reads)]
         chunks = self._fill(self._budget.num_tokens - len(rows), self._budget.num_reads - len(rows))
         over = _over(chunks)
         kept = tuple(replace(chunk, keep=chunk.node.index not in over) for chunk in chunks)
-        return Step(kept, tuple(sorted(rows, key=lambda row: row.leaf.index)))
+        step = Step(kept, tuple(sorted(rows, key=lambda row: row.leaf.index)))
+        return step if guess is None else replace(step, rows=self._guessed(step, guess))
+
+    def _guessed(self, step: Step, guess: Guess) -> tuple[Row, ...]:
+        """The step's rows with guesses, as far as the budget goes."""
+        reads = sum(offset < chunk.end for chunk in step.chunks for offset in _reads(chunk.node, chunk.start))
+        spare = min(self._budget.num_tokens - step.num_tokens, self._budget.num_reads - reads - len(step.rows))
+        rows = []
+        for row in step.rows:
+            guessed = guess(row.sequence, step.num_tokens, spare) if spare else ()
+            spare -= len(guessed)
+            rows.append(replace(row, guessed=guessed))
+        return tuple(rows)
 
     def _fill(self, num_tokens: int, num_reads: int) -> list[Chunk]:
         chunks: list[Chunk] = []
@@ -139,8 +169,8 @@ class Scheduler:
                 computed.extend(chunk.node.sequences)
                 if not self._users[chunk.node.index]:
                     self._release(chunk.node, released)
-        self._turn(step.rows, started, ended, released)
-        return Progress(tuple(computed), tuple(released))
+        self._turn([replace(row, guessed=()) for row in step.rows], started, ended, released)
+        return Progress(tuple(computed), tuple(released), tuple(self._close_up()))
 
     def _take_slot(self, chunk: Chunk) -> None:
         if chunk.slot is not None and chunk.node.index not in self._slot_of:
@@ -160,6 +190,20 @@ class Scheduler:
             self._users[row.leaf.index] -= 1
             self._release(row.leaf, released)
         self._free_slots.sort(reverse=True)  # the lowest slot first: used slots stay together
+
+    def _close_up(self) -> Iterable[tuple[int, int]]:
+        """Once no prompt is left to refill slots, rows move into the lowest ones: a step's attention goes over all
+        slots up to the highest in use."""
+        if self._next < len(self._plan.nodes):
+            return
+        for place, row in enumerate(self._rows):
+            if row.slot >= len(self._rows):
+                lowest = self._free_slots.pop()
+                self._free_slots.insert(0, row.slot)
+                self._rows[place] = replace(row, slot=lowest)
+                self._slot_of[row.leaf.index] = lowest
+                yield row.slot, lowest
+        self._free_slots.sort(reverse=True)
 
     def _release(self, node: Node, released: list[Node]) -> None:
         """A node without users is given up, and with it its share in the node above."""

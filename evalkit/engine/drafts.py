@@ -1,0 +1,100 @@
+"""Guesses at a row's next tokens, which the model checks in the step that decodes them: prompt lookup.
+
+Texts repeat their prompts and themselves. What followed the longest earlier occurrence of a row's last tokens is
+guessed to follow again (Saxena 2023, prompt lookup decoding), and one step computes the guessed tokens with the
+newest one. A guess is kept as far as the model's own greedy choice is the same (Leviathan et al. 2023), so the text
+is greedy decoding's; a wrong one has cost the tokens computed for it. No torch.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from evalkit.engine.plan import Plan
+
+MAX_GUESSED = 3  # tokens
+_SHORTEST, _LONGEST = 2, 8  # tokens that an occurrence has in common with the row's end
+_MAX_OCCURRENCES = 8  # looked at, the latest first
+_PRIOR_WEIGHT = 4.0  # guessed tokens that the first estimate counts for
+
+
+@dataclass
+class _Text:
+    """A row's tokens, prompt and all, and where each pair of them stood before."""
+
+    ids: list[int] = field(default_factory=list)
+    latest: dict[tuple[int, int], int] = field(default_factory=dict)  # pair -> place of its second token
+    earlier: list[int] = field(default_factory=list)  # by place: of the same pair before, or -1
+    shared: int = 0  # tokens that the last guess's occurrence had in common
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        for token in tokens:
+            place = len(self.ids)
+            if place:
+                pair = (self.ids[-1], token)
+                self.earlier.append(self.latest.get(pair, -1))
+                self.latest[pair] = place
+            else:
+                self.earlier.append(-1)
+            self.ids.append(token)
+
+    def occurrence(self) -> tuple[int, int]:
+        """Tokens in common with the longest earlier occurrence of the end, and the place behind it; 0 for none."""
+        ids, last = self.ids, len(self.ids) - 1
+        best = (0, 0)
+        place = self.earlier[last]
+        for _ in range(_MAX_OCCURRENCES):
+            if place < 0 or best[0] == _LONGEST:
+                break
+            shared = _SHORTEST
+            while shared < min(_LONGEST, place + 1) and ids[place - shared] == ids[last - shared]:
+                shared += 1
+            if shared > best[0]:
+                best = (shared, place + 1)
+            place = self.earlier[place]
+        return best
+
+
+class PromptLookup:
+    """Guesses for the rows of one plan. How often guesses are right is learnt as they are judged."""
+
+    def __init__(self, plan: Plan, step_cost: float) -> None:
+        """step_cost: what a decoding step costs besides its tokens, in tokens (see shares.Rates)."""
+        self._plan = plan
+        self._step_cost = step_cost
+        self._texts: dict[int, _Text] = {}
+        # By tokens in common: guessed tokens that were right, and all that were guessed.
+        chances = {shared: 0.4 + 0.06 * shared for shared in range(_SHORTEST, _LONGEST + 1)}
+        self._right = {shared: _PRIOR_WEIGHT * chance for shared, chance in chances.items()}
+        self._tried = dict.fromkeys(chances, _PRIOR_WEIGHT)
+
+    def guess(self, sequence: int, generated: Sequence[int], num_tokens: int, most: int) -> tuple[int, ...]:
+        """At most `most` tokens to follow those generated, for a step that has `num_tokens` without them.
+
+        A right guess saves its own token in a later step and that token's share of the step's other cost; one is
+        made while that, times its chance, is worth the token that it costs.
+        """
+        if sequence not in self._texts:
+            self._texts[sequence] = _Text()
+            self._texts[sequence].extend(self._plan.sequences[sequence].ids)
+        text = self._texts[sequence]
+        text.extend(generated[len(text.ids) - len(self._plan.sequences[sequence].ids) :])
+        text.shared, place = text.occurrence()
+        if not text.shared:
+            return ()
+        worth = 1 + self._step_cost / num_tokens
+        chance = self._right[text.shared] / self._tried[text.shared]
+        length = 0
+        while length < min(MAX_GUESSED, most) and worth * chance ** (length + 1) >= 1:
+            length += 1
+        return tuple(text.ids[place : place + length])
+
+    def judge(self, sequence: int, num_guessed: int, num_right: int) -> None:
+        """Of a sequence's last guess, so many tokens were right; behind a wrong one nothing was tried."""
+        if num_guessed:
+            shared = self._texts[sequence].shared
+            self._right[shared] += num_right
+            self._tried[shared] += min(num_guessed, num_right + 1)
+
+    def forget(self, sequence: int) -> None:
+        """The sequence has ended."""
+        self._texts.pop(sequence, None)
