@@ -46,6 +46,8 @@ class Measurement:
     computed_tokens: int
     padding_share: float
     generated_tokens: int
+    guessed_tokens: int  # by prompt lookup, computed besides each row's newest token
+    right_guesses: int  # those of them that are in the texts
     seconds: float
     cpu_seconds: float
     prefill_tokens_per_second: float
@@ -101,7 +103,7 @@ class Stopwatch:
 
 def _fuses_linears(module: nn.Module) -> bool:
     """A module that runs its matrix products itself while packed: nn.Linear's hooks do not see those."""
-    return "forward" in module.__dict__ and not isinstance(module, nn.Linear)
+    return "forward" in module.__dict__ and any(isinstance(child, nn.Linear) for child in module.children())
 
 
 def items_of(case: str, model: str, data_dir: str | None) -> list[Item]:
@@ -147,6 +149,8 @@ def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[M
         computed_tokens=counters.num_prompt_tokens,
         padding_share=counters.num_padding / max(1, computed + counters.num_padding),
         generated_tokens=counters.num_decoded_tokens,
+        guessed_tokens=counters.num_guessed_tokens,
+        right_guesses=counters.num_right_guesses,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
         prefill_tokens_per_second=counters.num_prompt_tokens / max(1e-9, counters.prefill_seconds),

@@ -10,7 +10,7 @@ from evalkit.backends.engine_batch import Batch, make_batch, watcher
 from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.engine.budget import choose_budget
 from evalkit.engine.choice import RunnerClass, choose_kernels, choose_runner
-from evalkit.engine.cpu_kernels import PackedLinears
+from evalkit.engine.cpu_kernels import FastForwards
 from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
@@ -71,9 +71,9 @@ class EngineBackend:
         """The model; its weights are read and its path is chosen at the first call."""
         if self._loaded is None:
             self._loaded = load(resolve(self.model), self.model)
-            self._linears = PackedLinears(self._loaded.network)
+            self._forwards = FastForwards(self._loaded.network)
             self._kernels = choose_kernels(self._loaded.network)
-            with self._linears:
+            with self._forwards:
                 self._runner: RunnerClass = choose_runner(self._loaded.network, self._kernels)
         return self._loaded
 
@@ -162,10 +162,10 @@ class EngineBackend:
     def _rates(self) -> Rates:
         return GPU if self.load().network.device.type == "cuda" else CPU
 
-    def kernels(self) -> PackedLinears:
+    def kernels(self) -> FastForwards:
         """A context in which the model's matrix products run as fast as this machine can; it nests."""
         self.load()
-        return self._linears
+        return self._forwards
 
     def _attention(self) -> str:
         """The kernels in words."""
@@ -180,7 +180,7 @@ class EngineBackend:
                 "path": "shared prefix" if self._runner.__name__ == "PackedRunner" else "expanded cache",
                 "max_batch_tokens": budget.num_tokens,
                 "max_rows": budget.num_rows,
-                "packed_linears": self._linears.num_packed,
+                "packed_linears": self._forwards.num_packed,
                 "attention": self._attention(),
                 "threads": torch.get_num_threads(),
             }

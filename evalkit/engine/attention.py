@@ -176,9 +176,9 @@ class _Merged:
 
     def batch(self, rows: RowBatch) -> Tensor:
         """Queries of a batch of rows: [slots, key/value heads, width * groups, head size]."""
-        by_token = self._queries.unflatten(0, (-1, self._groups))[rows.start :]
-        batch = by_token.index_select(0, rows.filling)
-        return batch.view(rows.num_slots, -1, *batch.shape[2:]).transpose(1, 2)
+        num_heads, size = self._queries.shape[1:]
+        by_token = self._queries.view(-1, self._groups, num_heads, size)[rows.start :]
+        return by_token.index_select(0, rows.filling).view(rows.num_slots, -1, num_heads, size).transpose(1, 2)
 
     def put_batch(self, rows: RowBatch, out: Tensor, lse: Tensor) -> None:
         """The first part of a batch of rows, as `batch` has them; lse without the size."""
@@ -188,7 +188,7 @@ class _Merged:
             target[rows.start * self._groups :] = taken.flatten(0, 1)
 
     def put_by_head(self, start: int, out: Tensor, lse: Tensor) -> None:
-        """The same for out [1, heads, tokens, size], a query head at a time."""
+        """The first part of some tokens: out [1, heads, tokens, size], a query head at a time; lse without the size."""
         _, num_heads, num_tokens, size = out.shape
         kv_heads = num_heads // self._groups
         rows = slice(start * self._groups, (start + num_tokens) * self._groups)
@@ -251,6 +251,14 @@ def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: T
         return store.slot(layer, span.slot, span.length)
     own = slice(span.first, span.first + span.length)
     return key[:, :, own], value[:, :, own]
+
+
+def mask_behind(last: Tensor, groups: int, like: Tensor) -> Tensor:
+    """0 up to the last key that each token sees (last [batch, tokens]), -inf behind it: [batch, 1, tokens * groups,
+    keys], or [batch, 1, 1, keys] for one token each. like: for dtype and device."""
+    hidden = torch.arange(int(last.max()) + 1) > last[:, None, :, None]
+    mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, float("-inf"))
+    return (mask.repeat_interleave(groups, dim=2) if last.shape[1] > 1 else mask).to(like.device)
 
 
 @contextmanager

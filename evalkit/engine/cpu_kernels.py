@@ -1,4 +1,4 @@
-"""Float32 on a CPU, faster and as exact: oneDNN's matrix products with weights packed once.
+"""Float32 on a CPU, faster and as exact: oneDNN's matrix products with weights packed once, norms in one pass.
 
 torch's default on a CPU is MKL, which on some processors reaches half of what oneDNN does, above all for the few
 rows of a decoding step. The operators are those that torch.compile uses itself; they are private, so each is
@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeAlias, TypeGuard, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import rms_norm
 
 from evalkit.engine.attention import attend, matmul_precision
 
@@ -23,6 +24,8 @@ _NUM_PROBE_ROWS = 5
 _NUM_TIMINGS = 3
 _WORTH_IT = 0.85
 _MEMORY_MARGIN = 2  # packed weights are a second copy: pack where this many of them are free
+
+Forwards: TypeAlias = dict[nn.Module, Callable[..., Tensor]]
 
 
 def attention_precision() -> str | None:
@@ -45,25 +48,26 @@ def attention_precision() -> str | None:
     return "medium" if exact and seconds["medium"] < _WORTH_IT * seconds[None] else None
 
 
-class PackedLinears:
-    """While entered, every float32 nn.Linear of a network on a CPU runs on packed weights; outside, as it was.
+class FastForwards:
+    """While entered, every float32 nn.Linear of a network on a CPU runs on packed weights and every RMSNorm in one
+    pass over its input; outside, all is as it was.
 
     Packing happens once, when first entered. It may be entered again while it is in force.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
-        self._forwards: dict[nn.Module, Callable[..., Tensor]] | None = None
+        self._forwards: Forwards | None = None
         self._depth = 0
 
     @property
     def num_packed(self) -> int:
-        """Matrices that run packed."""
-        return len(self._forwards or {})
+        """Modules that run on packed weights."""
+        return sum(not _is_rms_norm(module) for module in self._forwards or {})
 
-    def __enter__(self) -> "PackedLinears":
+    def __enter__(self) -> "FastForwards":
         if self._forwards is None:
-            self._forwards = pack(self._network)
+            self._forwards = {**pack(self._network), **fuse_norms(self._network)}
         self._depth += 1
         for module, forward in self._forwards.items():
             module.__dict__["forward"] = forward
@@ -76,32 +80,51 @@ class PackedLinears:
 
 
 @torch.inference_mode()
-def pack(network: nn.Module) -> dict[nn.Module, Callable[..., Tensor]]:
+def pack(network: nn.Module) -> Forwards:
     """For each module that can run packed, the forward to use; empty where packing does not pay or differs."""
     linears = [module for module in network.modules() if _is_plain(module)]
     if not linears or not _can_pack(linears):
         return {}
-    forwards: dict[nn.Module, Callable[..., Tensor]] = {}
+    forwards: Forwards = {}
     packed_of: dict[nn.Linear, Tensor] = {}
     for linear in linears:
         packed_of[linear] = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _PACKED_ROWS)
         forwards[linear] = partial(_linear, packed_of[linear], linear.bias)
-    if not all(_agrees(linear, forwards[linear]) for linear in _one_per_shape(linears)):
+    if not all(_agrees(linear, forwards[linear], linear.in_features) for linear in _one_per_shape(linears)):
         return {}
     for module in network.modules():
         parts = _swiglu_parts(module)
         if parts is not None and all(part in packed_of for part in parts):
             gate, up, down = parts
             gated = partial(_swiglu, packed_of[gate], packed_of[up], forwards[down])
-            if _agrees(module, gated):
+            if _agrees(module, gated, gate.in_features):
                 forwards[module] = gated
     return forwards
 
 
+@torch.inference_mode()
+def fuse_norms(network: nn.Module) -> Forwards:
+    """For each RMSNorm, torch's own in one pass: transformers' make one for every operation."""
+    fused: Forwards = {}
+    for module in network.modules():
+        if _is_rms_norm(module) and not _is_wrapped(module):
+            weight, epsilon = cast("tuple[Tensor, float]", (module.weight, module.variance_epsilon))
+            forward = partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=epsilon)
+            if _is_float32_on_cpu(weight) and _agrees(module, forward, len(weight)):
+                fused[module] = forward
+    return fused
+
+
+def _is_rms_norm(module: nn.Module) -> bool:
+    return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
+
+
+def _is_float32_on_cpu(weight: Tensor) -> bool:
+    return weight.device.type == "cpu" and weight.dtype == torch.float32
+
+
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
-    if type(module) is not nn.Linear or _is_wrapped(module):
-        return False
-    return module.weight.device.type == "cpu" and module.weight.dtype == torch.float32
+    return type(module) is nn.Linear and not _is_wrapped(module) and _is_float32_on_cpu(module.weight)
 
 
 def _is_wrapped(module: nn.Module) -> bool:
@@ -143,9 +166,8 @@ def _one_per_shape(linears: list[nn.Linear]) -> list[nn.Linear]:
     return list({(linear.weight.shape, linear.bias is None): linear for linear in linears}.values())
 
 
-def _agrees(module: nn.Module, forward: Callable[..., Tensor]) -> bool:
+def _agrees(module: nn.Module, forward: Callable[..., Tensor], width: int) -> bool:
     """Whether both give the same on a small probe, up to the order of float32 sums."""
-    width = next(m for m in module.modules() if isinstance(m, nn.Linear)).in_features
     generator = torch.Generator().manual_seed(0)
     probe = torch.randn(1, _NUM_PROBE_ROWS, width, generator=generator)
     expected = module(probe)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from evalkit.engine.attention import Kernels, attend_plainly
+from evalkit.engine.attention import Kernels, attend_plainly, mask_behind
 from evalkit.engine.cache import Pair, head_shape
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def attend_fused(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: 
 
 
 def _aligned(mask: Tensor, query: Tensor, num_keys: int) -> Tensor:
-    """A mask [batch, 1, 1, keys] for every head and query, in memory that the kernel can read by its vectors."""
+    """A mask [batch, 1, 1 or queries, keys] for every head and query, in memory that the kernel can read by its vectors."""
     bias = pad(mask.to(query.dtype), (0, -num_keys % _BIAS_ALIGNMENT))[..., :num_keys]
     return bias.expand(*query.shape[:3], num_keys)
 
@@ -86,17 +86,19 @@ def _chunks_agree(random: Callable[..., Tensor], heads: int, kv_heads: int, size
 
 
 def _parts_agree(random: Callable[..., Tensor], groups: int, kv_heads: int, size: int) -> bool:
-    """A shared prefix behind many queries; rows of 1 to 41 own tokens, which are views into a longer buffer."""
+    """A shared prefix behind many queries; rows of 1 to 41 own tokens, which are views into a longer buffer, each with
+    one new token, then with three."""
     query, key, value = (random(1, kv_heads, count, size) for count in (70 * groups, 201, 201))
     if not _close(attend_fused(query, key, value, size**-0.5), attend_plainly(query, key, value, size**-0.5)):
         return False
-    rows, longest = 5, 41
-    query = random(rows, kv_heads, groups, size)
-    key, value = (random(rows, kv_heads, 2 * longest, size)[:, :, :longest] for _ in range(2))
-    hidden = torch.arange(longest)[None] > torch.arange(0, longest, longest // (rows - 1))[:rows, None]
-    mask = torch.zeros(hidden.shape).masked_fill_(hidden, float("-inf")).to(query)[:, None, None]
-    expected = attend_plainly(query, key, value, size**-0.5, mask)
-    return _close(attend_fused(query, key, value, size**-0.5, mask), expected)
+    for width, last in ((1, (0, 10, 20, 30, 40)), (3, (2, 9, 20, 31, 40))):
+        mask = mask_behind(torch.tensor(last)[:, None] + torch.arange(1 - width, 1), groups, query)
+        query = random(len(last), kv_heads, width * groups, size)
+        key, value = (random(len(last), kv_heads, 82, size)[:, :, :41] for _ in range(2))
+        expected = attend_plainly(query, key, value, size**-0.5, mask)
+        if not _close(attend_fused(query, key, value, size**-0.5, mask), expected):
+            return False
+    return True
 
 
 def _close(found: Pair, expected: Pair) -> bool:

@@ -117,9 +117,7 @@ class Engine:
                 self.lookup.forget(sequence)
             yield sequence, Continued(tuple(token_ids), tuple(self._logprobs.pop(sequence)), reason)
 
-    def _take(
-        self, sequence: int, found: Sequence[tuple[int, float]], guessed: Sequence[int]
-    ) -> FinishReason | None:
+    def _take(self, sequence: int, found: Sequence[tuple[int, float]], guessed: Sequence[int]) -> FinishReason | None:
         """Append the tokens found behind a sequence's newest token and, while those are right, behind the guessed
         ones; the reason why it ends, or None."""
         num_right = 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from evalkit.engine.attention import Kernels, PackedStep, Ragged, RowBatch, Span
+from evalkit.engine.attention import Kernels, PackedStep, Ragged, RowBatch, Span, mask_behind
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
@@ -152,8 +152,5 @@ def _row_batch(start: int, rows: Sequence[Row], generated: Generated, like: Tens
     filling[places] = torch.arange(len(places))
     last = torch.zeros(num_places, dtype=torch.long)  # the last key seen; a free place sees one, or it gives NaN
     last[places] = offsets
-    hidden = torch.arange(int(last.max()) + 1) > last.view(-1, 1, width, 1)
-    mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, float("-inf"))
-    if width > 1:
-        mask = mask.repeat_interleave(groups, dim=2)
-    return RowBatch(start, *(tensor.to(like.device) for tensor in (slots, offsets, filling, places, mask)))
+    indices = (index.to(like.device) for index in (slots, offsets, filling, places))
+    return RowBatch(start, *indices, mask_behind(last.view(-1, width), groups, like))

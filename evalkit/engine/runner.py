@@ -133,16 +133,14 @@ def read(logits: Tensor, reads: Reads) -> StepResult:
     """Log-probabilities of targets and the most likely next tokens from logits [rows, vocabulary], in float32."""
     if not reads.places:
         return StepResult((), {})
-    logits = logits.float()
-    norms = logits.logsumexp(dim=-1)
+    logprobs = logits.float().log_softmax(dim=-1)
     rows = torch.tensor([row for row, _, _, _ in reads.targets], dtype=torch.long, device=logits.device)
     ids = torch.tensor([token for _, token, _, _ in reads.targets], dtype=torch.long, device=logits.device)
-    values = (logits[rows, ids] - norms[rows]).tolist()
-    logprobs = tuple((s, n, v) for (_, _, s, n), v in zip(reads.targets, values, strict=True))
+    scored = zip(reads.targets, logprobs[rows, ids].tolist(), strict=True)
     decoding = torch.tensor([row for row, _ in reads.decoding], dtype=torch.long, device=logits.device)
-    best = logits[decoding].max(dim=-1)
-    chosen = zip(best.indices.tolist(), (best.values - norms[decoding]).tolist(), strict=True)
+    best = logits[decoding].argmax(dim=-1)  # of the logits: rounding makes some log-probabilities equal
+    chosen = zip(best.tolist(), logprobs[decoding, best].tolist(), strict=True)
     tokens: dict[int, list[tuple[int, float]]] = {}
     for (_, sequence), pair in zip(reads.decoding, chosen, strict=True):
         tokens.setdefault(sequence, []).append(pair)
-    return StepResult(logprobs, tokens)
+    return StepResult(tuple((s, n, value) for (_, _, s, n), value in scored), tokens)

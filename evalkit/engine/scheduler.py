@@ -12,7 +12,6 @@ from typing import TypeAlias
 from evalkit.engine.plan import Node, Plan
 from evalkit.errors import EngineError
 
-
 # sequence, tokens of the step, most -> tokens that may follow the sequence's newest one
 Guess: TypeAlias = Callable[[int, int, int], tuple[int, ...]]
 

@@ -1,15 +1,16 @@
 """Tiny networks, sequences to run on them, and the plain path they are compared with."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from networks import NETWORKS, VOCABULARY, network
 from transformers import PreTrainedModel
 
+from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.engine import Continued, Result, Scored
-from evalkit.engine.plan import TokenSequence
+from evalkit.engine.plan import Plan, TokenSequence
 
 TOLERANCE = 1e-4
 Networks = Callable[[str], PreTrainedModel]
@@ -63,6 +64,32 @@ def plain(model: PreTrainedModel, sequence: TokenSequence) -> list[float] | list
     for _ in range(sequence.max_new_tokens):
         ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
     return ids[len(sequence.ids) :]
+
+
+class Foreseen(PromptLookup):
+    """Guesses made from texts that are known: none to three right tokens, then one that is wrong, or none."""
+
+    def __init__(self, plan: Plan, texts: dict[int, Result]) -> None:
+        super().__init__(plan, 1.0)
+        self.texts = texts
+
+    def guess(self, sequence: int, generated: Sequence[int], num_tokens: int, most: int) -> tuple[int, ...]:
+        """See PromptLookup."""
+        result = self.texts[sequence]
+        assert isinstance(result, Continued)
+        start = len(generated)
+        right = result.token_ids[start : start + (sequence + start) % 4]
+        wrong = (result.token_ids[start] + 1,) if start % 3 and start + len(right) < len(result.token_ids) else ()
+        return (*right, *wrong)[:most]
+
+    def judge(self, sequence: int, num_guessed: int, num_right: int) -> None:
+        """See PromptLookup."""
+
+
+@pytest.fixture(scope="session")
+def foreseen() -> type[Foreseen]:
+    """Guesses of every width, right and wrong."""
+    return Foreseen
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,21 @@ import torch
 from torch import nn
 
 from evalkit.engine import cpu_kernels
-from evalkit.engine.cpu_kernels import PackedLinears, attention_precision
+from evalkit.engine.cpu_kernels import FastForwards, attention_precision
+
+
+class SomeRMSNorm(nn.Module):
+    """As transformers write it; `offset` as Gemma's has it."""
+
+    def __init__(self, offset: float = 0.0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 2, 24, dtype=dtype))
+        self.variance_epsilon = 1e-2
+        self.offset = offset
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        normal = x.float() * torch.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return (self.offset + self.weight) * normal.to(x.dtype)
 
 
 class SwiGlu(nn.Module):
@@ -27,7 +41,7 @@ def test_packed_products_are_those_of_torch(rows: int, bias: bool) -> None:
     module = nn.Sequential(nn.Linear(24, 24, bias=bias), SwiGlu(bias))
     x = torch.randn(1, rows, 24, generator=torch.Generator().manual_seed(1))
     expected = module(x)
-    with PackedLinears(module) as packed:
+    with FastForwards(module) as packed:
         found = module(x)
         assert packed.num_packed == 4 + (not bias)
     torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-5)
@@ -35,23 +49,41 @@ def test_packed_products_are_those_of_torch(rows: int, bias: bool) -> None:
 
 
 @torch.inference_mode()
+def test_a_norm_in_one_pass_is_the_same_norm() -> None:
+    module = SomeRMSNorm()
+    x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1)) / 10
+    expected = module(x)
+    with FastForwards(module) as fast:
+        assert "forward" in module.__dict__
+        assert fast.num_packed == 0
+        torch.testing.assert_close(module(x), expected, atol=1e-6, rtol=1e-5)
+    assert "forward" not in module.__dict__
+
+
+@pytest.mark.parametrize("module", [SomeRMSNorm(offset=1.0), SomeRMSNorm(dtype=torch.bfloat16)])
+def test_a_norm_of_another_kind_or_dtype_is_left_alone(module: nn.Module) -> None:
+    with FastForwards(module):
+        assert "forward" not in module.__dict__
+
+
+@torch.inference_mode()
 def test_an_operator_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Linear(24, 40)
     plain = cpu_kernels._linear
     monkeypatch.setattr(cpu_kernels, "_linear", lambda *arguments: plain(*arguments) * 1.0001)
-    with PackedLinears(module) as packed:
+    with FastForwards(module) as packed:
         assert packed.num_packed == 0
         assert "forward" not in module.__dict__
 
 
 def test_weights_are_not_packed_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_kernels, "_free_memory", lambda: 24 * 40 * 4)
-    with PackedLinears(nn.Linear(24, 40)) as packed:
+    with FastForwards(nn.Linear(24, 40)) as packed:
         assert packed.num_packed == 0
 
 
 def test_other_dtypes_are_left_alone() -> None:
-    with PackedLinears(nn.Linear(24, 40, dtype=torch.bfloat16)) as packed:
+    with FastForwards(nn.Linear(24, 40, dtype=torch.bfloat16)) as packed:
         assert packed.num_packed == 0
 
 

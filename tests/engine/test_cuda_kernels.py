@@ -92,12 +92,17 @@ def test_an_operator_that_differs_is_not_used(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("family", ["llama", "qwen2", "opt"])
 @pytest.mark.parametrize("budget", [Budget(4096, 8, 100), Budget(64, 3, 10)], ids=lambda budget: str(budget.num_tokens))
 def test_the_engine_gives_with_them_what_one_by_one_gives(
-    networks, few_shot, agrees, played: Any, family: str, budget: Budget
+    networks, few_shot, agrees, foreseen, played: Any, family: str, budget: Budget
 ) -> None:
     model = networks(family)
     assert choose_runner(model, FUSED) is PackedRunner
     plan = make_plan(few_shot)
-    agrees(model, few_shot, dict(Engine(plan, PackedRunner(model, plan, budget.num_rows, FUSED), budget).run()))
+    results = dict(Engine(plan, PackedRunner(model, plan, budget.num_rows, FUSED), budget).run())
+    agrees(model, few_shot, results)
+    lookup = foreseen(plan, results)
+    engine = Engine(plan, PackedRunner(model, plan, budget.num_rows, FUSED), budget, lookup=lookup)
+    agrees(model, few_shot, dict(engine.run()))
+    assert 0 < engine.counters.num_right_guesses < engine.counters.num_guessed_tokens
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")

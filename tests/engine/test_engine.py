@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel
 
 from evalkit.engine.choice import TOLERANCES, choose_runner
-from evalkit.engine.cpu_kernels import PackedLinears
+from evalkit.engine.cpu_kernels import FastForwards
+from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.engine import Continued, Engine, Scored
 from evalkit.engine.expanded import MAX_PADDING, ExpandedRunner
 from evalkit.engine.layout import Generated
@@ -52,10 +53,35 @@ def test_the_expanded_path_is_right_for_a_network_that_could_take_the_other(netw
     agrees(model, few_shot, dict(Engine(plan, ExpandedRunner(model, plan, 3), BUDGETS[1]).run()))
 
 
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: str(budget.num_tokens))
+@pytest.mark.parametrize("family", PACKED)
+def test_guessed_tokens_change_no_text(networks, few_shot, agrees, foreseen, family: str, budget: Budget) -> None:
+    model = networks(family)
+    plan = make_plan(few_shot)
+    plainly = Engine(plan, PackedRunner(model, plan, budget.num_rows), budget)
+    texts = dict(plainly.run())
+    agrees(model, few_shot, texts)
+    engine = Engine(plan, PackedRunner(model, plan, budget.num_rows), budget, lookup=foreseen(plan, texts))
+    agrees(model, few_shot, dict(engine.run()))
+    counters = engine.counters
+    assert 0 < counters.num_right_guesses < counters.num_guessed_tokens
+    assert counters.num_decoded_tokens == plainly.counters.num_decoded_tokens
+    if budget.num_tokens > 1000:
+        assert counters.num_steps < plainly.counters.num_steps
+
+
+def test_the_expanded_path_is_asked_for_no_guesses(networks, few_shot, agrees) -> None:
+    model = networks("bloom")
+    plan = make_plan(few_shot)
+    engine = Engine(plan, ExpandedRunner(model, plan, 8), BUDGETS[0], lookup=PromptLookup(plan, 1e6))
+    agrees(model, few_shot, dict(engine.run()))
+    assert not engine.counters.num_guessed_tokens
+
+
 def test_packed_linears_change_nothing_and_leave_the_network_as_it_was(networks, few_shot, agrees) -> None:
     model = networks("llama")
     plan = make_plan(few_shot)
-    linears = PackedLinears(model)
+    linears = FastForwards(model)
     with linears, linears:
         results = dict(Engine(plan, PackedRunner(model, plan, 8), BUDGETS[0]).run())
     assert linears.num_packed == 2 * 7 + 1 + 2  # all matrices, and each layer's MLP in one piece

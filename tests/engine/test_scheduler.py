@@ -28,7 +28,11 @@ def batches(draw: st.DrawFn) -> list[TokenSequence]:
 class Replay:
     """Runs a plan to its end as the engine does and keeps what happened."""
 
-    def __init__(self, plan: Plan, budget: Budget, failures: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, plan: Plan, budget: Budget, failures: frozenset[int] = frozenset(), *, num_guessed: int = 0
+    ) -> None:
+        """num_guessed: tokens guessed for every row where the budget has room, half of them right."""
+        self.num_guessed = num_guessed
         self.plan = plan
         self.scheduler = Scheduler(plan, budget)
         self.decoded = [0] * len(plan.sequences)
@@ -39,7 +43,7 @@ class Replay:
         attempt = 0
         while not self.scheduler.finished:
             assert attempt < 10_000, "no end in sight"
-            step = self.scheduler.schedule()
+            step = self.scheduler.schedule(self._guess)
             attempt += 1
             assert step.num_tokens > 0
             if attempt in failures and step.num_tokens > 1:
@@ -47,6 +51,12 @@ class Replay:
                 assert self.scheduler.budget.num_tokens <= step.num_tokens // 2
                 continue
             self._run(step)
+
+    def _guess(self, sequence: int, num_tokens: int, most: int) -> tuple[int, ...]:
+        assert num_tokens > 0
+        assert most > 0
+        left = self.plan.sequences[sequence].max_new_tokens - self.decoded[sequence]
+        return (0,) * min(self.num_guessed, most, left - 1)
 
     def _run(self, step: Step) -> None:
         self.steps.append(step)
@@ -59,13 +69,15 @@ class Replay:
             assert all(node.index in self.held for node in list(row.leaf.path())[1:])
         self.held |= {chunk.node.index for chunk in step.chunks if chunk.keep}
         ended = set()
+        right = {row.sequence: len(row.guessed) // 2 for row in step.rows}
         for number in self._tokens(step):
-            self.decoded[number] += 1
+            self.decoded[number] += 1 + right.get(number, 0)
             if self.decoded[number] == self.plan.sequences[number].max_new_tokens:
                 ended.add(number)
         progress = self.scheduler.commit(step, ended)
         self.ends += [*progress.computed, *ended]
         self.held -= {node.index for node in progress.released}
+        assert all(target < source for source, target in progress.moved)
 
     @staticmethod
     def _tokens(step: Step) -> list[int]:
@@ -73,19 +85,19 @@ class Replay:
         return first + [row.sequence for row in step.rows]
 
 
-@given(batches(), BUDGETS)
-def test_every_sequence_ends_exactly_once(sequences: list[TokenSequence], budget: Budget) -> None:
-    run = Replay(make_plan(sequences), budget)
+@given(batches(), BUDGETS, st.integers(0, 5))
+def test_every_sequence_ends_exactly_once(sequences: list[TokenSequence], budget: Budget, num_guessed: int) -> None:
+    run = Replay(make_plan(sequences), budget, num_guessed=num_guessed)
     assert sorted(run.ends) == list(range(len(sequences)))
     assert run.decoded == [s.max_new_tokens for s in sequences]
     assert not run.held
 
 
-@given(batches(), BUDGETS, st.frozensets(st.integers(1, 30), max_size=4))
+@given(batches(), BUDGETS, st.frozensets(st.integers(1, 30), max_size=4), st.integers(0, 5))
 def test_no_budget_is_exceeded_and_nothing_is_lost_when_memory_runs_out(
-    sequences: list[TokenSequence], budget: Budget, failures: frozenset[int]
+    sequences: list[TokenSequence], budget: Budget, failures: frozenset[int], num_guessed: int
 ) -> None:
-    run = Replay(make_plan(sequences), budget, failures)
+    run = Replay(make_plan(sequences), budget, failures, num_guessed=num_guessed)
     assert sorted(run.ends) == list(range(len(sequences)))
     for step, allowed in zip(run.steps, run.budgets, strict=True):
         assert step.num_tokens <= allowed.num_tokens
@@ -94,7 +106,7 @@ def test_no_budget_is_exceeded_and_nothing_is_lost_when_memory_runs_out(
             (c.node.index, offset) for c in step.chunks for offset, _, _ in c.node.reads if c.start <= offset < c.end
         }
         positions |= {(c.node.index, c.end - 1) for c in step.chunks if c.node.generates and c.end == len(c.node)}
-        assert len(positions) + len(step.rows) <= allowed.num_reads
+        assert len(positions) + sum(row.num_tokens for row in step.rows) <= allowed.num_reads
         slots = [row.slot for row in step.rows]
         assert len(set(slots)) == len(slots)
         assert all(slot < allowed.num_rows for slot in slots)
@@ -147,6 +159,14 @@ def test_a_freed_row_is_refilled_in_the_next_step() -> None:
     # Two slots: while anything waits, every step after the first has both in use.
     busy = [len(step.rows) + sum(c.node.generates for c in step.chunks) for step in run.steps]
     assert busy[:10] == [2] * 10
+
+
+def test_rows_close_up_once_no_prompt_is_left_to_refill_their_slots() -> None:
+    lengths = (2, 2, 9, 3, 9)
+    sequences = [TokenSequence((n, n), max_new_tokens=length, request=n) for n, length in enumerate(lengths)]
+    run = Replay(make_plan(sequences), Budget(100, 5, 100))
+    for step in run.steps[1:]:
+        assert sorted(row.slot for row in step.rows) == list(range(len(step.rows)))
 
 
 def test_rows_take_turns_when_memory_allows_only_some_of_them() -> None:
