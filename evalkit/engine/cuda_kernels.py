@@ -47,7 +47,7 @@ def attend_fused(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: 
 
 
 def _aligned(mask: Tensor, query: Tensor, num_keys: int) -> Tensor:
-    """A mask [batch, 1, 1 or queries, keys] for every head and query, in memory that the kernel can read by its vectors."""
+    """A mask [batch, 1, 1 or queries, keys] for every head and query, in memory that the kernel's vectors can read."""
     bias = pad(mask.to(query.dtype), (0, -num_keys % _BIAS_ALIGNMENT))[..., :num_keys]
     return bias.expand(*query.shape[:3], num_keys)
 

@@ -152,5 +152,5 @@ def _row_batch(start: int, rows: Sequence[Row], generated: Generated, like: Tens
     filling[places] = torch.arange(len(places))
     last = torch.zeros(num_places, dtype=torch.long)  # the last key seen; a free place sees one, or it gives NaN
     last[places] = offsets
-    indices = (index.to(like.device) for index in (slots, offsets, filling, places))
-    return RowBatch(start, *indices, mask_behind(last.view(-1, width), groups, like))
+    slots, offsets, filling, places = (index.to(like.device) for index in (slots, offsets, filling, places))
+    return RowBatch(start, slots, offsets, filling, places, mask_behind(last.view(-1, width), groups, like))
