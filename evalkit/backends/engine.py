@@ -11,9 +11,9 @@ from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.engine.budget import choose_budget
 from evalkit.engine.choice import RunnerClass, choose_kernels, choose_runner
 from evalkit.engine.cpu_kernels import FastForwards
-from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.engine import Continued, Engine, Watcher
 from evalkit.engine.plan import Plan, make_plan
+from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
 from evalkit.engine.shares import CPU, GPU, Rates, divide
 from evalkit.errors import ConfigError
@@ -36,7 +36,7 @@ class EngineBackend:
         prompt_lookup: bool = True,
     ) -> None:
         """max_batch_tokens: per forward pass; num_checked: questions answered again by the plain path, 0 for none;
-        prompt_lookup: guess at tokens to decode, several in a step, where that pays (see engine.drafts)."""
+        prompt_lookup: guess at tokens to decode, several in a step, where that pays (see engine.prompt_lookup)."""
         if max_batch_tokens != "auto" and (type(max_batch_tokens) is not int or max_batch_tokens < 1):
             raise ConfigError(f"backend.max_batch_tokens={max_batch_tokens}: use auto or a whole number from 1 up")
         if type(num_checked) is not int or num_checked < 0:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.plan import Plan
+from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import Runner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Scheduler, Step
 from evalkit.types import FinishReason

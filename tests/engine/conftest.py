@@ -8,9 +8,9 @@ import torch
 from networks import NETWORKS, VOCABULARY, network
 from transformers import PreTrainedModel
 
-from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.engine import Continued, Result, Scored
 from evalkit.engine.plan import Plan, TokenSequence
+from evalkit.engine.prompt_lookup import PromptLookup
 
 TOLERANCE = 1e-4
 Networks = Callable[[str], PreTrainedModel]

@@ -10,11 +10,11 @@ from transformers import PreTrainedModel
 
 from evalkit.engine.choice import TOLERANCES, choose_runner
 from evalkit.engine.cpu_kernels import FastForwards
-from evalkit.engine.drafts import PromptLookup
 from evalkit.engine.engine import Continued, Engine, Scored
 from evalkit.engine.expanded import MAX_PADDING, ExpandedRunner
 from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
+from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Step
 from evalkit.errors import EngineError
