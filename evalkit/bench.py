@@ -12,17 +12,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.cli import build, compose_config
 from evalkit.engine import attention
+from evalkit.engine.cache import head_shape
 from evalkit.engine.engine import Engine
-from evalkit.engine.plan import TokenSequence, make_plan
+from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.errors import EvalkitError
 from evalkit.types import GenerateRequest, Output
 
@@ -44,6 +46,8 @@ class Measurement:
     prompt_tokens: int
     distinct_tokens: int
     computed_tokens: int
+    prompt_tflop: float  # 10^12 floating-point operations in the computed tokens' matrix products and attention
+    prompt_tflop_alone: float  # the same with each sequence by itself and logits behind every token
     padding_share: float
     generated_tokens: int
     guessed_tokens: int  # by prompt lookup, computed besides each row's newest token
@@ -147,6 +151,7 @@ def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[M
         prompt_tokens=sum(output.num_prompt_tokens for output in outputs.values()),
         distinct_tokens=plan.num_distinct_tokens,
         computed_tokens=counters.num_prompt_tokens,
+        **prompt_tflop(backend.load().network, plan),
         padding_share=counters.num_padding / max(1, computed + counters.num_padding),
         generated_tokens=counters.num_decoded_tokens,
         guessed_tokens=counters.num_guessed_tokens,
@@ -161,6 +166,25 @@ def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[M
         peak_bytes_above_weights=_peak_bytes() - before,
     )
     return found, outputs
+
+
+def prompt_tflop(network: PreTrainedModel, plan: Plan) -> dict[str, float]:
+    """What a plan's prompts cost in nn.Linear and attention, each multiplication and addition counted; the output
+    matrix only where every sequence is by itself."""
+    heads, _, size = head_shape(network)
+    per_key = 4 * heads * size * int(network.config.num_hidden_layers)
+    output = cast("nn.Linear", network.get_output_embeddings())  # type: ignore[no-untyped-call]
+    body = 2 * sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear) and m is not output)
+
+    def cost(start: int, end: int, per_token: int) -> float:
+        keys = (end * (end + 1) - start * (start + 1)) // 2  # a token at place p sees p + 1
+        return 1e-12 * ((end - start) * per_token + keys * per_key)
+
+    whole = body + 2 * output.weight.numel()
+    return {
+        "prompt_tflop": sum(cost(node.start, node.end, body) for node in plan.nodes),
+        "prompt_tflop_alone": sum(cost(0, len(sequence.ids), whole) for sequence in plan.sequences),
+    }
 
 
 def measure_generation(backend: EngineBackend, num_tokens: int) -> dict[str, float]:

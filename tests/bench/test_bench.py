@@ -1,15 +1,20 @@
 """The benchmark's own machinery: it measures what it says, and prints what scripts read."""
 
+import copy
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_models import make_checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from evalkit.backends.engine import EngineBackend
-from evalkit.bench import NEW_TOKENS, items_of, measure, measure_generation, table
+from evalkit.bench import NEW_TOKENS, items_of, measure, measure_generation, prompt_tflop, table
+from evalkit.engine.cache import head_shape
+from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.models.spec import ModelSpec
 from evalkit.types import GenerateRequest
 
@@ -34,6 +39,21 @@ def test_a_measurement_counts_every_token_and_its_shares_are_shares(backend: Eng
     assert 0 <= found.host_share < 1
     assert found.attention_share + found.linear_share + found.host_share <= 1.01
     assert "32" in table([found])
+
+
+@pytest.mark.parametrize("length", [1, 50])
+def test_operations_are_those_that_torch_counts(backend: EngineBackend, length: int) -> None:
+    network = copy.deepcopy(backend.load().network)
+    network.set_attn_implementation("eager")  # torch's counter knows matrix products, not every fused attention
+    ids = tuple(range(length))
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        network(torch.tensor([ids]))
+    found = prompt_tflop(network, make_plan([TokenSequence(ids)]))
+    heads, _, size = head_shape(network)
+    masked = 4 * heads * size * network.config.num_hidden_layers * (length**2 - length * (length + 1) / 2)
+    assert 1e12 * found["prompt_tflop_alone"] + masked == pytest.approx(counter.get_total_flops())
+    output = 2 * network.config.hidden_size * network.config.vocab_size * length
+    assert 1e12 * (found["prompt_tflop_alone"] - found["prompt_tflop"]) == pytest.approx(output)
 
 
 def test_texts_are_cut_to_the_benchmarks_length() -> None:
