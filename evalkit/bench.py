@@ -173,6 +173,7 @@ def prompt_tflop(network: PreTrainedModel, plan: Plan) -> dict[str, float]:
     matrix only where every sequence is by itself."""
     heads, _, size = head_shape(network)
     per_key = 4 * heads * size * int(network.config.num_hidden_layers)
+    # transformers leaves the call untyped; a causal language model's output matrix is an nn.Linear.
     output = cast("nn.Linear", network.get_output_embeddings())  # type: ignore[no-untyped-call]
     body = 2 * sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear) and m is not output)
 

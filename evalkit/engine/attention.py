@@ -69,7 +69,7 @@ class RowBatch:
     offsets: Tensor  # [tokens], where in its slot each one's keys go
     filling: Tensor  # [slots used * width], the token at each place of the batch; any where there is none
     places: Tensor  # [tokens], where in the batch each one is
-    mask: Tensor  # [slots used, 1, width or width * groups, longest], 0 or -inf
+    mask: Tensor  # [slots used, 1, width, longest], 0 or -inf
 
     @property
     def num_slots(self) -> int:
@@ -170,6 +170,10 @@ class _Merged:
         self._lse = query.new_empty(num_tokens * groups, num_heads, dtype=torch.float32)
         self._groups = groups
 
+    def mask(self, rows: RowBatch) -> Tensor:
+        """The mask of a batch of rows for its queries, as `batch` has them."""
+        return mask_by_query(rows.mask, self._groups)
+
     def queries(self, start: int, end: int) -> Tensor:
         """Queries of tokens start..end: [1, key/value heads, tokens * groups, head size]."""
         return self._queries[start * self._groups : end * self._groups].transpose(0, 1)[None]
@@ -241,7 +245,8 @@ def _rows(
     new = slice(rows.start, rows.start + len(rows.slots))
     store.write_rows(layer, rows.slots, rows.offsets, key[0, :, new].transpose(0, 1), value[0, :, new].transpose(0, 1))
     keys, values = store.slots(layer, rows.num_slots, rows.mask.shape[-1])
-    merged.put_batch(rows, *(step.kernels.attend or attend)(merged.batch(rows), keys, values, scale, rows.mask))
+    found = (step.kernels.attend or attend)(merged.batch(rows), keys, values, scale, merged.mask(rows))
+    merged.put_batch(rows, *found)
 
 
 def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: Tensor) -> Pair:
@@ -253,12 +258,15 @@ def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: T
     return key[:, :, own], value[:, :, own]
 
 
-def mask_behind(last: Tensor, groups: int, like: Tensor) -> Tensor:
-    """0 up to the last key that each token sees (last [batch, tokens]), -inf behind it: [batch, 1, tokens * groups,
-    keys], or [batch, 1, 1, keys] for one token each. like: for dtype and device."""
+def mask_behind(last: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 up to the last key that each token sees (last [batch, tokens]), -inf behind it: [batch, 1, tokens, keys]."""
     hidden = torch.arange(int(last.max()) + 1) > last[:, None, :, None]
-    mask = torch.zeros(hidden.shape, dtype=like.dtype).masked_fill_(hidden, float("-inf"))
-    return (mask.repeat_interleave(groups, dim=2) if last.shape[1] > 1 else mask).to(like.device)
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+
+
+def mask_by_query(mask: Tensor, groups: int) -> Tensor:
+    """A mask [batch, 1, tokens, keys] for each token's queries, which lie together; for one token each as it is."""
+    return mask.repeat_interleave(groups, dim=2) if mask.shape[2] > 1 else mask
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from evalkit.engine.attention import Kernels, PackedStep, Ragged, RowBatch, Span, mask_behind
 from evalkit.engine.cache import KeyValueStore
@@ -78,20 +77,19 @@ def lay_out(
     step: Step,
     generated: Generated,
     store: KeyValueStore,
-    like: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
     kernels: Kernels,
-    groups: int,
 ) -> PackedStep:
-    """All the step's tokens behind one another. like: for dtype and device; groups: query heads for each key/value
-    head."""
+    """All the step's tokens behind one another."""
     starts: list[tuple[int, Chunk]] = []
     place = 0
     for chunk in step.chunks:
         starts.append((place, chunk))
         place += chunk.end - chunk.start
     spans = [*_chunk_spans(starts), *_row_spans(place, step.rows)]
-    rows = _row_batch(place, step.rows, generated, like, groups) if step.rows else None
-    ragged = _ragged(starts, place, like.device) if starts and kernels.causal is not None else None
+    rows = _row_batch(place, step.rows, generated, device, dtype) if step.rows else None
+    ragged = _ragged(starts, place, device) if starts and kernels.causal is not None else None
     return PackedStep(tuple(starts), tuple(spans), rows, store, kernels, ragged)
 
 
@@ -140,7 +138,9 @@ def _row_spans(start: int, rows: Sequence[Row]) -> list[Span]:
     return [Span(first, end, len(node), node=node.index) for node, first, end in ranges.values()]
 
 
-def _row_batch(start: int, rows: Sequence[Row], generated: Generated, like: Tensor, groups: int) -> RowBatch:
+def _row_batch(
+    start: int, rows: Sequence[Row], generated: Generated, device: torch.device, dtype: torch.dtype
+) -> RowBatch:
     width = max(row.num_tokens for row in rows)
     by_token = [(row, number) for row in rows for number in range(row.num_tokens)]
     slots = torch.tensor([row.slot for row, _ in by_token])
@@ -152,5 +152,5 @@ def _row_batch(start: int, rows: Sequence[Row], generated: Generated, like: Tens
     filling[places] = torch.arange(len(places))
     last = torch.zeros(num_places, dtype=torch.long)  # the last key seen; a free place sees one, or it gives NaN
     last[places] = offsets
-    slots, offsets, filling, places = (index.to(like.device) for index in (slots, offsets, filling, places))
-    return RowBatch(start, slots, offsets, filling, places, mask_behind(last.view(-1, width), groups, like))
+    mask = mask_behind(last.view(-1, width), dtype)
+    return RowBatch(start, *(tensor.to(device) for tensor in (slots, offsets, filling, places, mask)))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from evalkit.engine.attention import ATTENTION_NAME, PLAIN, Kernels, packed, register
-from evalkit.engine.cache import KeyValueStore, head_shape
+from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
@@ -68,9 +68,6 @@ class PackedRunner:
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(num_slots, slot_length(plan))
-        heads, kv_heads, _ = head_shape(network)
-        self._groups = heads // kv_heads
-        self._like = torch.empty(0, dtype=network.dtype, device=network.device)
         self._attention_before: str = network.config._attn_implementation
 
     def __enter__(self) -> Self:
@@ -84,14 +81,14 @@ class PackedRunner:
 
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""
-        device = self._network.device
+        device, dtype = self._network.device, self._network.dtype
         segments = segments_of(step, self._plan, generated)
         reads = reads_of(step, self._plan)
         ids = torch.tensor([[token for segment in segments for token in segment.ids]])
         positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
         starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
         keep = torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
-        layout = lay_out(step, generated, self._store, self._like, self._kernels, self._groups)
+        layout = lay_out(step, generated, self._store, device, dtype, self._kernels)
         with torch.inference_mode(), packed(layout), catch_out_of_memory():
             out = self._network(
                 input_ids=ids.to(device),

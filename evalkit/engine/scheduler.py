@@ -114,7 +114,7 @@ class Scheduler:
         over = _over(chunks)
         kept = tuple(replace(chunk, keep=chunk.node.index not in over) for chunk in chunks)
         step = Step(kept, tuple(sorted(rows, key=lambda row: row.leaf.index)))
-        return step if guess is None else replace(step, rows=self._guessed(step, guess))
+        return replace(step, rows=self._guessed(step, guess)) if rows and guess is not None else step
 
     def _guessed(self, step: Step, guess: Guess) -> tuple[Row, ...]:
         """The step's rows with guesses, as far as the budget goes."""

@@ -108,11 +108,9 @@ class Played:
                 sequence = chunk.node.sequences[0]
                 tokens[sequence] = [(self.next(self.plan.sequences[sequence].ids), 0.0)]
         for row in step.rows:
-            text = [*self.plan.sequences[row.sequence].ids, *generated[row.sequence]]
-            tokens[row.sequence] = []
-            for guess in (*row.guessed, None):
-                tokens[row.sequence].append((self.next(text), 0.0))
-                text.append(guess)  # type: ignore[arg-type]
+            text = [*self.plan.sequences[row.sequence].ids, *generated[row.sequence], *row.guessed]
+            ends = range(len(text) - len(row.guessed), len(text) + 1)
+            tokens[row.sequence] = [(self.next(text[:end]), 0.0) for end in ends]
         return StepResult((), tokens)
 
 
