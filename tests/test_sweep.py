@@ -2,7 +2,9 @@
 
 import gc
 import importlib.metadata
+import itertools
 import json
+import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +83,9 @@ def test_ten_models_in_one_process_leave_nothing_behind(tmp_path: Path, monkeypa
     with pytest.raises(ValueError, match="a fault in the code"):
         sweep(monkeypatch, tmp_path, *arguments)
     assert networks == [before] * 10
-    assert max(held[3:]) - held[2] < WEIGHT_BYTES, [size >> 20 for size in held]
+    # What one run leaves, each run leaves; the allocator keeps or returns a block now and then.
+    left = statistics.median(after - before for before, after in itertools.pairwise(held[2:]))
+    assert left < WEIGHT_BYTES / 4, [size >> 20 for size in held]
     written = [name for name in names if (tmp_path / "results" / name / "gsm8k" / "summary.json").exists()]
     assert written == [name for name in names if name not in ("tiny1", "tiny2")]
 

@@ -276,14 +276,14 @@ def test_an_interrupt_ends_at_once(tiny: TinyLanguageModel, tokenizer_folder: Pa
     with serving("vllm", tiny) as server:
         backend = backend_for(server, tokenizer_folder, timeout=60.0)
         backend.fingerprint()
-        server.faults, server.silence = 1.0, 3.0
+        server.faults, server.silence = 1.0, 20.0
         server.random.choice = lambda names: "silence"  # type: ignore[method-assign,assignment,misc]
         timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
         started = time.monotonic()
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             list(backend.answer(texts(tiny, 30)))
-        assert time.monotonic() - started < 2.5  # the server alone would have taken 3 s and more
+        assert time.monotonic() - started < 10  # the server alone would have taken 20 s and more
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def no_process_left_behind() -> Iterator[None]:
     before = _children()
     yield
     left: Mapping[int, str] = {}
-    end = time.monotonic() + 3
+    end = time.monotonic() + 15
     while time.monotonic() < end and (left := {p: n for p, n in _children().items() if p not in before}):
         time.sleep(0.02)
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
