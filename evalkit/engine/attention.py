@@ -9,17 +9,18 @@ Key/value heads serve several query heads: those are laid behind one another as 
 read once for all of them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from evalkit.engine.cache import KeyValueStore, Pair
+from evalkit.engine.kernels import Kernels, attend, mask_by_query, matmul_precision
 from evalkit.engine.scheduler import Chunk
 from evalkit.errors import EngineError
 
@@ -27,23 +28,6 @@ ATTENTION_NAME = "evalkit_shared_prefix"
 CAUSAL_BLOCK = 128  # queries computed against keys that are partly masked for them: the waste is half of these
 LARGE = 192  # queries from which on an attention counts as large
 _HANDLED = ("sliding_window", "softcap", "s_aux", "position_bias")  # not handled: refused where set
-
-# query [1, heads, tokens, size], key and value [1, key/value heads, tokens, size], offsets [chunks + 1] (int32), the
-# longest chunk's tokens, scale -> as `attend`: each chunk's tokens among themselves, causally
-CausalKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, int, float], Pair]
-AttendKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Pair]  # as `attend`
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """What a device does better than the ways that are right everywhere, which None stands for."""
-
-    precision: str | None = None  # float32 matmul precision of large attentions on a CPU
-    causal: CausalKernel | None = None
-    attend: AttendKernel | None = None
-
-
-PLAIN = Kernels()
 
 
 @dataclass(frozen=True)
@@ -256,58 +240,3 @@ def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: T
         return store.slot(layer, span.slot, span.length)
     own = slice(span.first, span.first + span.length)
     return key[:, :, own], value[:, :, own]
-
-
-def mask_behind(last: Tensor, dtype: torch.dtype) -> Tensor:
-    """0 up to the last key that each token sees (last [batch, tokens]), -inf behind it: [batch, 1, tokens, keys]."""
-    hidden = torch.arange(int(last.max()) + 1) > last[:, None, :, None]
-    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
-
-
-def mask_by_query(mask: Tensor, groups: int) -> Tensor:
-    """A mask [batch, 1, tokens, keys] for each token's queries, which lie together; for one token each as it is."""
-    return mask.repeat_interleave(groups, dim=2) if mask.shape[2] > 1 else mask
-
-
-@contextmanager
-def matmul_precision(precision: str | None) -> Iterator[None]:
-    """torch's float32 matmul precision for a while; None leaves it alone."""
-    if precision is None:
-        yield
-        return
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
-def attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None, *, causal: bool = False
-) -> Pair:
-    """Attention and its log-sum-exp: [batch, heads, queries, value size] and [batch, heads, queries] (float32).
-
-    All have the same number of heads. `causal` needs as many keys as queries; `mask` is added to the scores and
-    leaves every query at least one key.
-    """
-    if query.device.type == "cpu":
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, attn_mask=mask, scale=scale
-        )
-        return out, lse
-    return attend_plainly(query, key, value, scale, mask, causal=causal)
-
-
-def attend_plainly(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None, *, causal: bool = False
-) -> Pair:
-    """`attend` by the formula."""
-    scores = (query.float() @ key.float().transpose(-1, -2)) * scale
-    if causal:
-        ones = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device)
-        scores = scores.masked_fill(ones.triu(1), float("-inf"))
-    if mask is not None:
-        scores = scores + mask
-    lse = scores.logsumexp(dim=-1)
-    return ((scores - lse[..., None]).exp() @ value.float()).to(query.dtype), lse

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
-from evalkit.engine.attention import PLAIN, Kernels
 from evalkit.engine.cpu_kernels import attention_precision
 from evalkit.engine.cuda_kernels import proven_kernels
 from evalkit.engine.engine import Engine, Scored
 from evalkit.engine.expanded import ExpandedRunner
+from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import PackedRunner
 from evalkit.engine.scheduler import Budget

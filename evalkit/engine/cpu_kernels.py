@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm
 
-from evalkit.engine.attention import attend, matmul_precision
+from evalkit.engine.kernels import attend, matmul_precision
 
 MAX_RELATIVE_DIFFERENCE = 1e-5  # to torch's own product; float32 arithmetic in another order gives some 1e-6
 _PACKED_ROWS = 1024  # rows of input that the packing is tuned for; it serves one row as well

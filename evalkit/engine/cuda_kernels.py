@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from evalkit.engine.attention import Kernels, attend_plainly, mask_behind, mask_by_query
 from evalkit.engine.cache import Pair, head_shape
+from evalkit.engine.kernels import Kernels, attend_plainly, mask_behind, mask_by_query
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -35,7 +35,7 @@ def causal_chunks(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, lo
 
 
 def attend_fused(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> Pair:
-    """As attention.attend: FlashAttention, or the memory-efficient kernel where there is a mask or float32."""
+    """As kernels.attend: FlashAttention, or the memory-efficient kernel where there is a mask or float32."""
     if mask is None and query.dtype != torch.float32:
         flash = torch.ops.aten._scaled_dot_product_flash_attention
         out, lse = flash(query, key, value, 0.0, False, False, scale=scale)[:2]

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from evalkit.engine.attention import PLAIN, Kernels
 from evalkit.engine.cache import KeyValueStore, Pair
+from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, Segment, own_length, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.runner import StepResult, catch_out_of_memory, read, slot_length

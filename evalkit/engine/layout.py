@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import torch
 
-from evalkit.engine.attention import Kernels, PackedStep, Ragged, RowBatch, Span, mask_behind
+from evalkit.engine.attention import PackedStep, Ragged, RowBatch, Span
 from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.kernels import Kernels, mask_behind
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
 

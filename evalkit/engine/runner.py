@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self
 import torch
 from torch import Tensor
 
-from evalkit.engine.attention import ATTENTION_NAME, PLAIN, Kernels, packed, register
+from evalkit.engine.attention import ATTENTION_NAME, packed, register
 from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step

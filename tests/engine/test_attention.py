@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from evalkit.engine.attention import CAUSAL_BLOCK, Kernels, attend, attend_packed, attend_plainly, matmul_precision
+from evalkit.engine.attention import CAUSAL_BLOCK, attend_packed
 from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.kernels import Kernels, attend, attend_plainly, matmul_precision
 from evalkit.engine.layout import lay_out
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.scheduler import Budget, Scheduler
