@@ -13,8 +13,9 @@ from collections.abc import Callable, Sequence
 from itertools import chain
 from typing import Any
 
-# Between examples, and once in front of the last line, whose end the choices change.
-_PARAGRAPH = re.compile(r"(?<=[0-9A-Za-z])(?=\n\n)")
+# Between examples, and once in front of the last line, whose end the choices change. A pattern that begins with
+# the newlines is searched for as a literal, many times faster than one that looks for what is in front of them.
+_PARAGRAPH = re.compile(r"\n\n(?<=[0-9A-Za-z]\n\n)")
 _LINE = re.compile(r"[0-9A-Za-z]\n")
 
 # Split patterns of which the condition above was proved by reading them: Bloom's, Qwen2's.

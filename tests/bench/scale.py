@@ -24,8 +24,10 @@ from evalkit.backends.engine_batch import Batch, make_batch
 from evalkit.cli import build, compose_config
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.shares import GPU, Rates, Share, divide
-from evalkit.models.base import LoadedModel
+from evalkit.evaluate import questions_of
+from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.qwen_tokenizer import END_OF_TEXT, QwenTokenizer, load_qwen_tokenizer
+from evalkit.preflight import preflight
 from evalkit.types import GenerateRequest
 
 TASKS = ("ceval", "mmlu", "gsm8k", "humaneval")
@@ -83,16 +85,16 @@ def qwen_tokenizer() -> QwenTokenizer:
 
 def work_of(name: str, data_dir: str, tokenizer: QwenTokenizer) -> Work:
     task = build(compose_config([f"task={name}", f"data_dir={data_dir}"]), f"tasks.{name}")
-    examples = task.examples()
-    items: list[Item] = [(example.id, task.request(example)) for example in examples]
+    questions = questions_of(task, limit=None)
+    items: list[Item] = [(question.example.id, question.request) for question in questions]
     network: Any = None
     model = LoadedModel(network, tokenizer, frozenset([tokenizer.id_of(END_OF_TEXT) or 0]), 8192, {})
     started = time.perf_counter()
+    preflight(name, questions, ModelFacts(tokenizer, model.max_length, weight_bytes=None, bytes_per_token=None))
     batch = make_batch(items, model)
     plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
-    # The forecast before a run tokenises and plans once more.
-    serial = 2 * (time.perf_counter() - started)
-    return Work(name, plan, answer_lengths(batch, examples, tokenizer), serial)
+    serial = time.perf_counter() - started
+    return Work(name, plan, answer_lengths(batch, [question.example for question in questions], tokenizer), serial)
 
 
 def answer_lengths(batch: Batch, examples: Sequence[Any], tokenizer: QwenTokenizer) -> list[int]:
