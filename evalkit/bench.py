@@ -10,8 +10,9 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -67,6 +68,7 @@ class Stopwatch:
 
     def __init__(self, backend: EngineBackend) -> None:
         self._network = backend.load().network
+        self._on_gpu = self._network.device.type == "cuda"
         self.seconds = {"network": 0.0, "linear": 0.0, "attention": 0.0}
 
     @contextmanager
@@ -85,22 +87,28 @@ class Stopwatch:
             for handle in handles:
                 handle.remove()
 
+    def _now(self) -> float:
+        """When all work that a GPU was given is done: its time is that of the calls, not of their launches."""
+        if self._on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
     def _time(self, module: nn.Module, name: str) -> list[Any]:
         def begin(*_: object) -> None:
-            self.seconds[name] -= time.perf_counter()
+            self.seconds[name] -= self._now()
 
         def end(*_: object) -> None:
-            self.seconds[name] += time.perf_counter()
+            self.seconds[name] += self._now()
 
         return [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
 
     def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any) -> Any:
-            started = time.perf_counter()
+            started = self._now()
             try:
                 return function(*arguments)
             finally:
-                self.seconds["attention"] += time.perf_counter() - started
+                self.seconds["attention"] += self._now() - started
 
         return timed
 
@@ -135,7 +143,8 @@ def items_of(case: str, model: str, data_dir: str | None) -> list[Item]:
 def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[Measurement, dict[str, Output]]:
     """Answer a case once and say what it cost."""
     watch = Stopwatch(backend)
-    before = _peak_bytes()
+    device = backend.load().network.device.type
+    before = _reset_peak(device)
     started, cpu_started = time.perf_counter(), time.process_time()
     # Modules fuse only while packed, so hooks are placed with the packed forwards in force.
     with backend.kernels(), watch.running():
@@ -163,7 +172,7 @@ def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[M
         attention_share=watch.seconds["attention"] / seconds,
         linear_share=watch.seconds["linear"] / seconds,
         host_share=1 - watch.seconds["network"] / seconds,
-        peak_bytes_above_weights=_peak_bytes() - before,
+        peak_bytes_above_weights=_peak_bytes(device) - before,
     )
     return found, outputs
 
@@ -193,19 +202,38 @@ def measure_generation(backend: EngineBackend, num_tokens: int) -> dict[str, flo
     model = backend.load()
     prompt = tuple(model.tokenizer.encode(["The"], for_generation=True)[0])
     plan = make_plan([TokenSequence(prompt, max_new_tokens=num_tokens)])
+    device = model.network.device.type
+    _reset_peak(device)
     started = time.perf_counter()
     with backend.kernels():
         engine: Engine = backend.engine_for(plan, {}, frozenset())
         generated = sum(len(getattr(result, "token_ids", ())) for _, result in engine.run())
     seconds = time.perf_counter() - started
-    return {"tokens": generated, "tokens_per_second": generated / seconds, "peak_bytes": _peak_bytes()}
+    return {"tokens": generated, "tokens_per_second": generated / seconds, "peak_bytes": _peak_bytes(device)}
 
 
-def _peak_bytes() -> int:
-    """Of the GPU where there is one, else of the process."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def _reset_peak(device: str) -> int:
+    """Let the peak begin anew; the bytes in use now, of a GPU or of the process."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.memory_allocated()
+    with suppress(OSError):  # not every sandbox has it: then the peak is that of the whole process
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    return _memory("VmRSS")
+
+
+def _peak_bytes(device: str) -> int:
+    """The most in use since `_reset_peak`."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else _memory("VmHWM")
+
+
+def _memory(field: str) -> int:
+    """Bytes by Linux's account of this process; elsewhere its peak."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * int(status.split(f"{field}:")[1].split()[0])
 
 
 def table(rows: Sequence[Measurement]) -> str:

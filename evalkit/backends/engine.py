@@ -121,6 +121,8 @@ class EngineBackend:
                 del waiting[example_id]
                 yield example_id, output
         except OutOfMemoryError:
+            self.engine = None  # with the error, which ends here, all that holds its keys and values
+        if waiting:
             yield from self._one_by_one(waiting, model)
         check.run(model)
         self._ran["check"] = self._check = check.describe(model.network.dtype)
@@ -132,9 +134,11 @@ class EngineBackend:
             plan = make_plan(batch.sequences)
             try:
                 yield from self._run(batch, plan, PlainCheck(batch, frozenset()), model)
+                continue
             except OutOfMemoryError as error:
-                encoded = batch.questions[0].encoded
-                yield item[0], ErrorOutput(str(error), len(encoded.prompt_ids), encoded.truncated)
+                message = str(error)
+            encoded = batch.questions[0].encoded
+            yield item[0], ErrorOutput(message, len(encoded.prompt_ids), encoded.truncated)
 
     def _run(self, batch: Batch, plan: Plan, check: PlainCheck, model: LoadedModel) -> Iterator[Answer]:
         watchers = {

@@ -64,7 +64,7 @@ def loglikelihood(model: LoadedModel, request: LoglikelihoodRequest, example_id:
     for index, continuation in enumerate(encoded.continuation_ids):
         ids = (*encoded.context(index), *continuation[:-1])
         if ids not in forwards:
-            forwards[ids] = _logprobs(model, ids, len(continuation), example_id)
+            forwards[ids] = _logits(model, ids, len(continuation), example_id).log_softmax(dim=-1)
         rows = forwards[ids][-len(continuation) :]
         logprobs.append(float(rows.gather(1, torch.tensor(continuation)[:, None]).sum()))
     return LoglikelihoodOutput(tuple(logprobs), len(encoded.prompt_ids), truncated=encoded.truncated)
@@ -78,7 +78,7 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
     reason: FinishReason = "length"
     room = max(1, model.max_length - len(encoded.prompt_ids) + 1)  # the last new token is never read again
     while len(new_ids) < min(request.max_new_tokens, room):
-        token = int(_logprobs(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1].argmax())
+        token = int(_logits(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1].argmax())
         if token in model.end_of_text_ids:
             reason = "end_of_text"
             break
@@ -91,10 +91,10 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
 
 
 @torch.inference_mode()
-def _logprobs(model: LoadedModel, ids: Sequence[int], num_positions: int, example_id: str) -> torch.Tensor:
-    """Log-softmax over the vocabulary behind the last `num_positions` ids: (num_positions, vocabulary), float32."""
+def _logits(model: LoadedModel, ids: Sequence[int], num_positions: int, example_id: str) -> torch.Tensor:
+    """Of the vocabulary behind the last `num_positions` ids: (num_positions, vocabulary), float32."""
     if len(ids) > model.max_length:
         raise ModelError(f"{example_id}: {len(ids)} tokens, but the model attends to {model.max_length} at most")
     input_ids = torch.tensor([ids], device=model.network.device)
-    logits = model.network(input_ids=input_ids, use_cache=False, logits_to_keep=num_positions).logits
-    return torch.log_softmax(logits[0].float(), dim=-1).cpu()
+    logits: torch.Tensor = model.network(input_ids=input_ids, use_cache=False, logits_to_keep=num_positions).logits
+    return logits[0].float().cpu()

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Literal
 
+import torch
+
 from evalkit.engine.cache import head_shape
 from evalkit.engine.plan import Plan
 from evalkit.engine.runner import slot_length
@@ -15,6 +17,7 @@ MAX_LOGITS_BYTES = 256 * 2**20  # float32 logits read in one step
 _NUM_TOKENS = {"cpu": 2048, "cuda": 8192}
 _NUM_ROWS = {"cpu": 32, "cuda": 256}
 _SLOT_BYTES = {"cpu": 2 * 2**30, "cuda": 24 * 2**30}
+_SLOT_SHARE = 0.5  # at most, of a GPU's free memory: shared prefixes and activations need the rest
 
 
 def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Literal["auto"]) -> Budget:
@@ -22,7 +25,10 @@ def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Lite
     device = network.device.type if network.device.type in _NUM_TOKENS else "cpu"
     tokens = _NUM_TOKENS[device] if num_tokens == "auto" else num_tokens
     slot_bytes = max(1, slot_length(plan) * _bytes_per_token(network))
-    rows = max(1, min(_NUM_ROWS[device], _SLOT_BYTES[device] // slot_bytes, plan.num_continued))
+    room = _SLOT_BYTES[device]
+    if device == "cuda":
+        room = min(room, int(_SLOT_SHARE * torch.cuda.mem_get_info(network.device)[0]))
+    rows = max(1, min(_NUM_ROWS[device], room // slot_bytes, plan.num_continued))
     reads = max(1, MAX_LOGITS_BYTES // (4 * int(network.config.vocab_size)))
     return Budget(tokens, rows, reads)
 

@@ -80,6 +80,11 @@ class KeyValueStore:
         for node in nodes:
             self._nodes.pop(node.index, None)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._nodes.clear()
+        self._slots.clear()
+
     def _buffer(self, like: Tensor) -> Tensor:
         # Zeros: whatever lies in a masked place is multiplied by 0, and NaN times 0 is NaN.
         return like.new_zeros(self._num_slots, like.shape[0], self._slot_length, like.shape[2])

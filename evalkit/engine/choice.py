@@ -33,9 +33,9 @@ def choose_kernels(network: "PreTrainedModel") -> Kernels:
 
 
 def choose_runner(network: "PreTrainedModel", kernels: Kernels = PLAIN) -> RunnerClass:
-    """PackedRunner where the network takes transformers' attention interface and a probe of shared prefixes gives
-    what the network itself gives; ExpandedRunner otherwise."""
-    if not getattr(network, "_supports_attention_backend", False):
+    """PackedRunner where one device holds the network, it takes transformers' attention interface, each layer sees all
+    that is before it, and a probe of shared prefixes gives what the network itself gives; ExpandedRunner otherwise."""
+    if not getattr(network, "_supports_attention_backend", False) or _is_local(network) or _is_spread(network):
         return ExpandedRunner
     probes = _probes(int(network.config.vocab_size))
     plan = make_plan(probes)
@@ -52,6 +52,17 @@ def choose_runner(network: "PreTrainedModel", kernels: Kernels = PLAIN) -> Runne
         if max(abs(a - b) for a, b in zip(result.logprobs, expected, strict=True)) > tolerance:
             return ExpandedRunner
     return PackedRunner
+
+
+def _is_local(network: "PreTrainedModel") -> bool:
+    """Whether some layer sees only what is near: beyond the probe's length only its mask would tell."""
+    kinds = getattr(network.config, "layer_types", None) or ()
+    return bool(getattr(network.config, "attention_chunk_size", None)) or any(k != "full_attention" for k in kinds)
+
+
+def _is_spread(network: "PreTrainedModel") -> bool:
+    """Whether several devices hold the layers."""
+    return len({parameter.device for parameter in network.parameters()}) > 1
 
 
 def _probes(vocabulary: int) -> list[TokenSequence]:

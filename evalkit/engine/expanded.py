@@ -61,7 +61,8 @@ class ExpandedRunner:
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self._store.clear()
 
     def release(self, nodes: Iterable[Node]) -> None:
         """See Runner."""
@@ -118,7 +119,7 @@ class ExpandedRunner:
             starts = torch.tensor([part.segment.position for part in batch])
             inputs["position_ids"] = (starts[:, None] + torch.arange(width)[None]).to(device)
             inputs["position_ids"].clamp_(max=max(p.segment.position + p.length for p in batch) - 1)
-        inputs["logits_to_keep"] = torch.tensor(offsets, device=device)
+        inputs["logits_to_keep"] = offsets  # no tensor: of several devices, the last one indexes by it
         return inputs
 
     def _contexts(self, layer: int, batch: Sequence[Part], length: int, generated: Generated) -> Pair:

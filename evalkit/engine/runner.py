@@ -79,6 +79,7 @@ class PackedRunner:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._network.set_attn_implementation(self._attention_before)
+        self._store.clear()
 
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""
@@ -89,7 +90,8 @@ class PackedRunner:
         positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
         starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
         keep = torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
-        layout = lay_out(step, generated, self._store, device, dtype, self._kernels)
+        with catch_out_of_memory():
+            layout = lay_out(step, generated, self._store, device, dtype, self._kernels)
         with torch.inference_mode(), packed(layout), catch_out_of_memory():
             out = self._network(
                 input_ids=ids.to(device),

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from math import prod
 from typing import Any
 
-from evalkit.errors import ModelError
-from evalkit.models.architecture import UNBOUNDED_LENGTH
+from evalkit.models.architecture import UNBOUNDED_LENGTH, usable_length
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
 from evalkit.models.loading import placement
@@ -27,7 +26,7 @@ def facts_of(spec: ModelSpec) -> ModelFacts:
     item_size = placement(spec)[1].itemsize
     return ModelFacts(
         tokenizer=load_tokenizer(checkpoint, spec),
-        max_length=spec.max_length or _max_length(checkpoint, config),
+        max_length=_max_length(checkpoint, config, spec.max_length),
         weight_bytes=_num_parameters(checkpoint) * item_size or None,
         bytes_per_token=_keys_and_values(config, item_size),
     )
@@ -40,11 +39,9 @@ def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
     return {name.removeprefix(prefix): value for name, value in checkpoint.gguf.metadata.items()}
 
 
-def _max_length(checkpoint: Checkpoint, config: Mapping[str, Any]) -> int:
+def _max_length(checkpoint: Checkpoint, config: Mapping[str, Any], override: int | None) -> int:
     length = UNBOUNDED_LENGTH if checkpoint.model_type == "bloom" else _first(config, _LENGTH)
-    if length is None:
-        raise ModelError("the checkpoint's config states no sequence length: set model.max_length")
-    return length
+    return usable_length(length, config, override)
 
 
 def _num_parameters(checkpoint: Checkpoint) -> int:

@@ -1,20 +1,27 @@
 """The engine backend against the oracle, through text, on a tiny checkpoint of every family of the card."""
 
 import dataclasses
+import itertools
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tiny_models import FAMILIES, make_checkpoint
 
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.engine_batch import encode, watcher
-from evalkit.backends.reference import ReferenceBackend
+from evalkit.backends.reference import ReferenceBackend, generate
+from evalkit.engine import runner
+from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.runner import PackedRunner, StepTooLargeError
 from evalkit.engine.scheduler import Step
 from evalkit.errors import ConfigError, ModelError
+from evalkit.models.base import LoadedModel
 from evalkit.models.spec import ModelSpec
 from evalkit.types import (
     DropShots,
@@ -183,6 +190,70 @@ def test_one_sequence_that_never_fits_is_told_as_an_error_and_the_others_are_ans
             assert output.text == expected.text
 
 
+def test_what_did_not_fit_together_is_asked_alone_with_the_memory_of_the_failed_attempt_free(
+    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EngineBackend(llama)
+    backend.load()
+    stores: list[weakref.ref[KeyValueStore]] = []
+    held: list[bool] = []
+    begin, plain = KeyValueStore.__init__, PackedRunner.run
+
+    def noted(self: KeyValueStore, *arguments: int) -> None:
+        begin(self, *arguments)
+        stores.append(weakref.ref(self))
+
+    def short_of_memory(self: PackedRunner, step: Step, generated: Any) -> object:
+        if len(self._plan.sequences) > 1:
+            raise StepTooLargeError
+        held.append(any(store() not in (None, self._store) for store in stores))
+        return plain(self, step, generated)
+
+    monkeypatch.setattr(KeyValueStore, "__init__", noted)
+    monkeypatch.setattr(PackedRunner, "run", short_of_memory)
+    texts = [item for item in requests() if isinstance(item[1], GenerateRequest)]
+    assert not any(isinstance(output, ErrorOutput) for _, output in backend.answer(texts))
+    assert len(held) > len(texts)
+    assert not any(held)
+
+
+def test_a_question_that_the_plain_path_cannot_hold_is_not_counted_as_checked(
+    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EngineBackend(llama, max_batch_tokens=64)
+    network = backend.load().network
+    forward = network.forward
+
+    def small(input_ids: torch.Tensor, **settings: Any) -> object:
+        if input_ids.shape[1] > 64:
+            raise torch.OutOfMemoryError
+        return forward(input_ids=input_ids, **settings)
+
+    monkeypatch.setattr(network, "forward", small)
+    outputs = dict(backend.answer(requests()))
+    short = sum(output.num_prompt_tokens < 60 for output in outputs.values())
+    check = measured(backend)["check"]
+    assert outputs.keys() == dict(requests()).keys()
+    assert 0 < check["num_checked"] <= short
+    assert check["ok"] is True
+
+
+def test_a_step_whose_layout_does_not_fit_is_made_smaller(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = EngineBackend(llama)
+    backend.load()
+    plain, calls = runner.lay_out, itertools.count()
+
+    def short_once(*arguments: Any) -> object:
+        if next(calls) == 1:
+            raise torch.OutOfMemoryError
+        return plain(*arguments)
+
+    monkeypatch.setattr(runner, "lay_out", short_once)
+    assert dict(backend.answer(requests())).keys() == dict(requests()).keys()
+    assert backend.engine is not None
+    assert backend.engine.counters.num_back_offs == 1
+
+
 def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     plain = PackedRunner.run
 
@@ -220,6 +291,21 @@ class Letters:
     def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
         raw = b"".join(bytes([i - 1000]) if i >= 1000 else chr(i).encode() for i in new_ids)
         return raw.decode(errors="replace")
+
+
+def test_the_plain_path_takes_the_largest_logit_also_where_rounding_makes_log_probabilities_equal() -> None:
+    logits = torch.zeros(1, 1, 50_000)
+    logits[0, 0, 77] = 1e-9
+
+    class Flat:
+        device = torch.device("cpu")
+
+        def __call__(self, **inputs: Any) -> Any:
+            return SimpleNamespace(logits=logits)
+
+    model = LoadedModel(Flat(), Letters(), frozenset(), 100, {})  # type: ignore[arg-type]
+    assert int(logits.log_softmax(-1).argmax()) != 77
+    assert generate(model, GenerateRequest("a", (), 1)).text == chr(77)
 
 
 @pytest.mark.parametrize("length", [3, 200])

@@ -41,6 +41,15 @@ def test_a_measurement_counts_every_token_and_its_shares_are_shares(backend: Eng
     assert "32" in table([found])
 
 
+def test_the_peak_is_that_of_the_case(backend: EngineBackend) -> None:
+    """Not what an earlier one, or loading, had once taken."""
+    items = items_of("mmlu", "smollm2-135m", None)
+    _large = bytearray(b"x") * (200 << 20)
+    del _large
+    peaks = [measure(backend, "mmlu", items)[0].peak_bytes_above_weights for _ in range(2)]
+    assert all(0 < peak < 200 << 20 for peak in peaks), peaks
+
+
 @pytest.mark.parametrize("length", [1, 50])
 def test_operations_are_those_that_torch_counts(backend: EngineBackend, length: int) -> None:
     network = copy.deepcopy(backend.load().network)

@@ -1,4 +1,4 @@
-"""Tiny random networks of every family the card lists, and two that ask their attention for more."""
+"""Tiny random networks of every family the card lists, and some that ask their attention for more."""
 
 from collections.abc import Callable
 
@@ -12,6 +12,8 @@ from transformers import (
     GPTNeoForCausalLM,
     GPTNeoXConfig,
     GPTNeoXForCausalLM,
+    Llama4ForCausalLM,
+    Llama4TextConfig,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -71,6 +73,14 @@ def _gpt2() -> PreTrainedModel:
     )
 
 
+def _llama4() -> PreTrainedModel:
+    """Attention within chunks of 64 tokens, which a short sequence does not show."""
+    usual = {name: value for name, value in _USUAL.items() if name != "num_hidden_layers"}
+    shape = {"num_hidden_layers": 4, "num_key_value_heads": 2, "head_dim": 12, "intermediate_size_mlp": 96}
+    experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "interleave_moe_layer_step": 2}
+    return Llama4ForCausalLM(Llama4TextConfig(**usual, **shape, **experts, attention_chunk_size=64, pad_token_id=0))
+
+
 NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**_USUAL, num_key_value_heads=2)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**_USUAL, num_key_value_heads=4)),
@@ -79,6 +89,7 @@ NETWORKS: dict[str, Callable[[], PreTrainedModel]] = {
     "gpt2": _gpt2,
     "bloom": _bloom,
     "gpt_neo": _gpt_neo,
+    "llama4": _llama4,
     "mistral": lambda: MistralForCausalLM(MistralConfig(**_USUAL, num_key_value_heads=2, sliding_window=16)),
 }
 

@@ -20,7 +20,7 @@ from evalkit.engine.scheduler import Budget, Step
 from evalkit.errors import EngineError
 
 PACKED = ("llama", "qwen2", "gpt_neox", "opt", "gpt2")
-EXPANDED = ("bloom", "gpt_neo", "mistral")
+EXPANDED = ("bloom", "gpt_neo", "llama4", "mistral")
 BUDGETS = (Budget(4096, 8, 100), Budget(64, 3, 10), Budget(7, 2, 3))
 
 
@@ -45,6 +45,27 @@ def test_the_path_is_chosen_by_what_the_network_is(networks, family: str) -> Non
     before = model.config._attn_implementation
     assert choose_runner(model) is (PackedRunner if family in PACKED else ExpandedRunner)
     assert model.config._attn_implementation == before
+
+
+def test_a_network_on_several_devices_takes_the_expanded_path(networks) -> None:
+    model = copy.deepcopy(networks("llama"))
+    model.lm_head.to("meta")
+    assert choose_runner(model) is ExpandedRunner
+
+
+@pytest.mark.parametrize("runner", [PackedRunner, ExpandedRunner])
+def test_keys_and_values_are_given_up_at_the_end(networks, few_shot, runner: type) -> None:
+    model = networks("llama")
+    plan = make_plan(few_shot)
+    engine = Engine(plan, runner(model, plan, 3), BUDGETS[1])
+    results = engine.run()
+    next(results)
+    store = engine.runner._store  # type: ignore[attr-defined]
+    assert store._nodes or store._slots
+    for _ in results:
+        pass
+    assert not store._nodes
+    assert not store._slots
 
 
 def test_the_expanded_path_is_right_for_a_network_that_could_take_the_other(networks, few_shot, agrees) -> None:

@@ -12,8 +12,10 @@ from tiny_models import FAMILIES, make_checkpoint
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from evalkit.errors import ConfigError, ModelError
+from evalkit.models.architecture import usable_length
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import resolve
+from evalkit.models.facts import facts_of
 from evalkit.models.gguf_llama import load_llama
 from evalkit.models.loading import load, placement
 from evalkit.models.quiet import quiet
@@ -244,6 +246,47 @@ def test_max_length_is_the_configs_or_the_specs(tmp_path: Path) -> None:
     assert load_folder(folder).max_length == 1024
     assert load_folder(folder, max_length=77).max_length == 77
     assert load_folder(make_checkpoint("bloom", tmp_path / "bloom")).max_length > 100_000
+
+
+ROPE = {"rope_theta": 1e4, "short_factor": [1.0] * 8, "long_factor": [2.0] * 8}
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 64, **ROPE}}, 64),
+        ({"rope_scaling": {"type": "longrope", **ROPE}, "original_max_position_embeddings": 64}, 64),
+        ({"rope_parameters": {"full_attention": {"rope_type": "dynamic", "factor": 4.0}}}, 512),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}}, 512),
+        ({}, 512),
+    ],
+)
+def test_a_model_ends_where_its_rotary_embedding_begins_to_depend_on_the_prompts_length(
+    config: dict[str, Any], expected: int
+) -> None:
+    """Prompts are computed together: there, a long one would change a short one."""
+    assert usable_length(512, config | {"max_position_embeddings": 512}, None) == expected
+
+
+def test_no_setting_goes_beyond_that_length() -> None:
+    config = {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}, "max_position_embeddings": 512}
+    assert usable_length(512, config, 100) == 100
+    with pytest.raises(ModelError, match=r"model.max_length=513: .* set model.max_length=512 or less"):
+        usable_length(512, config, 513)
+    assert usable_length(512, {}, 513) == 513
+
+
+def test_a_checkpoint_of_that_kind_loads_with_that_length(tmp_path: Path) -> None:
+    folder = make_checkpoint("llama", tmp_path)
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    size = config["hidden_size"] // config["num_attention_heads"] // 2
+    factors = {"short_factor": [1.0] * size, "long_factor": [2.0] * size}
+    config |= {"rope_parameters": {"rope_type": "longrope", "rope_theta": 1e4, **factors}}
+    config["rope_parameters"]["original_max_position_embeddings"] = 64
+    path.write_text(json.dumps(config))
+    spec = ModelSpec(name="tiny", path=str(folder), dtype="float32", device="cpu")
+    assert facts_of(spec).max_length == load_folder(folder).max_length == 64
 
 
 @pytest.mark.slow
