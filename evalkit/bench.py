@@ -19,9 +19,10 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from evalkit.argument import whole_number
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
-from evalkit.cli import build, compose_config
+from evalkit.cli import build, compose
 from evalkit.engine import attention
 from evalkit.engine.cache import head_shape
 from evalkit.engine.engine import Engine
@@ -120,7 +121,7 @@ def _fuses_linears(module: nn.Module) -> bool:
 
 def items_of(case: str, model: str, data_dir: str | None) -> list[Item]:
     """A case's requests: as the tasks make them, with at most NEW_TOKENS new tokens."""
-    config = compose_config([f"task={case}", f"model={model}", f"data_dir={data_dir or 'bundled'}"])
+    config = compose([f"task={case}", f"model={model}", f"data_dir={data_dir or 'bundled'}"])
     task = build(config, f"tasks.{case}")
     wanted = SUBJECTS.get(case) if data_dir else None
     taken: dict[str, int] = {}
@@ -263,9 +264,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--case", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--model", default="smollm2-135m", help="a file of configs/model")
     parser.add_argument("--data-dir", help="the publishers' layouts; without it the bundled sets are used")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--max-batch-tokens", type=int, help="default: what suits the device")
-    parser.add_argument("--generate", type=int, default=0, help="also decode this many tokens from one prompt")
+    parser.add_argument("--threads", type=whole_number(1), default=torch.get_num_threads())
+    parser.add_argument("--max-batch-tokens", type=whole_number(1), help="default: what suits the device")
+    parser.add_argument(
+        "--generate", type=whole_number(0), default=0, help="also decode this many tokens from one prompt"
+    )
     return parser.parse_args()
 
 
@@ -275,7 +278,7 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     try:
         cases = {case: items_of(case, options.model, options.data_dir) for case in options.case}
-        spec = build(compose_config([f"model={options.model}"]), "model")
+        spec = build(compose([f"model={options.model}"]), "model")
         backend = EngineBackend(spec, options.max_batch_tokens or "auto", num_checked=0)
         rows = [measure(backend, case, items)[0] for case, items in cases.items()]
     except EvalkitError as error:

@@ -33,6 +33,7 @@ from evalkit.subset import read_subset
 from evalkit.task import Switched, Task, with_protocol
 
 log = logging.getLogger(__name__)
+_NO_GROUP = "Config group override must be a string or a list"  # Hydra's, for a plain ValueError
 
 
 def main() -> None:
@@ -87,6 +88,10 @@ def _main(job: Callable[[DictConfig], None], ranks: Leader | Follower | None) ->
         ranks.interrupted(message) if ranks is not None else leave(message)
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error), ConfigError.exit_code)
+    except ValueError as error:
+        if _NO_GROUP not in str(error):
+            raise
+        _fail(_explain(error), ConfigError.exit_code)
     except EvalkitError as error:  # of a sweep's job in a process, and perhaps on a machine, of its own
         _fail(f"a job of the sweep failed: {error}", error.exit_code)
 
@@ -131,6 +136,8 @@ def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> No
         raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
     resolved: Any = OmegaConf.to_container(config, resolve=True)
     subset = None if config.subset is None else read_subset(config.subset)
+    if not isinstance(config.results_dir, str):
+        raise ConfigError(f"results_dir={config.results_dir}: use the name of a folder, e.g. results_dir=./20251124")
     settings = Settings(model.name, Path(config.results_dir), config.limit, card, resolved, subset)
     if config.dry_run is True:
         for part in dry_run(tasks, backend, settings):
@@ -148,13 +155,22 @@ def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> No
 def build_tasks(config: DictConfig) -> list[Task]:
     """The chosen tasks, each under its own protocol, or once for every one of `protocols` that it has.
 
-    Raises ConfigError where `protocols` is no list of names, or names one that no chosen task has.
+    Raises ConfigError where no task is chosen, and where `protocols` is no list of names, names one that no chosen task
+    has, or is given beside a task's own.
     """
-    chosen = [name for name, node in config.tasks.items() if "_target_" in node]  # an experiment may set up others
+    nodes = config.get("tasks")
+    if not isinstance(nodes, DictConfig) or not all(isinstance(node, DictConfig) for node in nodes.values()):
+        offered = ", ".join(available("task"))
+        raise ConfigError(f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {offered}")
+    chosen = [str(name) for name, node in nodes.items() if "_target_" in node]  # an experiment may set up others
     tasks: list[Task] = [build(config, f"tasks.{name}") for name in chosen]
     if config.protocols is None:
         return tasks
     names = protocol_names(config.protocols)
+    for task in tasks:
+        if isinstance(task, Switched) and task.protocol != "qwen":
+            own = f"tasks.{task.name}.protocol={task.protocol}"
+            raise ConfigError(f"{own} and protocols=[{','.join(names)}]: name all of them in protocols")
     for name in names:
         lacking = [task for task in tasks if not _offers(task, name)]
         lines = [f"{task.name} has {_protocols_of(task)}" for task in lacking]
@@ -237,6 +253,13 @@ def _explain(error: BaseException) -> str:
     if found := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text):
         options = available(found[1])
         return f"unknown {found[1]} {found[2]!r}; use one of {', '.join(options)}"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        key, _, values = found[1].partition("=")
+        return f"{found[1]}: several in one run are {key}=[{values}]; one run for each is a sweep: add -m"
+    if found := re.search(r"Error parsing override '([^']*)'", text):
+        return f"{found[1]!r}: write key=value; python -m evalkit --help lists the keys"
+    if _NO_GROUP in text:
+        return "a group (model, backend, sandbox, published) was set to null: choose one of its files by name"
     if found := re.search(r"Could not override '([^']+)'", text):
         return _explain_key(found[1])
     return lines[0] if lines else type(error).__name__
@@ -259,10 +282,12 @@ def _explain_key(key: str) -> str:
     parent, _, name = key.rpartition(".")
     node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, Mapping | DictConfig):
-        return f"unknown key {key!r}; python -m evalkit --cfg job shows all keys"
-    known = [str(k) for k in node if k != "_target_"]
+        task = key.split(".")[1] if key.startswith("tasks.") else ""
+        lacking = f"task {task} is not chosen" if task in available("task") else "unknown key"
+        return f"{lacking}: {key!r}; python -m evalkit --cfg job shows all keys"
+    known = [str(k) for k in node if k != "_target_"] + ([] if parent else ["task", "experiment"])
     close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else ""
+    hint = f"; did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else ";"
     return f"unknown key {key!r}{hint} The keys{f' of {parent}' if parent else ''} are {', '.join(known)}"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from evalkit.argument import whole_number
 from evalkit.errors import EvalkitError
 from evalkit.metrics import holm
 from evalkit.report.cards import load_card
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("a", type=Path, help="the first run, model or results folder")
     parser.add_argument("b", type=Path, help="the second")
     parser.add_argument("--card", default="qwen-1_8b", help="whose tables say how a benchmark's mean is made")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
+    parser.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap")
     parser.add_argument("--output", type=Path, default=Path(), help="folder to write into; default: here")
     options = parser.parse_args(arguments)
     try:

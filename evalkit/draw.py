@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from evalkit.argument import whole_number
 from evalkit.cli import build, compose
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.types import Example, Json
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evalkit.draw", description=__doc__)
     parser.add_argument("name", help="what the subset is called")
     parser.add_argument("settings", nargs="+", metavar="TASK=N or KEY=VALUE")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=whole_number(0), default=0)
     options = parser.parse_intermixed_args(arguments)
     try:
         subset = drawn(options.name, options.settings, options.seed)

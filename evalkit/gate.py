@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from evalkit.argument import share
 from evalkit.compare import flip_table
 from evalkit.errors import EvalkitError, GateError, StoreError
 from evalkit.metrics import holm
@@ -29,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evalkit.gate", description=__doc__)
     parser.add_argument("run", type=Path, help="the run, model or results folder to check")
     parser.add_argument("baseline", type=Path, help="the same of the baseline")
-    parser.add_argument("--level", type=float, default=RULE.level, help="share of equal runs that may fail")
+    parser.add_argument("--level", type=share, default=RULE.level, help="share of equal runs that may fail")
     parser.add_argument("--part", action="store_true", help="the run may have asked some of the baseline only")
     options = parser.parse_args(arguments)
     try:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from evalkit.argument import distance
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.report.cards import load_card
 from evalkit.report.figures import figure
@@ -24,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evalkit.noise", description=__doc__)
     parser.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
     parser.add_argument("--card", default="qwen-1_8b", help="whose tables say how a benchmark's mean is made")
-    parser.add_argument("--noise", type=float, help="natural log; default: by the dtype the run used")
+    parser.add_argument("--noise", type=distance, help="natural log; default: by the dtype the run used")
     options = parser.parse_args(arguments)
     try:
         card = load_card(options.card)

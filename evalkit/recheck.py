@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 
+from evalkit.argument import distance
 from evalkit.backends.base import Backend
 from evalkit.backends.reference import ReferenceBackend
 from evalkit.errors import ConfigError, EvalkitError, StoreError
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print what changed; the exit code."""
     parser = argparse.ArgumentParser(prog="python -m evalkit.recheck", description=__doc__)
     parser.add_argument("run", type=Path, help="a run folder, e.g. results/qwen-1_8b/mmlu")
-    parser.add_argument("--noise", type=float, help="natural log; default: by the dtype the run used")
+    parser.add_argument("--noise", type=distance, help="natural log; default: by the dtype the run used")
     options = parser.parse_args(arguments)
     try:
         near = near_ties(options.run, options.noise)

@@ -151,11 +151,12 @@ class RunStore:
 
     def _check_manifest(self) -> None:
         manifest = read_manifest(self.folder)
-        if manifest is None:
+        outputs = self.folder / "outputs.jsonl"
+        if manifest is None or not (outputs.exists() and outputs.stat().st_size):  # no answer is anybody's yet
             write_whole(self.folder / "manifest.json", json.dumps({"fingerprint": self.fingerprint}, indent=2) + "\n")
             return
         found = manifest.get("fingerprint", {})
-        for key in sorted(found.keys() | self.fingerprint.keys()):
+        for key in sorted(found.keys() | self.fingerprint.keys(), key=lambda key: (key != "backend", key)):
             if found.get(key) != self.fingerprint.get(key):
                 raise StoreError(
                     f"{self.folder} holds answers of another model: {key} was {found.get(key)}, is now "

@@ -85,7 +85,8 @@ def _check_whole(path: Path, run: Path, num_asked: int) -> None:
 def record_score(run: Path, score: float, source: str) -> None:
     """Write a site's score beside the summary.
 
-    Raises ConfigError for a score outside 0..100 or an empty source, StoreError where the run has labels.
+    Raises ConfigError for a score outside 0..100 or an empty source, StoreError where the run has labels, DataError
+    where it was not asked every row.
     """
     if not math.isfinite(score) or not 0 <= score <= 100:
         raise ConfigError(f"score {score} lies outside 0..100, give it in percent")
@@ -93,6 +94,7 @@ def record_score(run: Path, score: float, source: str) -> None:
         raise ConfigError("the source is empty, say where and when the score was returned")
     if not (run / "submission.json").exists():
         raise StoreError(f"{run}: no submission.json, only a run whose labels are withheld takes a site's score")
+    _check_whole(run / "submission.json", run, len(read_scores(run)))
     (run / RECORDED).write_text(json.dumps({"score": score, "source": source}, indent=2) + "\n", encoding="utf-8")
 
 

@@ -217,17 +217,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m evalkit.verify", description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("runs", nargs="+", type=Path, help="run folders, or folders above them")
     options = parser.parse_args(arguments)
-    agrees = True
     try:
-        for folder in find_runs(options.runs):
-            sys.stdout.write(f"{folder}\n")
+        folders = find_runs(options.runs)
+    except EvalkitError as error:
+        return _told(error)
+    agrees, code = True, 0
+    for folder in folders:
+        sys.stdout.write(f"{folder}\n")
+        try:
             for finding in verify(folder):
                 sys.stdout.write(f"{finding}\n")
                 agrees &= finding.difference is None or finding.unchecked
-    except EvalkitError as error:
-        sys.stderr.write(f"evalkit.verify: {error}\n")
-        return error.exit_code
-    return 0 if agrees else 1
+        except EvalkitError as error:
+            code = _told(error)
+    return code or (0 if agrees else 1)
+
+
+def _told(error: EvalkitError) -> int:
+    sys.stderr.write(f"evalkit.verify: {error}\n")
+    return error.exit_code
 
 
 def _read_text(path: Path) -> str | None:

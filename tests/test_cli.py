@@ -1,5 +1,6 @@
 """The command line as a user meets it: what it writes, what it refuses, and how it ends."""
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -93,6 +94,20 @@ def test_limit_takes_the_first_questions_of_each_subject(evalkit: Callable[..., 
     [
         (("task=mmul",), 2, "unknown task 'mmul'; use one of ceval, gsm8k, humaneval, mmlu"),
         (("task=[mmlu,nothing]",), 2, "unknown task 'nothing'"),
+        (("task=[]",), 2, "no task is chosen: task=NAME or task=[NAME,NAME], each one of ceval,"),
+        (("task=mmlu,ceval",), 2, "several in one run are task=[mmlu,ceval]; one run for each is a sweep: add -m"),
+        (("tasks=mmlu",), 2, "no task is chosen"),
+        (("tasks.mmlu=null",), 2, "no task is chosen"),
+        (("tsk=mmlu",), 2, "did you mean task?"),
+        (("tasks.ceval.split=test",), 2, "task ceval is not chosen"),
+        (("experiment=quikstart",), 2, "unknown experiment 'quikstart'; use one of card, ci, quickstart"),
+        (("model=null",), 2, "set to null: choose one of its files by name"),
+        (("limit",), 2, "'limit': write key=value"),
+        (("results_dir=5",), 2, "results_dir=5: use the name of a folder"),
+        (("results_dir=null",), 2, "results_dir=None: use the name of a folder"),
+        (("protocols=[qwen]", "tasks.mmlu.protocol=lm-eval"), 2, "name all of them in protocols"),
+        (("backend.text=5",), 2, "backend.text=5: use a text"),
+        (("backend.logprobs=[a,b]",), 2, "use a number for each choice"),
         (("model=qwen",), 2, "unknown model 'qwen'; use one of bloom"),
         (("backend=vroom",), 2, "unknown backend 'vroom'; use one of engine"),
         (("model.pth=x",), 2, "did you mean model.path?"),
@@ -129,6 +144,39 @@ def test_a_wrong_argument_gives_one_clear_line(
     assert (result.code, len(result.err.strip().splitlines())) == (code, 1), result.err
     assert message in result.line
     assert result.out == ""
+
+
+def test_a_folder_without_an_answer_is_anybodys(evalkit: Callable[..., Result], tmp_path: Path) -> None:
+    failed = evalkit("task=mmlu", *SCRIPTED, "limit=1", "backend.logprobs=[-1,-2]")
+    assert (failed.code, "has 2 values" in failed.line) == (2, True), failed.err
+    assert (tmp_path / "results/smollm2-135m/mmlu/manifest.json").exists()
+    assert evalkit("task=mmlu", *SCRIPTED, "limit=1").code == 0
+    refused = evalkit("task=mmlu", *SCRIPTED, "limit=1", "backend.logprobs=[-2,-1,-3,-4]")
+    assert (refused.code, "holds answers of another model: logprobs was" in refused.line) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "message"),
+    [
+        ("noise", ["R", "--noise", "-1"], "'-1': use a number from 0 up"),
+        ("noise", ["R", "--noise", "nan"], "'nan': use a number from 0 up"),
+        ("recheck", ["R", "--noise", "inf"], "'inf': use a number from 0 up"),
+        ("gate", ["R", "B", "--level", "5"], "'5': use a number between 0 and 1"),
+        ("compare", ["A", "B", "--seed", "-1"], "'-1': use a whole number from 0 up"),
+        ("bench", ["--threads", "0"], "'0': use a whole number from 1 up"),
+        ("bench", ["--model", "nosuch"], "unknown model 'nosuch'; use one of bloom"),
+    ],
+)
+def test_a_number_that_cannot_be_meant_is_refused(
+    module: str, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"evalkit.{module}", *arguments])
+    try:
+        code = importlib.import_module(f"evalkit.{module}").main()
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def spoil(data: Path, name: str, edit: Callable[[bytes], bytes | None]) -> None:

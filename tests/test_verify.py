@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from evalkit.report.__main__ import main as report_main
 from evalkit.verify import main
 
 ROOT = Path(__file__).parent.parent
@@ -97,6 +98,36 @@ def test_another_models_files_are_told(run: Path, capsys: pytest.CaptureFixture[
     (run / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     assert main([str(run)]) == 1
     assert "DIFFERS     the model's files: text is '', should be 'something else'" in capsys.readouterr().out
+
+
+DAMAGE = {
+    "a byte": ("outputs.jsonl", lambda b: b.replace(b'"text"', b'"te\xff"', 1), "outputs.jsonl: line 1 is not JSON"),
+    "a list": ("scores.jsonl", lambda b: b"[]\n" + b, "scores.jsonl: line 1 is not a JSON object"),
+    "no id": ("scores.jsonl", lambda b: b'{"a": 1}\n', "scores.jsonl is not what a run writes (KeyError('id'))"),
+    "no prefix": ("questions.jsonl", lambda b: b'{"a": 1}\n', "questions.jsonl is not what a run writes"),
+    "no number": (
+        "summary.json",
+        lambda b: b.replace(b'"value": 0.0', b'"value": "x"', 1),
+        "summary.json: not a summary",
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "change", "message"), DAMAGE.values(), ids=DAMAGE)
+def test_damage_is_one_line_and_the_other_folders_are_checked_all_the_same(
+    run: Path, name: str, change: Callable[[bytes], bytes], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run.parent / "gsm8k" / name
+    content = path.read_bytes()
+    assert change(content) != content
+    path.write_bytes(change(content))
+    assert main([str(run.parent)]) == 2
+    out, err = capsys.readouterr()
+    assert message in err
+    assert len(err.splitlines()) <= 2  # the folder's own, and that of the report beside it
+    assert out.count("  ok          outputs.jsonl") >= 1
+    assert report_main([str(run.parent), "--output", str(run.parent)]) == 2
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

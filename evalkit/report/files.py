@@ -71,7 +71,7 @@ def write_file(path: Path, content: str | bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise StoreError(f"{path} cannot be written ({error.strerror}), name another folder with --output") from error
+        raise StoreError(f"{path} cannot be written ({error.strerror}), name another folder") from error
     return path
 
 

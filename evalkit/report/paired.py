@@ -13,7 +13,7 @@ from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micr
 from evalkit.report.figures import signed
 from evalkit.report.published import PublishedCard
 from evalkit.report.questions import QUESTIONS
-from evalkit.report.read import find_runs, read_json, read_lines, read_summary
+from evalkit.report.read import as_a_run_writes, find_runs, read_json, read_lines, read_summary
 from evalkit.report.runs import benchmark_of, mean_of, name_of, protocol_of
 from evalkit.report.verdict import p_text
 from evalkit.run_name import task_of
@@ -185,15 +185,17 @@ def read_requests(folder: Path) -> dict[str, str] | None:
         return {str(name): str(sha) for name, sha in read_json(folder / REQUESTS).items()}
     asked = folder / QUESTIONS
     lines = read_lines(asked) if asked.exists() else ()
-    return {line["id"]: line["request_sha"] for line in lines if "id" in line} or None
+    with as_a_run_writes(asked):
+        return {line["id"]: line["request_sha"] for line in lines if "id" in line} or None
 
 
 def read_scores(folder: Path) -> dict[str, Score]:
     """The scores of a run folder by question. Raises StoreError where there are none."""
     scores: dict[str, Score] = {}
-    for line in read_lines(folder / "scores.jsonl"):
-        detail: dict[str, Any] = {key: value for key, value in line.items() if key not in _OWN}
-        scores[line["id"]] = Score(**{key: line[key] for key in _OWN}, detail=detail)
+    with as_a_run_writes(folder / "scores.jsonl"):
+        for line in read_lines(folder / "scores.jsonl"):
+            detail: dict[str, Any] = {key: value for key, value in line.items() if key not in _OWN}
+            scores[line["id"]] = Score(**{key: line[key] for key in _OWN}, detail=detail)
     if not scores:
         raise StoreError(f"{folder}/scores.jsonl is empty, run the task again")
     return scores

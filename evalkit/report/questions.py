@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from evalkit.errors import StoreError
-from evalkit.report.read import read_lines
+from evalkit.report.read import as_a_run_writes, read_lines
 from evalkit.types import Json, LoglikelihoodRequest, Request, truncation_of
 
 QUESTIONS = "questions.jsonl"
@@ -122,16 +122,19 @@ def read_answered(folder: Path) -> list[Answered]:
 
     Raises StoreError where scores.jsonl is missing or a score has no output.
     """
-    asked, contexts = _read_asked(folder / QUESTIONS)
-    outputs = {(line["id"], line["request_sha"]): line for line in read_lines(folder / "outputs.jsonl")}
+    with as_a_run_writes(folder / QUESTIONS):
+        asked, contexts = _read_asked(folder / QUESTIONS)
+    with as_a_run_writes(folder / "outputs.jsonl"):
+        outputs = {(line["id"], line["request_sha"]): line for line in read_lines(folder / "outputs.jsonl")}
     last = {line_id: line for (line_id, _), line in outputs.items()}
     answered = []
-    for score in read_lines(folder / "scores.jsonl"):
-        question = asked.get(score["id"], {})
-        output = outputs.get((score["id"], question.get("request_sha", "")), last.get(score["id"]))
-        if output is None:
-            raise StoreError(f"{folder}: scores.jsonl has {score['id']}, outputs.jsonl has not, run the task again")
-        answered.append(_joined(score, output, question, contexts))
+    with as_a_run_writes(folder / "scores.jsonl"):
+        for score in read_lines(folder / "scores.jsonl"):
+            question = asked.get(score["id"], {})
+            output = outputs.get((score["id"], question.get("request_sha", "")), last.get(score["id"]))
+            if output is None:
+                raise StoreError(f"{folder}: scores.jsonl has {score['id']}, outputs.jsonl has not, run the task again")
+            answered.append(_joined(score, output, question, contexts))
     return answered
 
 

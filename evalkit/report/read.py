@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def summary_of(fields: Mapping[str, Any], where: str = "summary") -> Summary:
         return Summary(
             task=fields["task"],
             model=fields["model"],
-            metrics={name: Metric(**metric) for name, metric in fields["metrics"].items()},
-            groups={kind: {name: Metric(**m) for name, m in of.items()} for kind, of in groups.items()},
+            metrics={name: _metric(metric) for name, metric in fields["metrics"].items()},
+            groups={kind: {name: _metric(m) for name, m in of.items()} for kind, of in groups.items()},
             published=Published(**published) if published else None,
             verdict=fields["verdict"],
             num_unanswered=fields["num_unanswered"],
@@ -70,6 +71,13 @@ def summary_of(fields: Mapping[str, Any], where: str = "summary") -> Summary:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{where}: not a summary of this version ({error!r}), run the task again") from error
+
+
+def _metric(fields: Mapping[str, Any]) -> Metric:
+    for name, value in fields.items():
+        if not isinstance(value, int | float | None):
+            raise TypeError(f"{name} is {value!r}")
+    return Metric(**fields)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -88,15 +96,26 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """The objects of a JSON Lines file; a last line cut short by a kill is left out."""
     try:
-        text = path.read_text(encoding="utf-8")
+        content = path.read_bytes()
     except OSError as error:
         raise StoreError(f"{path}: cannot be read ({error.strerror}), name a folder of a finished run") from error
-    *lines, rest = text.split("\n")
+    *lines, rest = content.split(b"\n")
     for number, line in enumerate([*lines, rest] if rest else lines, start=1):
         try:
-            value = json.loads(line)
+            value = json.loads(line.decode("utf-8"))
         except ValueError as error:
             if number == len(lines) + 1:
                 return
             raise StoreError(f"{path}: line {number} is not JSON ({error}), run the task again") from error
+        if not isinstance(value, dict):
+            raise StoreError(f"{path}: line {number} is not a JSON object, run the task again")
         yield value
+
+
+@contextmanager
+def as_a_run_writes(path: Path) -> Iterator[None]:
+    """Turns the errors of whoever looks for something in a file and does not find it into a StoreError."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise StoreError(f"{path} is not what a run writes ({error!r}), run the task again") from error

@@ -115,6 +115,15 @@ def test_a_wrong_record_is_refused(
     assert not (run / "recorded.json").exists()
 
 
+def test_a_part_of_the_rows_takes_no_score_of_a_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [(asked, output, replace(score, value=None, target=None)) for asked, output, score in choice_items(52)]
+    folder = write_run(tmp_path, items, "ceval", "m", cell="test", num_questions=52, limit=1)
+    (folder / "submission.json").write_text("{}")
+    assert main(["record", str(folder), "50", "--source", "x"]) == 3
+    assert "only 52 rows were asked (limit=1), the site wants all" in capsys.readouterr().err
+    assert not (folder / "recorded.json").exists()
+
+
 def test_a_run_with_labels_takes_no_score_of_a_site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write_run(tmp_path, choice_items(10), "ceval", "m", cell="val")
     assert main(["record", str(folder), "50", "--source", "x"]) == 2
