@@ -151,17 +151,22 @@ class RunStore:
 
     def _check_manifest(self) -> None:
         manifest = read_manifest(self.folder)
+        found = (manifest or {}).get("fingerprint", {})
+        differing = [
+            key for key in found.keys() | self.fingerprint.keys() if found.get(key) != self.fingerprint.get(key)
+        ]
+        if manifest is not None and not differing:
+            return
         outputs = self.folder / "outputs.jsonl"
-        if manifest is None or not (outputs.exists() and outputs.stat().st_size):  # no answer is anybody's yet
+        if manifest is None or not ("provenance" in manifest or (outputs.exists() and outputs.stat().st_size)):
+            # Nobody has answered here: the folder is whose run it is.
             write_whole(self.folder / "manifest.json", json.dumps({"fingerprint": self.fingerprint}, indent=2) + "\n")
             return
-        found = manifest.get("fingerprint", {})
-        for key in sorted(found.keys() | self.fingerprint.keys(), key=lambda key: (key != "backend", key)):
-            if found.get(key) != self.fingerprint.get(key):
-                raise StoreError(
-                    f"{self.folder} holds answers of another model: {key} was {found.get(key)}, is now "
-                    f"{self.fingerprint.get(key)}; name another results_dir, or delete the folder"
-                )
+        key = min(differing, key=lambda key: (key != "backend", key))
+        raise StoreError(
+            f"{self.folder} holds answers of another model: {key} was {found.get(key)}, is now "
+            f"{self.fingerprint.get(key)}; name another results_dir, or delete the folder"
+        )
 
     def _read_outputs(self) -> None:
         path = self.folder / "outputs.jsonl"
