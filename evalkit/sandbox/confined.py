@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from evalkit.errors import SandboxError
+from evalkit.errors import ConfigError, SandboxError
 from evalkit.sandbox.base import ExecResult, Split
 from evalkit.sandbox.interpreter import Interpreter, find_interpreter
 from evalkit.sandbox.plan import Cell, Limits, landlock_abi
@@ -32,8 +32,10 @@ class ConfinedSandbox(ABC):
         wall_factor: float = Limits.wall_factor,
         packages: Sequence[str] = ("numpy",),
     ) -> None:
-        """Keep the settings."""
+        """Keep the settings. Raises ConfigError for one that cannot be meant."""
         self._limits = Limits(memory_bytes, disk_bytes, wall_factor=wall_factor)
+        if not isinstance(packages, list | tuple) or not all(isinstance(name, str) for name in packages):
+            raise ConfigError(f"sandbox.packages={packages}: use a list of names, e.g. [numpy]")
         self.packages = tuple(packages)
         self._turnstile = Turnstile()
         self._preparing = threading.Lock()

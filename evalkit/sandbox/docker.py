@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 
+from evalkit.errors import ConfigError
 from evalkit.sandbox.confined import ConfinedSandbox, refuse
 from evalkit.sandbox.plan import Cell, Limits, inner_arguments, inner_environment, make_plan
 from evalkit.sandbox.process import Command
@@ -35,8 +36,12 @@ class DockerSandbox(ConfinedSandbox):
         image: str = "python:3.11-slim",
         num_processes: int = 64,
     ) -> None:
-        """Keep the settings."""
+        """Keep the settings. Raises ConfigError for one that cannot be meant."""
         super().__init__(memory_bytes, disk_bytes, wall_factor, packages=())
+        if not isinstance(image, str) or not image:
+            raise ConfigError(f"sandbox.image={image}: use an image's name, e.g. python:3.11-slim")
+        if type(num_processes) is not int or num_processes < 1:
+            raise ConfigError(f"sandbox.num_processes={num_processes}: use a whole number from 1 up")
         self.image = image
         self.num_processes = num_processes
 

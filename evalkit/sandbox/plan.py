@@ -2,6 +2,7 @@
 
 import ctypes
 import marshal
+import math
 import platform
 import resource
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 from types import CodeType
 from typing import Any
 
-from evalkit.errors import SandboxError
+from evalkit.errors import ConfigError, SandboxError
 from evalkit.sandbox.interpreter import INSIDE
 from evalkit.sandbox.process import Command
 from evalkit.sandbox.seccomp import MACHINES, SELF_PID, SETUP, Machine, assemble
@@ -23,12 +24,22 @@ OPEN_FILES = 128
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use beside its CPU time."""
+    """What one program may use beside its CPU time. Raises ConfigError for what is no limit."""
 
     memory_bytes: int = 2048 * MIB  # address space
     disk_bytes: int = 64 * MIB  # in the work folder, all files together
     num_files: int = 2000  # in the work folder
     wall_factor: float = 4.0  # wall limit as a multiple of the CPU limit
+
+    def __post_init__(self) -> None:
+        """Say which limit is none, before a self-test fails for a reason of its own."""
+        for name in ("memory_bytes", "disk_bytes"):
+            value = getattr(self, name)
+            if type(value) is not int or value < MIB:
+                raise ConfigError(f"sandbox.{name}={value}: use a whole number of bytes from {MIB} up")
+        factor = self.wall_factor
+        if isinstance(factor, bool) or not isinstance(factor, int | float) or not 1 <= factor < math.inf:
+            raise ConfigError(f"sandbox.wall_factor={factor}: use a number from 1 up")
 
 
 @dataclass

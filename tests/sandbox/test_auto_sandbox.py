@@ -1,21 +1,23 @@
 """auto takes what proves itself; a broken canary is named; a timeout gets a second chance alone."""
 
 import os
+import re
 import struct
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 import yaml
 
-from evalkit.errors import SandboxError
+from evalkit.errors import ConfigError, SandboxError
 from evalkit.sandbox.auto import AutoSandbox
 from evalkit.sandbox.base import ExecResult, Split
 from evalkit.sandbox.bubblewrap import BubblewrapSandbox
+from evalkit.sandbox.docker import DockerSandbox
 from evalkit.sandbox.human_eval import HumanEvalSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
 from evalkit.sandbox.plan import Cell, inner_arguments, inner_environment, landlock_abi, this_machine
@@ -26,6 +28,25 @@ from evalkit.sandbox.turnstile import Turnstile
 ROOT = Path(__file__).parent.parent.parent
 needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
 RIGHT = "def f():\n    return 1"
+
+
+@pytest.mark.parametrize(
+    ("make", "setting", "value"),
+    [
+        (AutoSandbox, "memory_bytes", "abc"),
+        (LandlockSandbox, "memory_bytes", 2.5e9),
+        (BubblewrapSandbox, "disk_bytes", 0),
+        (AutoSandbox, "wall_factor", float("inf")),
+        (AutoSandbox, "wall_factor", None),
+        (AutoSandbox, "packages", "numpy"),  # the names of its letters
+        (AutoSandbox, "packages", [5]),
+        (DockerSandbox, "image", 5),
+        (DockerSandbox, "num_processes", "x"),
+    ],
+)
+def test_a_setting_that_cannot_be_meant_is_named(make: Callable[..., object], setting: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^sandbox\.{setting}={re.escape(str(value))}: use a"):
+        make(**{setting: value})
 
 
 @needs_landlock
