@@ -28,9 +28,9 @@ from random import Random
 
 from evalkit.answers import cut_at, flexible_extract, last_integer, last_number, strict_match
 from evalkit.data import FilePin, Row, Source, benchmark_folder, jsonl_text, read_file, read_hub, read_jsonl
+from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.errors import ConfigError, DataError
 from evalkit.metrics import micro_mean
-from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol
 from evalkit.task import check_choice

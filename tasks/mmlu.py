@@ -29,8 +29,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
 from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_text, pinned_digests, read_hub
+from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
-from evalkit.pins import SplitCheck, check_split, describe
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol
 from evalkit.task import by_group, check_choice, in_order

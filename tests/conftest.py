@@ -2,16 +2,20 @@
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
+from chromium import Chromium, find_chromium
 from hypothesis import settings
 
+from evalkit.card.load import load_card
+from evalkit.card.published import PublishedCard
+from evalkit.configuration.compose import build, compose
+from evalkit.metrics import macro_mean, micro_mean
 from evalkit.models.qwen_tokenizer import QwenTokenizer, load_qwen_tokenizer
+from evalkit.types import Summary, Usage
 
 ROOT = Path(__file__).parent.parent
 # No test asserts on time: a machine that is busy with something else fails none of them.
@@ -50,12 +54,78 @@ def qwen_tokenizer() -> QwenTokenizer:
 
 def build_task(name: str, *overrides: str) -> Any:
     """A task as `python -m evalkit task=NAME OVERRIDE…` builds it."""
-    with initialize_config_module("evalkit.configs", version_base="1.3"):
-        config = compose("config", overrides=[f"task={name}", *overrides])
-    return instantiate(config.tasks[name], _convert_="all")
+    return build(compose([f"task={name}", *overrides]), f"tasks.{name}")
 
 
 @pytest.fixture(scope="session")
 def task_builder() -> Callable[..., Any]:
     """build_task, for tests in subfolders."""
     return build_task
+
+
+SummaryMaker = Callable[..., Summary]
+
+
+@pytest.fixture(scope="session")
+def card() -> PublishedCard:
+    return load_card("qwen-1_8b")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Chromium]:
+    program = find_chromium()
+    if program is None:
+        pytest.skip(
+            "no Chromium on this machine; apt-get install chromium-headless-shell, or name one with EVALKIT_CHROMIUM"
+        )
+    with Chromium(program) as chromium:
+        yield chromium
+
+
+@pytest.fixture
+def make_summary() -> SummaryMaker:
+    """A summary with `right` of `n` questions right, in one subject."""
+
+    def make(
+        task: str = "mmlu",
+        model: str = "qwen-1_8b",
+        right: int = 6361,
+        n: int = 14042,
+        *,
+        cell: str = "accuracy",
+        metric: str = "accuracy",
+        comparable: bool = True,
+        **provenance: Any,
+    ) -> Summary:
+        values = [1.0] * right + [0.0] * (n - right)
+        figure = macro_mean({"all": values}) if task == "ceval" else micro_mean(values)
+        return Summary(
+            task=task,
+            model=model,
+            metrics={metric: figure},
+            groups={"subject": {"anatomy": micro_mean(values[:10]), "law": micro_mean(values[-10:])}},
+            published=None,
+            verdict="",
+            num_unanswered=2,
+            num_truncated=5,
+            usage=Usage(144_400, 20_216, 31, 12.34, 3 * 2**29),
+            provenance={
+                "evalkit": "0.1.0",
+                "packages": {"torch": "2.13.0"},
+                "command": "python -m evalkit task=mmlu",
+                "model": {"fingerprint": "c0ffee", "dtype": "float32", "device": "cpu"},
+                "data": {
+                    "source": "hub",
+                    "comparable": comparable,
+                    "splits": {"test": {"rows": n, "sha256": "ab12"}},
+                },
+                "protocol": {"name": "qwen"},
+                "first_prompt_sha": "f00d",
+                "cell": cell,
+                "metric": metric,
+                "limit": None,
+                **provenance,
+            },
+        )
+
+    return make

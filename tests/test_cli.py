@@ -1,6 +1,5 @@
 """The command line as a user meets it: what it writes, what it refuses, and how it ends."""
 
-import importlib
 import json
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from evalkit.cli import main
+from evalkit.cli import call, main
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = ROOT / "tasks" / "bundled"
@@ -37,11 +36,7 @@ def evalkit(
 
     def call(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])
-        try:
-            main()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
+        code = main()
         captured = capfd.readouterr()
         return Result(code, captured.out, captured.err)
 
@@ -156,7 +151,7 @@ def test_a_folder_without_an_answer_is_anybodys(evalkit: Callable[..., Result], 
 
 
 @pytest.mark.parametrize(
-    ("module", "arguments", "message"),
+    ("command", "arguments", "message"),
     [
         ("noise", ["R", "--noise", "-1"], "'-1': use a number from 0 up"),
         ("noise", ["R", "--noise", "nan"], "'nan': use a number from 0 up"),
@@ -168,15 +163,12 @@ def test_a_folder_without_an_answer_is_anybodys(evalkit: Callable[..., Result], 
     ],
 )
 def test_a_number_that_cannot_be_meant_is_refused(
-    module: str, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", [f"evalkit.{module}", *arguments])
-    try:
-        code = importlib.import_module(f"evalkit.{module}").main()
-    except SystemExit as end:
-        code = end.code
-    assert code == 2
-    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert call([command, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
 
 
 def spoil(data: Path, name: str, edit: Callable[[bytes], bytes | None]) -> None:

@@ -1,28 +1,19 @@
 """The default backend: every distinct token of all requests once, answers as they end."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
-
-import torch
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
 
 from evalkit.backends.base import Answer, Item, Part
-from evalkit.backends.engine_batch import Batch, make_batch, watcher
-from evalkit.backends.engine_check import PlainCheck, sample_of
-from evalkit.engine.budget import choose_budget
-from evalkit.engine.choice import RunnerClass, choose_kernels, choose_runner
-from evalkit.engine.cpu_kernels import FastForwards
-from evalkit.engine.engine import Continued, Engine, Watcher
-from evalkit.engine.plan import Plan, make_plan
-from evalkit.engine.prompt_lookup import PromptLookup
-from evalkit.engine.scheduler import Budget, OutOfMemoryError
-from evalkit.engine.shares import CPU, GPU, Rates, divide
 from evalkit.errors import ConfigError
-from evalkit.models.base import LoadedModel, ModelFacts
+from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import resolve
-from evalkit.models.facts import facts_of
-from evalkit.models.loading import load, placement
+from evalkit.models.dtype import dtype_name
 from evalkit.models.spec import ModelSpec
-from evalkit.types import ErrorOutput, GenerateRequest, Json, Request
+from evalkit.types import Json
+
+if TYPE_CHECKING:
+    from evalkit.backends.engine_session import EngineSession
 
 
 class EngineBackend:
@@ -47,145 +38,55 @@ class EngineBackend:
         self.max_batch_tokens = max_batch_tokens
         self.num_checked = num_checked
         self.prompt_lookup = prompt_lookup
-        self.engine: Engine | None = None  # of the last call, for its counters
-        self._loaded: LoadedModel | None = None
-        self._ran: dict[str, Json] = {}
-        self._check: dict[str, Json] | None = None
 
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
-        dtype = str(placement(self.model)[1]).removeprefix("torch.")
+        dtype = dtype_name(self.model)
         return {"backend": "engine", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, what the loaded model tells, how it was run and the check against the plain path."""
-        loaded = dict(self._loaded.provenance) if self._loaded else {}
+        session = self._session_so_far
+        loaded = dict(session.loaded.provenance) if session and session.loaded else {}
         measured = loaded.get("measured")
         return {
             **self.fingerprint(),
             **loaded,
-            "measured": {**(measured if isinstance(measured, dict) else {}), **self._ran},
+            "measured": {**(measured if isinstance(measured, dict) else {}), **(session.ran if session else {})},
         }
 
-    def load(self) -> LoadedModel:
-        """The model; its weights are read and its path is chosen at the first call."""
-        if self._loaded is None:
-            self._loaded = load(resolve(self.model), self.model)
-            self._forwards = FastForwards(self._loaded.network)
-            self._kernels = choose_kernels(self._loaded.network)
-            with self._forwards:
-                self._runner: RunnerClass = choose_runner(self._loaded.network, self._kernels)
-        return self._loaded
+    @cached_property
+    def session(self) -> "EngineSession":
+        """The engine itself. It takes torch, which a run that has every answer never loads: hence imported here."""
+        from evalkit.backends.engine_session import EngineSession
+
+        return EngineSession(self.model, self.max_batch_tokens, self.num_checked, self.prompt_lookup)
 
     def facts(self) -> ModelFacts:
         """What is known of the model before its weights are loaded."""
+        from evalkit.models.facts import facts_of  # takes torch, as `session` does
+
         return facts_of(self.model)
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any
         is answered, and EngineError where the model cannot be run to the end."""
-        batch = make_batch(items, self.load())
-        plan = make_plan(batch.sequences)
-        leaves = [plan.leaves[number] for number in batch.first_sequence]
-        yield from self._answer(batch, plan, sample_of(leaves, self.num_checked))
+        return self.session.answer(items)
 
     def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
         """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
-        model = self.load()
-        batch = make_batch(items, model)
-        plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
-        checked = {items[index][0] for index in sample_of(plan.leaves, self.num_checked)}
-        parts = []
-        for share in divide(plan, num_processes, self._rates()):
-            asked = tuple(items[number] for number in share.sequences)
-            parts.append(Part(asked, frozenset(name for name, _ in asked if name in checked)))
-        return parts
+        return self.session.divide(items, num_processes)
 
     def answer_part(self, part: Part) -> Iterator[Answer]:
         """See Divisible."""
-        batch = make_batch(part.items, self.load())
-        sample = {index for index, question in enumerate(batch.questions) if question.id in part.checked}
-        yield from self._answer(batch, make_plan(batch.sequences), frozenset(sample))
+        return self.session.answer_part(part)
 
     @property
     def check(self) -> Mapping[str, Json] | None:
         """See Divisible."""
-        return self._check
+        session = self._session_so_far
+        return session.check if session else None
 
-    def _answer(self, batch: Batch, plan: Plan, sample: frozenset[int]) -> Iterator[Answer]:
-        model = self.load()
-        check = PlainCheck(batch, sample)
-        waiting = {question.id: question.request for question in batch.questions}
-        try:
-            for example_id, output in self._run(batch, plan, check, model):
-                del waiting[example_id]
-                yield example_id, output
-        except OutOfMemoryError:
-            self.engine = None  # with the error, which ends here, all that holds its keys and values
-        if waiting:
-            yield from self._one_by_one(waiting, model)
-        check.run(model)
-        self._ran["check"] = self._check = check.describe(model.network.dtype)
-
-    def _one_by_one(self, waiting: Mapping[str, Request], model: LoadedModel) -> Iterator[Answer]:
-        """What did not fit together, each alone: it fits, or it never will on this machine and is told as an error."""
-        for item in waiting.items():
-            batch = make_batch([item], model)
-            plan = make_plan(batch.sequences)
-            try:
-                yield from self._run(batch, plan, PlainCheck(batch, frozenset()), model)
-                continue
-            except OutOfMemoryError as error:
-                message = str(error)
-            encoded = batch.questions[0].encoded
-            yield item[0], ErrorOutput(message, len(encoded.prompt_ids), encoded.truncated)
-
-    def _run(self, batch: Batch, plan: Plan, check: PlainCheck, model: LoadedModel) -> Iterator[Answer]:
-        watchers = {
-            number: watcher(batch.questions[sequence.request], model.tokenizer)
-            for number, sequence in enumerate(batch.sequences)
-            if isinstance(batch.questions[sequence.request].request, GenerateRequest)
-        }
-        self.engine = self.engine_for(plan, watchers, model.end_of_text_ids)
-        with self.kernels():
-            for number, result in self.engine.run():
-                index = batch.sequences[number].request
-                for example_id, output in batch.finish(number, result, plan, model.tokenizer):
-                    check.note(index, result if isinstance(result, Continued) else output)
-                    yield example_id, output
-
-    def engine_for(self, plan: Plan, watchers: Mapping[int, Watcher], end_of_text_ids: frozenset[int]) -> Engine:
-        """An engine for one plan on the loaded model's best path, within the device's budget."""
-        network = self.load().network
-        budget = choose_budget(network, plan, self.max_batch_tokens)
-        self._ran = self._describe(budget)
-        runner = self._runner(network, plan, budget.num_rows, self._kernels)
-        lookup = PromptLookup(plan, self._rates().step) if self.prompt_lookup else None
-        return Engine(plan, runner, budget, end_of_text_ids, watchers, lookup)
-
-    def _rates(self) -> Rates:
-        return GPU if self.load().network.device.type == "cuda" else CPU
-
-    def kernels(self) -> FastForwards:
-        """A context in which the model's matrix products run as fast as this machine can; it nests."""
-        self.load()
-        return self._forwards
-
-    def _attention(self) -> str:
-        """The kernels in words."""
-        if self._loaded is not None and self._loaded.network.device.type == "cuda":
-            used = {"chunks": self._kernels.causal, "parts": self._kernels.attend}
-            return ", ".join(f"{name} {'fused' if kernel else 'by the formula'}" for name, kernel in used.items())
-        return f"float32 products at {self._kernels.precision or torch.get_float32_matmul_precision()} precision"
-
-    def _describe(self, budget: Budget) -> dict[str, Json]:
-        return {
-            "engine": {
-                "path": "shared prefix" if self._runner.__name__ == "PackedRunner" else "expanded cache",
-                "max_batch_tokens": budget.num_tokens,
-                "max_rows": budget.num_rows,
-                "packed_linears": self._forwards.num_packed,
-                "attention": self._attention(),
-                "threads": torch.get_num_threads(),
-            }
-        }
+    @property
+    def _session_so_far(self) -> "EngineSession | None":
+        return vars(self).get("session")

@@ -7,10 +7,10 @@ import torch
 
 from evalkit.backends.engine_batch import Batch, Question
 from evalkit.backends.reference import loglikelihood
-from evalkit.engine.choice import TOLERANCES
 from evalkit.engine.engine import Continued
 from evalkit.engine.plan import Node
 from evalkit.engine.runner import StepTooLargeError, catch_out_of_memory
+from evalkit.engine.selection import TOLERANCES
 from evalkit.models.base import LoadedModel
 from evalkit.models.continuations import EncodedChoices
 from evalkit.types import Json, LoglikelihoodOutput, LoglikelihoodRequest, Output

@@ -12,8 +12,9 @@ from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import encode_choice_request, encode_generate_request
+from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
-from evalkit.models.loading import load, placement
+from evalkit.models.loading import load
 from evalkit.models.spec import ModelSpec
 from evalkit.types import (
     FinishReason,
@@ -34,7 +35,7 @@ class ReferenceBackend:
 
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
-        dtype = str(placement(self.model)[1]).removeprefix("torch.")
+        dtype = dtype_name(self.model)
         return {"backend": "reference", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:

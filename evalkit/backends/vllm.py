@@ -15,8 +15,9 @@ from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import EncodedChoices
+from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
-from evalkit.models.loading import end_of_text_ids, placement
+from evalkit.models.loading import end_of_text_ids
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput
@@ -53,7 +54,7 @@ class VllmBackend:
 
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
-        dtype = str(placement(self.model)[1]).removeprefix("torch.")
+        dtype = dtype_name(self.model)
         return {"backend": "vllm", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:
@@ -93,7 +94,7 @@ class VllmBackend:
         self._engine = vllm.LLM(
             model=str(checkpoint.folder),
             trust_remote_code=False,
-            dtype=str(placement(self.model)[1]).removeprefix("torch."),
+            dtype=dtype_name(self.model),
             tensor_parallel_size=self.tensor_parallel_size,
             gpu_memory_utilization=self.gpu_memory_utilization,
             enable_prefix_caching=True,

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import datasets
-
 from evalkit.data.download import fetch
 from evalkit.errors import ConfigError, DataError
 
@@ -204,6 +202,8 @@ def read_hub(source: Source, split: str, config: str | None = None) -> list[dict
 
     Raises DataError where it is neither in the local cache nor reachable.
     """
+    import datasets  # with pyarrow and pandas under it: only who reads from the hub pays for them
+
     try:
         table = datasets.load_dataset(source.hub, config, split=split, revision=source.revision)
     except Exception as error:  # noqa: BLE001 - datasets, the hub client, httpx and pyarrow each raise their own

@@ -3,8 +3,6 @@
 import io
 from collections.abc import Sequence
 
-import pandas
-
 from evalkit.data import Row, csv_text
 
 
@@ -17,6 +15,8 @@ def as_pandas_reads(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
     """
     if not rows:
         return []
+    import pandas  # half a second, for the one switch that reads cells as pandas does
+
     table = pandas.read_csv(io.StringIO(csv_text(rows, columns), newline=""), names=list(columns), header=None)
     shown = {name: [f"{value}" for value in table[name]] for name in columns}
     return [{**row, **{name: shown[name][index] for name in columns}} for index, row in enumerate(rows)]

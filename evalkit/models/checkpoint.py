@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from evalkit.errors import ModelError
-from evalkit.models import hub
 from evalkit.models.file_hash import sha256_of_file
 from evalkit.models.gguf_file import GgufHeader, read_gguf_header
 from evalkit.models.safetensors_file import TensorInfo, read_header, refuse_lfs_pointer
-from evalkit.models.spec import PACKAGE_PREFIX, ModelSpec
+from evalkit.models.spec import PACKAGE_PREFIX, ModelSpec, looks_like_hub_id
 from evalkit.types import Json, sha256_of
 
 Format: TypeAlias = Literal["safetensors", "pytorch", "gguf"]
@@ -89,7 +88,7 @@ def _find(spec: ModelSpec) -> Checkpoint:
         return _open_folder(local, "folder", spec.gguf_file)
     if local.is_file():
         return _open_gguf(local, "file")
-    if not hub.looks_like_hub_id(spec.path):
+    if not looks_like_hub_id(spec.path):
         raise ModelError(f"no model at {spec.path}: set model.path to a folder, a .gguf file or a hub id")
     return _from_hub(spec.path, spec)
 
@@ -107,6 +106,8 @@ def _from_package(spec: ModelSpec) -> Checkpoint:
 
 
 def _from_hub(repo_id: str, spec: ModelSpec) -> Checkpoint:
+    from evalkit.models import hub  # its client is slow to import, and a local folder needs none
+
     folder = hub.fetch(repo_id, spec.revision, spec.gguf_file)
     return _open_folder(folder, f"{repo_id}@{folder.name}", spec.gguf_file)
 

@@ -15,16 +15,10 @@ from huggingface_hub.errors import (
 
 from evalkit.errors import ModelError
 
-_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 SMALL_FILES = ("*.json", "*.txt", "*.tiktoken", "*.model")
 # Tried in this order; the first that the repository has is fetched.
 WEIGHTS = ("model*.safetensors", "pytorch_model*.bin")
-
-
-def looks_like_hub_id(path: str) -> bool:
-    """Whether a path could name a repository, "owner/name"."""
-    return bool(_HUB_ID.fullmatch(path)) and not path.startswith(".")
 
 
 def fetch(repo_id: str, revision: str | None, gguf_file: str | None = None) -> Path:

@@ -13,6 +13,7 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 DeviceMap: TypeAlias = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 TokenizerKind: TypeAlias = Literal["auto", "huggingface", "sentencepiece", "qwen"]
 
+_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
 _NAME = re.compile(r"[\w][\w.\-]*")
 PACKAGE_PREFIX = "package:"
 
@@ -67,6 +68,11 @@ class ModelSpec:
             "end_of_text": ends,
             "max_length": self.max_length,
         }
+
+
+def looks_like_hub_id(path: str) -> bool:
+    """Whether a path could name a repository, "owner/name"."""
+    return bool(_HUB_ID.fullmatch(path)) and not path.startswith(".")
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:

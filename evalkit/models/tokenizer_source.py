@@ -8,7 +8,7 @@ from evalkit.errors import ModelError
 from evalkit.models import hub
 from evalkit.models.checkpoint import Checkpoint, read_json, resolve
 from evalkit.models.file_hash import sha256_of_file
-from evalkit.models.spec import ModelSpec
+from evalkit.models.spec import ModelSpec, looks_like_hub_id
 from evalkit.models.tokenizer import CheckpointTokenizer
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import sha256_of
@@ -31,7 +31,7 @@ def _find(spec: ModelSpec) -> Checkpoint:
     local = Path(spec.path).expanduser()
     if local.is_dir() and spec.gguf_file is None and not list(local.glob("*.gguf")):
         return _small_files(local, "folder")
-    if hub.looks_like_hub_id(spec.path) and not local.exists() and spec.gguf_file is None:
+    if looks_like_hub_id(spec.path) and not local.exists() and spec.gguf_file is None:
         folder = hub.fetch_small_files(spec.path, spec.revision)
         return _small_files(folder, f"{spec.path}@{folder.name}")
     return resolve(spec)

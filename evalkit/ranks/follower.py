@@ -15,8 +15,8 @@ from typing import NoReturn
 
 from evalkit.backends.base import Backend, Part
 from evalkit.errors import EngineError, EvalkitError
-from evalkit.interrupt import INTERRUPTED
-from evalkit.meter import cpu_seconds, peak_memory_bytes
+from evalkit.machine.interrupt import INTERRUPTED
+from evalkit.machine.usage import cpu_seconds, peak_memory_bytes
 from evalkit.ranks.place import Place
 from evalkit.ranks.wire import Channel, Message, items_of
 from evalkit.ranks.work import answers, check_of, load

@@ -15,12 +15,11 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, NoReturn
 
-from evalkit.backends.base import Backend, Part
+from evalkit.backends.base import Part
 from evalkit.errors import EngineError, ModelError
-from evalkit.interrupt import INTERRUPTED, SIGNALS, leave
+from evalkit.machine.interrupt import INTERRUPTED, SIGNALS, leave
 from evalkit.ranks.place import Place
-from evalkit.ranks.shared import Event, SharedBackend, share
-from evalkit.ranks.wire import FIRST, Channel, Message, items_to_json
+from evalkit.ranks.wire import FIRST, Channel, Event, Message, items_to_json
 from evalkit.types import Json
 
 JOIN_SECONDS = 300.0
@@ -78,10 +77,6 @@ class Leader:
                     stream.flush()
             os._exit(code if isinstance(code, int) else 1)
 
-    def share(self, backend: Backend) -> SharedBackend:
-        """A backend that answers with all ranks."""
-        return share(backend, self)
-
     def end_job(self) -> None:
         """One run of a sweep is over: the others go on to the next."""
         with self._changed:
@@ -134,7 +129,7 @@ class Leader:
         self._hurried = True
         self._tell_all("load")
 
-    def offer(self, parts: Sequence[Part]) -> None:
+    def enqueue(self, parts: Sequence[Part]) -> None:
         """Put parts into the queue, of which all ranks, idle now, take one at once."""
         with self._changed:
             self.call += 1

@@ -5,29 +5,19 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from evalkit.backends.base import Answer, Backend, Divisible, Item, Part
 from evalkit.models.base import ModelFacts
+from evalkit.ranks.leader import Leader
+from evalkit.ranks.wire import Event
 from evalkit.ranks.work import answers, check_of, load, merged
-from evalkit.records import output_of
+from evalkit.store.records import output_of
 from evalkit.types import Json
-
-if TYPE_CHECKING:
-    from evalkit.ranks.leader import Leader
 
 log = logging.getLogger(__name__)
 
 _PARTS_EACH = 8  # for each process, where the backend has no opinion
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that rank 0's loop must know."""
-
-    kind: str  # output, done; failed, gone: of a rank; error: of this process
-    rank: int
-    message: Mapping[str, Any]
 
 
 @dataclass
@@ -44,7 +34,7 @@ class Tally:
 class SharedBackend:
     """Answers with the backends of all ranks; what it says of the model is what rank 0's own says."""
 
-    def __init__(self, own: Backend, leader: "Leader") -> None:
+    def __init__(self, own: Backend, leader: Leader) -> None:
         self._own = own
         self._leader = leader
         self._tallies: list[Tally] = []
@@ -75,7 +65,7 @@ class SharedBackend:
         leader.prepare()
         parts = self._divide(items)
         log.info("%s", _plan_line(parts, leader.num_ranks))
-        leader.offer(parts)
+        leader.enqueue(parts)
         threading.Thread(target=self._answer_own, args=(leader.call,), name="rank 0's parts", daemon=True).start()
         num_open = len(parts)
         while num_open:
@@ -128,7 +118,7 @@ class SharedBackend:
         return [Part(tuple(items[start : start + size])) for start in range(0, len(items), size)]
 
 
-class ForetellingSharedBackend(SharedBackend):
+class SharedBackendWithFacts(SharedBackend):
     """For a backend that knows its model before it loads it."""
 
     def facts(self) -> ModelFacts:
@@ -137,9 +127,9 @@ class ForetellingSharedBackend(SharedBackend):
         return facts
 
 
-def share(own: Backend, leader: "Leader") -> SharedBackend:
+def share(own: Backend, leader: Leader) -> SharedBackend:
     """A backend over all ranks; it foretells where rank 0's own does."""
-    return ForetellingSharedBackend(own, leader) if hasattr(own, "facts") else SharedBackend(own, leader)
+    return SharedBackendWithFacts(own, leader) if hasattr(own, "facts") else SharedBackend(own, leader)
 
 
 def _plan_line(parts: Sequence[Part], num_ranks: int) -> str:

@@ -4,8 +4,8 @@ import contextlib
 import json
 import socket
 import threading
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
 from evalkit.backends.base import Item
@@ -18,6 +18,15 @@ FIRST = 2**16  # bytes that somebody who has not said the password may send at m
 # A machine that is gone closes no connection. The kernels ask each other, whatever Python is busy with: after these
 # seconds of silence, so often again, then the connection is closed.
 _KEEPALIVE = {"TCP_KEEPIDLE": 20, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6, "TCP_USER_TIMEOUT": 80_000}
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that rank 0's loop must know."""
+
+    kind: str  # output, done; failed, gone: of a rank; error: of this process
+    rank: int
+    message: Mapping[str, Any]
 
 
 class Channel:

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from evalkit.report.figures import asked, benchmark_title, figure, interval, signed
-from evalkit.report.published import CardTable, PublishedCard, Row
-from evalkit.report.runs import Run, principal
+from evalkit.card.figures import asked, benchmark_title, figure, interval, signed
+from evalkit.card.published import CardTable, PublishedCard, Row
+from evalkit.card.runs import Run, principal
+from evalkit.card.verdict import Answer, is_attainable, p_text
 from evalkit.report.tables import Table
-from evalkit.report.verdict import Answer, is_attainable, p_text
 from evalkit.types import Json
 
 

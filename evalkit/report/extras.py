@@ -3,10 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from evalkit.report.graded import Graded, disagreement_table, grader_table
+from evalkit.card.graded import Graded
+from evalkit.card.published import PublishedCard
+from evalkit.card.runs import Run
+from evalkit.report.grader_tables import disagreement_table, grader_table
 from evalkit.report.protocol_tables import Effect, effect_table, protocol_matrix
-from evalkit.report.published import PublishedCard
-from evalkit.report.runs import Run
 from evalkit.report.tables import Table
 
 

@@ -4,22 +4,23 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from evalkit.card.graded import read_graded
+from evalkit.card.paired import read_scores
+from evalkit.card.published import PublishedCard
+from evalkit.card.runs import Run, runs_of
 from evalkit.errors import StoreError
 from evalkit.report.card_tables import card_tables, verdict_table
 from evalkit.report.extras import Extras, extra_tables
-from evalkit.report.graded import read_graded
 from evalkit.report.html import render_html
 from evalkit.report.markdown import render_report
-from evalkit.report.paired import read_scores
 from evalkit.report.plots import overview_plot, run_plots
 from evalkit.report.png import png_of, require_png
 from evalkit.report.protocol_tables import effects_of
-from evalkit.report.published import PublishedCard
-from evalkit.report.questions import Answered, read_answered
-from evalkit.report.read import read_summary
 from evalkit.report.run_tables import group_tables
-from evalkit.report.runs import Run, runs_of
 from evalkit.report.tables import comma_separated, latex
+from evalkit.store.durable import write_whole
+from evalkit.store.questions import Answered, read_answered
+from evalkit.store.read import find_runs, read_summary
 from evalkit.types import Summary
 
 
@@ -53,6 +54,12 @@ def pages(folders: Sequence[Path], card: PublishedCard) -> dict[str, str]:
         "report.md": render_report(summaries, card, questions, extras),
         "report.html": render_html(runs, card, questions, extras),
     }
+
+
+def write_pages(folder: Path, card: PublishedCard) -> None:
+    """Write report.md and report.html over all runs of a model beside their folders. Raises as `pages`."""
+    for name, content in pages(find_runs([folder]), card).items():
+        write_whole(folder / name, content)
 
 
 def _read(

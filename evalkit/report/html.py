@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from evalkit.card.graded import Graded
+from evalkit.card.published import PublishedCard
+from evalkit.card.runs import Run
 from evalkit.report.card_tables import architecture_table, card_tables, matrix_table, verdict_table
 from evalkit.report.extras import Extras, grader_tables, protocol_tables
-from evalkit.report.graded import Graded
 from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
 from evalkit.report.page import html_details, html_figure, html_page, html_table
 from evalkit.report.plots import overview_plot, run_plots
-from evalkit.report.published import PublishedCard
-from evalkit.report.questions import Answered, Context, QuestionsOf
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
-from evalkit.report.runs import Run
 from evalkit.report.tables import Table
+from evalkit.store.questions import Answered, Context, QuestionsOf
 
 NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near ties
 

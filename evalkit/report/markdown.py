@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
+from evalkit.card.published import PublishedCard
+from evalkit.card.runs import Run, runs_of
 from evalkit.report.card_tables import architecture_table, card_tables, closing_table, matrix_table, verdict_table
 from evalkit.report.extras import Extras, grader_tables, protocol_tables
-from evalkit.report.published import PublishedCard
-from evalkit.report.questions import QuestionsOf
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
-from evalkit.report.runs import Run, runs_of
 from evalkit.report.tables import Table, markdown, plain_text
+from evalkit.store.questions import QuestionsOf
 from evalkit.types import Summary
 
 RULE_TEXT = """\

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from evalkit.report.calibration import calibration_bins, expected_calibration_error, is_choice
-from evalkit.report.figures import benchmark_title
-from evalkit.report.questions import Answered
-from evalkit.report.runs import Run
+from evalkit.card.calibration import calibration_bins, expected_calibration_error, is_choice
+from evalkit.card.figures import benchmark_title
+from evalkit.card.runs import Run
 from evalkit.report.svg import Interval, Plot, histogram, interval_plot, reliability_plot, share_plot
+from evalkit.store.questions import Answered
 
 
 def overview_plot(runs: Sequence[Run]) -> Plot:

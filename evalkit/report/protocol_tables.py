@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from evalkit.card.figures import asked, benchmark_title, figure, interval
+from evalkit.card.paired import Pairs, data_hashes, difference_cells
+from evalkit.card.published import PublishedCard
+from evalkit.card.runs import Run, base_protocol, switches_of
+from evalkit.card.verdict import RULE
 from evalkit.metrics import holm
-from evalkit.report.figures import asked, benchmark_title, figure, interval
-from evalkit.report.paired import Pairs, data_hashes, difference_cells
-from evalkit.report.published import PublishedCard
-from evalkit.report.runs import Run, base_protocol, switches_of
 from evalkit.report.tables import Table
-from evalkit.report.verdict import RULE
 from evalkit.types import Score
 
 _EFFECT_HEADER = (

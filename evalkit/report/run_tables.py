@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from evalkit.report.calibration import is_choice
-from evalkit.report.figures import benchmark_title, figure, interval, signed
-from evalkit.report.graded import Graded
-from evalkit.report.noise import DTYPE_NOISE, GroupNoise, called_out, dtype_of, noise_of
-from evalkit.report.questions import Answered, QuestionsOf
-from evalkit.report.runs import Run, mean_of
+from evalkit.card.calibration import is_choice
+from evalkit.card.figures import benchmark_title, figure, interval, signed
+from evalkit.card.graded import Graded
+from evalkit.card.runs import Run, mean_of
+from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, called_out, dtype_of, ties_by_group
 from evalkit.report.tables import Table
+from evalkit.store.questions import Answered, QuestionsOf
 from evalkit.types import Json, Metric, Summary
 
 
@@ -67,12 +67,12 @@ def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str
     return signed(cost[0], 2) if cost else "-"
 
 
-def _noise(run: Run, answered: Sequence[Answered]) -> GroupNoise | None:
+def _noise(run: Run, answered: Sequence[Answered]) -> GroupTies | None:
     """A multiple-choice run's decisions within its dtype's noise; None for other runs and unknown dtypes."""
-    noise = DTYPE_NOISE.get(dtype_of(run.summary))
+    noise = DTYPE_TOLERANCE.get(dtype_of(run.summary))
     if noise is None or not any(is_choice(question.logprobs) for question in answered):
         return None
-    return noise_of(answered, noise, run.table.mean if run.table else "micro")[0]
+    return ties_by_group(answered, noise, run.table.mean if run.table else "micro")[0]
 
 
 def cost_table(runs: Sequence[Run]) -> Table:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 from xml.sax.saxutils import escape
 
-from evalkit.report.calibration import Bin
+from evalkit.card.calibration import Bin
 from evalkit.types import Metric
 
 INK, MUTED, GRID = "var(--ink,#1f2328)", "var(--muted,#656d76)", "var(--grid,#d0d7de)"

@@ -8,10 +8,10 @@ from dataclasses import replace
 from evalkit.errors import ConfigError, SandboxError
 from evalkit.sandbox.base import ExecResult, Split
 from evalkit.sandbox.interpreter import Interpreter, find_interpreter
+from evalkit.sandbox.lock import SharedOrExclusive
 from evalkit.sandbox.plan import Cell, Limits, landlock_abi
 from evalkit.sandbox.selftest import self_test
 from evalkit.sandbox.trial import run_split, run_together
-from evalkit.sandbox.turnstile import Turnstile
 from evalkit.types import Json
 
 
@@ -32,12 +32,12 @@ class ConfinedSandbox(ABC):
         wall_factor: float = Limits.wall_factor,
         packages: Sequence[str] = ("numpy",),
     ) -> None:
-        """Keep the settings. Raises ConfigError for one that cannot be meant."""
+        """SaveSession the settings. Raises ConfigError for one that cannot be meant."""
         self._limits = Limits(memory_bytes, disk_bytes, wall_factor=wall_factor)
         if not isinstance(packages, list | tuple) or not all(isinstance(name, str) for name in packages):
             raise ConfigError(f"sandbox.packages={packages}: use a list of names, e.g. [numpy]")
         self.packages = tuple(packages)
-        self._turnstile = Turnstile()
+        self._lock = SharedOrExclusive()
         self._preparing = threading.Lock()
         self._checks: list[str] | None = None
 
@@ -87,19 +87,19 @@ class ConfinedSandbox(ABC):
     def run_unchecked(self, program: str, check: str, timeout: float) -> ExecResult:
         """The headline verdict, without the self-test (which uses it)."""
         source = program + "\n" + check
-        with self._turnstile.shared():
+        with self._lock.shared():
             result = run_together(self.cell, source, timeout, self.limits)
         if result.status in ("timeout", "error"):
-            with self._turnstile.alone():
+            with self._lock.alone():
                 result = run_together(self.cell, source, timeout, self.limits)
         return result
 
     def run_strict(self, program: str, check: str, timeout: float, split: Split) -> ExecResult:
         """The strict verdict: tests and program in two processes."""
-        with self._turnstile.shared():
+        with self._lock.shared():
             result = run_split(self.cell, program, check, timeout, split, self.limits)
         if result.status == "timeout":
-            with self._turnstile.alone():
+            with self._lock.alone():
                 result = run_split(self.cell, program, check, timeout, split, self.limits)
         return result
 

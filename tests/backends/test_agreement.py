@@ -7,7 +7,7 @@ import pytest
 
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.reference import ReferenceBackend
-from evalkit.evaluate import questions_of
+from evalkit.evaluation.loop import questions_of
 from evalkit.models.spec import ModelSpec
 from evalkit.types import GenerateOutput, LoglikelihoodOutput, Output
 

@@ -107,10 +107,10 @@ def llama(spec_of: Callable[[str], ModelSpec]) -> ModelSpec:
 def test_tokens_that_an_earlier_prompt_had_are_told_as_cached(llama: ModelSpec) -> None:
     backend = EngineBackend(llama)
     outputs = dict(backend.answer(requests()))
-    assert backend.engine is not None
+    assert backend.session.engine is not None
     computed = sum(output.num_prompt_tokens - output.num_cached_tokens for output in outputs.values())
     # Beyond the prompts the engine ran the inner tokens of long choices, and nothing else.
-    assert computed <= backend.engine.counters.num_prompt_tokens
+    assert computed <= backend.session.engine.counters.num_prompt_tokens
     assert sum(output.num_prompt_tokens for output in outputs.values()) > 2 * computed
     pair = outputs["again"], outputs["again too"]
     assert max(output.num_cached_tokens for output in pair) == pair[0].num_prompt_tokens
@@ -149,7 +149,7 @@ def test_the_check_finds_an_engine_that_is_wrong(llama: ModelSpec, monkeypatch: 
         return dataclasses.replace(result, logprobs=shifted)
 
     backend = EngineBackend(llama)
-    backend.load()  # its own probe would find the fault first, and take the other path
+    backend.session.load()  # its own probe would find the fault first, and take the other path
     monkeypatch.setattr(PackedRunner, "run", wrong)
     list(backend.answer(requests()))
     check = measured(backend)["check"]
@@ -163,7 +163,9 @@ def test_one_sequence_that_never_fits_is_told_as_an_error_and_the_others_are_ans
     undisturbed = dict(EngineBackend(llama).answer(requests()))
     backend = EngineBackend(llama)
     [(too_large, _)] = [item for item in requests() if item[0] == "Chinese"]
-    ids = encode([item for item in requests() if item[0] == too_large], backend.load().tokenizer)[0].encoded.prompt_ids
+    ids = encode([item for item in requests() if item[0] == too_large], backend.session.load().tokenizer)[
+        0
+    ].encoded.prompt_ids
     plain = PackedRunner.run
 
     def short_of_memory(self: PackedRunner, step: Step, generated: Any) -> object:
@@ -194,7 +196,7 @@ def test_what_did_not_fit_together_is_asked_alone_with_the_memory_of_the_failed_
     llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = EngineBackend(llama)
-    backend.load()
+    backend.session.load()
     stores: list[weakref.ref[KeyValueStore]] = []
     held: list[bool] = []
     begin, plain = KeyValueStore.__init__, PackedRunner.run
@@ -221,7 +223,7 @@ def test_a_question_that_the_plain_path_cannot_hold_is_not_counted_as_checked(
     llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = EngineBackend(llama, max_batch_tokens=64)
-    network = backend.load().network
+    network = backend.session.load().network
     forward = network.forward
 
     def small(input_ids: torch.Tensor, **settings: Any) -> object:
@@ -240,7 +242,7 @@ def test_a_question_that_the_plain_path_cannot_hold_is_not_counted_as_checked(
 
 def test_a_step_whose_layout_does_not_fit_is_made_smaller(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = EngineBackend(llama)
-    backend.load()
+    backend.session.load()
     plain, calls = runner.lay_out, itertools.count()
 
     def short_once(*arguments: Any) -> object:
@@ -250,8 +252,8 @@ def test_a_step_whose_layout_does_not_fit_is_made_smaller(llama: ModelSpec, monk
 
     monkeypatch.setattr(runner, "lay_out", short_once)
     assert dict(backend.answer(requests())).keys() == dict(requests()).keys()
-    assert backend.engine is not None
-    assert backend.engine.counters.num_back_offs == 1
+    assert backend.session.engine is not None
+    assert backend.session.engine.counters.num_back_offs == 1
 
 
 def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:

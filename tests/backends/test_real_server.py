@@ -27,7 +27,7 @@ from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.openai.backend import OpenAIBackend
 from evalkit.errors import ModelError
-from evalkit.evaluate import questions_of
+from evalkit.evaluation.loop import questions_of
 from evalkit.models.base import LoadedModel
 from evalkit.models.spec import ModelSpec
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output

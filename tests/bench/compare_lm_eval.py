@@ -28,9 +28,10 @@ import torch
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.engine_batch import encode
+from evalkit.backends.measurement import measure
 from evalkit.backends.reference import ReferenceBackend
-from evalkit.bench import CASES, items_of, measure
-from evalkit.cli import build, compose_config
+from evalkit.commands.bench import CASES, items_of
+from evalkit.configuration.compose import build, compose
 from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import EncodedChoices
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
@@ -42,7 +43,7 @@ BEST_BATCH = {"mmlu": 1, "ceval": 1, "gsm8k": 8, "humaneval": 1}
 
 def case_of(items: Sequence[Item], backend: EngineBackend) -> dict[str, Any]:
     """What lm-eval is to answer, in text and in evalkit's token ids."""
-    model = backend.load()
+    model = backend.session.load()
     case: dict[str, Any] = {"max_length": model.max_length, "items": []}
     for question in encode(items, model.tokenizer):
         entry: dict[str, Any] = {"id": question.id, "prompt": question.request.prompt}
@@ -115,7 +116,7 @@ def plain_share(spec: Any, items: Sequence[Item], num_questions: int) -> float:
 
 def compare(options: argparse.Namespace, name: str) -> dict[str, Any]:
     """One case: lm-eval, then evalkit."""
-    spec = build(compose_config([f"model={options.model}"]), "model")
+    spec = build(compose([f"model={options.model}"]), "model")
     items = items_of(name, options.model, options.data_dir)
     backend = EngineBackend(spec, num_checked=0)
     case = case_of(items, backend)

@@ -14,7 +14,7 @@ from pathlib import Path
 from chromium import Chromium, find_chromium
 from folders import choice_items, write_run
 
-from evalkit.report.cards import load_card
+from evalkit.card.load import load_card
 from evalkit.report.files import write_report
 
 FILTERS = {"show": "wrong", "group": "subject_3", "run": "", "search": "what is 17"}

@@ -21,13 +21,13 @@ from typing import Any
 
 from evalkit.backends.base import Item
 from evalkit.backends.engine_batch import Batch, make_batch
-from evalkit.cli import build, compose_config
+from evalkit.configuration.compose import build, compose
+from evalkit.engine.partition import GPU, Rates, Share, divide
 from evalkit.engine.plan import Plan, make_plan
-from evalkit.engine.shares import GPU, Rates, Share, divide
-from evalkit.evaluate import questions_of
+from evalkit.evaluation.loop import questions_of
+from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.qwen_tokenizer import END_OF_TEXT, QwenTokenizer, load_qwen_tokenizer
-from evalkit.preflight import preflight
 from evalkit.types import GenerateRequest
 
 TASKS = ("ceval", "mmlu", "gsm8k", "humaneval")
@@ -84,13 +84,13 @@ def qwen_tokenizer() -> QwenTokenizer:
 
 
 def work_of(name: str, data_dir: str, tokenizer: QwenTokenizer) -> Work:
-    task = build(compose_config([f"task={name}", f"data_dir={data_dir}"]), f"tasks.{name}")
+    task = build(compose([f"task={name}", f"data_dir={data_dir}"]), f"tasks.{name}")
     questions = questions_of(task, limit=None)
     items: list[Item] = [(question.example.id, question.request) for question in questions]
     network: Any = None
     model = LoadedModel(network, tokenizer, frozenset([tokenizer.id_of(END_OF_TEXT) or 0]), 8192, {})
     started = time.perf_counter()
-    preflight(name, questions, ModelFacts(tokenizer, model.max_length, weight_bytes=None, bytes_per_token=None))
+    workload_of(name, questions, ModelFacts(tokenizer, model.max_length, weight_bytes=None, bytes_per_token=None))
     batch = make_batch(items, model)
     plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
     serial = time.perf_counter() - started

@@ -19,7 +19,7 @@ from evalkit.answers import cut_at
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.openai.backend import OpenAIBackend
-from evalkit.evaluate import questions_of
+from evalkit.evaluation.loop import questions_of
 from evalkit.types import GenerateOutput, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
 SETTINGS = {

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from evalkit.engine.choice import choose_runner
 from evalkit.engine.cuda_kernels import attend_fused, causal_chunks, prove
 from evalkit.engine.engine import Engine
 from evalkit.engine.kernels import Kernels, attend_plainly
 from evalkit.engine.plan import make_plan
 from evalkit.engine.runner import PackedRunner
 from evalkit.engine.scheduler import Budget
+from evalkit.engine.selection import choose_runner
 
 FUSED = Kernels(causal=causal_chunks, attend=attend_fused)
 CPU = torch.device("cpu")

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from evalkit.engine.choice import TOLERANCES, choose_runner
 from evalkit.engine.cpu_kernels import FastForwards
 from evalkit.engine.engine import Continued, Engine, Scored
 from evalkit.engine.expanded import MAX_PADDING, ExpandedRunner
@@ -17,6 +16,7 @@ from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.selection import TOLERANCES, choose_runner
 from evalkit.errors import EngineError
 
 PACKED = ("llama", "qwen2", "gpt_neox", "opt", "gpt2")

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from evalkit.engine.partition import CPU, GPU, Rates, Share, cut, divide
 from evalkit.engine.plan import TokenSequence, make_plan
-from evalkit.engine.shares import CPU, GPU, Rates, Share, cut, divide
 
 ids = st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple)
 sequences = st.lists(st.builds(TokenSequence, ids, max_new_tokens=st.integers(0, 3)), min_size=1, max_size=30)

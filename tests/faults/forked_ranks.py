@@ -16,7 +16,7 @@ sys.modules["datasets"] = ModuleType("datasets")  # the hub's client is slow to 
 import torch  # noqa: E402, F401
 import transformers.models.auto.modeling_auto  # noqa: E402, F401
 
-import evalkit.backends.engine  # noqa: E402, F401
+import evalkit.backends.engine_session  # noqa: E402, F401
 from evalkit.cli import main  # noqa: E402
 
 
@@ -29,9 +29,8 @@ def fork_rank(rank: int, num_ranks: int, port: int) -> int:
     os.environ |= {name: str(value) for name, value in numbers.items()}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     sys.argv = ["evalkit", *sys.argv[2:]]
-    code = 0
     try:
-        main()
+        code = main()
     except SystemExit as end:
         code = int(end.code or 0)
     sys.stdout.flush()

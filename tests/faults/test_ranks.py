@@ -77,7 +77,7 @@ def test_any_number_of_processes_gives_the_same_summary_also_after_a_rank_was_ki
     several.mkdir()
     monkeypatch.chdir(alone)
     monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])
-    main()
+    assert main() == 0
     launcher = start(several, *LAUNCH, str(PACED), *arguments, pace=0.3)
     wait_until(lambda: num_answers(several) >= 5 or launcher.poll() is not None, 120)
     os.kill(ranks_of(several)[1], signal.SIGKILL)

@@ -10,8 +10,9 @@ import torch
 from omegaconf import OmegaConf
 from tiny_models import make_checkpoint
 
+from evalkit.cli import call
+from evalkit.commands.models import PROMPT, continue_greedily, model_names, read_spec
 from evalkit.errors import ConfigError
-from evalkit.models.__main__ import PROMPT, continue_greedily, main, model_names, read_spec
 from evalkit.models.checkpoint import resolve
 from evalkit.models.loading import load
 
@@ -83,7 +84,7 @@ def test_an_unknown_model_or_key_is_answered_with_the_right_names() -> None:
 
 def test_the_command_prints_the_table_and_a_continuation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = make_checkpoint("qwen", tmp_path)
-    assert main(["qwen-1_8b", f"path={folder}", "device=cpu"]) == 0
+    assert call(["models", "qwen-1_8b", f"path={folder}", "device=cpu"]) == 0
     out, err = capsys.readouterr()
     facts = dict(
         line.split(maxsplit=1) for line in out.splitlines() if line.startswith(("n_", "d_", "vocab", "seq", "num"))
@@ -125,7 +126,7 @@ def test_the_continuation_is_greedy(tmp_path: Path) -> None:
 def test_the_command_fails_in_one_line(
     arguments: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(arguments) == code
+    assert call(["models", *arguments]) == code
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1

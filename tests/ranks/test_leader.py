@@ -14,7 +14,7 @@ from rank_settings import Slow, place
 
 from evalkit.backends.base import Item
 from evalkit.errors import EngineError, ModelError
-from evalkit.interrupt import SIGNALS
+from evalkit.machine.interrupt import SIGNALS
 from evalkit.ranks.leader import Leader
 from evalkit.ranks.wire import Channel, items_of, items_to_json
 from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Truncation

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from folders import choice_items, text_items, write_run
 
+from evalkit.card.published import PublishedCard
+from evalkit.cli import call
 from evalkit.errors import StoreError
-from evalkit.report.__main__ import main
 from evalkit.report.files import slug, write_report
-from evalkit.report.published import PublishedCard
 from evalkit.report.svg import Interval, Plot, histogram, interval_plot
 from evalkit.report.tables import Table, comma_separated, latex
 from evalkit.types import Metric
@@ -26,7 +26,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_every_form_of_the_report_is_written(results: Path) -> None:
-    assert main([str(results)]) == 0
+    assert call(["report", str(results)]) == 0
     names = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
     assert {"report.md", "report.html", "tables/verdict.csv", "tables/mmlu.tex", "tables/gsm8k.csv"} <= names
     assert {f"plots/qwen-1_8b-mmlu-{what}.svg" for what in ("by-subject", "calibration", "letters")} <= names
@@ -34,14 +34,14 @@ def test_every_form_of_the_report_is_written(results: Path) -> None:
 
 
 def test_a_csv_table_holds_the_cells_of_the_report(results: Path) -> None:
-    main([str(results)])
+    call(["report", str(results)])
     rows = list(csv.reader(io.StringIO((results / "tables" / "gsm8k.csv").read_text(encoding="utf-8"))))
     assert rows[0] == ["model", "published Acc.", "measured", "n", "95 % interval", "difference"]
     assert rows[-1][:4] == ["Qwen-1.8B", "32.3", "83.3", "6 of 1319"]
 
 
 def test_plots_are_well_formed_and_free_of_a_pages_variables(results: Path) -> None:
-    main([str(results)])
+    call(["report", str(results)])
     plots = list((results / "plots").glob("*.svg"))
     assert len(plots) >= 6
     for path in plots:
@@ -100,7 +100,7 @@ def test_the_report_counts_near_ties_and_calls_out_one_letter(tmp_path: Path) ->
         for asked, output, score in choice_items(30)
     ]
     write_run(tmp_path, items, "mmlu", "m", model={"dtype": "float32"})
-    assert main([str(tmp_path)]) == 0
+    assert call(["report", str(tmp_path)]) == 0
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| 30 (30 equal) | 0.0 to " in report
     assert "100 % of the answers are A" in report
@@ -108,7 +108,7 @@ def test_the_report_counts_near_ties_and_calls_out_one_letter(tmp_path: Path) ->
 
 def test_plots_come_as_png_too_twice_as_large(results: Path) -> None:
     pytest.importorskip("resvg_py", reason="resvg is not installed: pip install 'evalkit[png]'")
-    assert main([str(results), "--png"]) == 0
+    assert call(["report", str(results), "--png"]) == 0
     plots = list((results / "plots").glob("*.svg"))
     assert len(plots) >= 6
     for path in plots:
@@ -138,6 +138,6 @@ def test_png_that_cannot_be_drawn_is_refused_before_anything_is_written(
     pytest.importorskip("resvg_py", reason="resvg is not installed: pip install 'evalkit[png]'")
     before = sorted(results.rglob("*"))
     monkeypatch.setattr(replaced, by)
-    assert main([str(results), "--png"]) == 2
+    assert call(["report", str(results), "--png"]) == 2
     assert message in capsys.readouterr().err
     assert sorted(results.rglob("*")) == before

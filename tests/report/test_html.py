@@ -9,11 +9,11 @@ import pytest
 from chromium import Chromium
 from folders import EVIL, choice_items, text_items, write_run
 
-from evalkit.compare import main as compare_main
+from evalkit.card.published import PublishedCard
+from evalkit.cli import call
 from evalkit.report.files import write_report
-from evalkit.report.published import PublishedCard
-from evalkit.report.questions import read_answered
-from evalkit.report.read import find_runs
+from evalkit.store.questions import read_answered
+from evalkit.store.read import find_runs
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ def test_a_question_that_could_not_be_run_says_why(tmp_path: Path, card: Publish
 
 def test_a_comparison_opens_without_a_complaint(tmp_path: Path, browser: Chromium, page: Path) -> None:
     runs = [str(page.parent / model / "mmlu") for model in ("qwen-1_8b", "smollm2-135m")]
-    assert compare_main([*runs, "--output", str(tmp_path)]) == 0
+    assert call(["compare", *runs, "--output", str(tmp_path)]) == 0
     browser.open(tmp_path / "compare.html")
     flips = browser.run("document.querySelectorAll('table')[1].rows.length") - 1
     assert browser.run("document.querySelector('h3').textContent") == f"mmlu: {flips} flips of 300"

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from evalkit.card.published import PublishedCard
 from evalkit.report.markdown import render_closing_table, render_report
-from evalkit.report.published import PublishedCard
 from evalkit.report.tables import Table, markdown, plain_text
 from evalkit.types import Summary
 

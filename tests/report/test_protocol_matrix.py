@@ -11,17 +11,16 @@ import pytest
 from chromium import Chromium
 from folders import EVIL, Item, choice_items, text_items, write_run
 
-from evalkit.compare import main as compare_main
+from evalkit.card.graded import Graded, GradedQuestion, read_graded
+from evalkit.card.paired import pair_runs
+from evalkit.card.published import PublishedCard
+from evalkit.cli import call
 from evalkit.errors import StoreError
-from evalkit.gate import main as gate_main
 from evalkit.metrics import macro_mean, micro_mean
-from evalkit.report.__main__ import main as report_main
 from evalkit.report.files import write_report
-from evalkit.report.graded import Graded, GradedQuestion, grader_table, read_graded
-from evalkit.report.paired import pair_runs
-from evalkit.report.published import PublishedCard
-from evalkit.report.read import find_runs
+from evalkit.report.grader_tables import grader_table
 from evalkit.report.svg import Interval, interval_plot
+from evalkit.store.read import find_runs
 from evalkit.types import Metric
 
 QWEN = {"header": "single-space", "truncation": "2047", "mean": "micro"}
@@ -109,7 +108,7 @@ def test_a_lone_run_under_another_protocol_stands_in_the_tables_and_says_so(
 def test_the_report_says_the_same_wherever_the_folders_lie(results: Path, tmp_path: Path, card: PublishedCard) -> None:
     before = (results / "report.md").read_text(encoding="utf-8")
     (results / "m").rename(tmp_path / "moved")
-    assert report_main([str(tmp_path / "moved"), "--output", str(tmp_path / "out")]) == 0
+    assert call(["report", str(tmp_path / "moved"), "--output", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "report.md").read_text(encoding="utf-8") == before
 
 
@@ -152,17 +151,17 @@ def test_protocols_with_other_means_are_compared_each_by_its_own(tmp_path: Path,
 def test_compare_and_gate_know_runs_of_one_benchmark_by_their_protocols(
     results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert compare_main([str(results / "m"), str(results / "m"), "--output", str(tmp_path / "out")]) == 0
+    assert call(["compare", str(results / "m"), str(results / "m"), "--output", str(tmp_path / "out")]) == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[2:5]] == [
         "mmlu",
         "mmlu@lm-eval",
         "mmlu@qwen-corrected",
     ]
     both = [str(results / "m" / name) for name in ("mmlu", "mmlu@lm-eval")]
-    assert compare_main([*both, "--output", str(tmp_path / "out")]) == 0
+    assert call(["compare", *both, "--output", str(tmp_path / "out")]) == 0
     assert "mmlu / mmlu@lm-eval" in capsys.readouterr().out
-    assert gate_main([str(results / "m"), str(results / "m")]) == 0
-    assert gate_main(both) == 4
+    assert call(["gate", str(results / "m"), str(results / "m")]) == 0
+    assert call(["gate", *both]) == 4
     assert "the protocol changed from lm-eval to qwen" in capsys.readouterr().err
 
 
@@ -240,7 +239,7 @@ def test_a_broken_file_of_graders_is_one_clear_line(
     (folder / "graders.jsonl").write_text(content)
     with pytest.raises(StoreError, match=r"graders\.jsonl(: line 1 is not a JSON object| is not what a run writes)"):
         read_graded(folder)
-    assert report_main([str(folder), "--output", str(tmp_path / "out")]) == 2
+    assert call(["report", str(folder), "--output", str(tmp_path / "out")]) == 2
     assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
@@ -276,7 +275,7 @@ def test_the_page_shows_protocols_graders_and_what_other_rules_read_of_a_questio
 
 
 def test_a_table_of_graders_without_questions_has_dashes(card: PublishedCard, make_summary) -> None:
-    from evalkit.report.runs import runs_of
+    from evalkit.card.runs import runs_of
 
     table = grader_table(runs_of([make_summary("gsm8k")], card)[0], replace(GRADED, questions=()))
     assert {row[3] for row in table.rows} == {"-"}

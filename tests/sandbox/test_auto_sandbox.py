@@ -20,10 +20,10 @@ from evalkit.sandbox.bubblewrap import BubblewrapSandbox
 from evalkit.sandbox.docker import DockerSandbox
 from evalkit.sandbox.human_eval import HumanEvalSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
+from evalkit.sandbox.lock import SharedOrExclusive
 from evalkit.sandbox.plan import Cell, inner_arguments, inner_environment, landlock_abi, this_machine
 from evalkit.sandbox.process import Command
 from evalkit.sandbox.seccomp import ALLOW, FILTERED, JUMP_EQ, PLAIN, RETURN, assemble
-from evalkit.sandbox.turnstile import Turnstile
 
 ROOT = Path(__file__).parent.parent.parent
 needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
@@ -166,7 +166,7 @@ def test_a_timeout_is_run_once_more_alone(monkeypatch: pytest.MonkeyPatch) -> No
     sandbox = LandlockSandbox(packages=())
 
     def run(*args: object) -> ExecResult:
-        inside.append(sandbox._turnstile._alone)
+        inside.append(sandbox._lock._alone)
         return answers.pop(0)
 
     monkeypatch.setattr("evalkit.sandbox.confined.run_together", run)
@@ -175,13 +175,13 @@ def test_a_timeout_is_run_once_more_alone(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_who_is_alone_is_alone() -> None:
-    turnstile = Turnstile()
+    lock = SharedOrExclusive()
     inside: list[int] = []
     seen: list[int] = []
 
     def work(alone: bool) -> None:
         for _ in range(50):
-            with turnstile.alone() if alone else turnstile.shared():
+            with lock.alone() if alone else lock.shared():
                 inside.append(1)
                 if alone:
                     seen.append(len(inside))
@@ -271,7 +271,8 @@ def test_the_selftest_command_says_which_sandbox_is_taken() -> None:
 def test_a_misspelt_selftest_shows_how() -> None:
     run = selftest(["selftst"])
     assert run.returncode == 2
-    assert run.stderr.startswith("usage: python -m evalkit.sandbox selftest")
+    assert run.stderr.startswith("evalkit sandbox: argument action: invalid choice: 'selftst'")
+    assert run.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("name", ["auto", "bubblewrap", "landlock", "human_eval", "docker"])

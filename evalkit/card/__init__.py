@@ -1,0 +1,1 @@
+"""A model card's published figures, and what a measured figure says of them."""

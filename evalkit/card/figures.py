@@ -1,0 +1,40 @@
+"""Figures, intervals and names as every table of a report writes them."""
+
+from evalkit.card.runs import Run
+from evalkit.types import Metric
+
+
+def figure(value: float | None, decimals: int = 1) -> str:
+    """A figure, "-" for None."""
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
+def signed(value: float | None, decimals: int = 1) -> str:
+    """A figure with its sign, "-" for None."""
+    if value is None:
+        return "-"
+    text = f"{value:+.{decimals}f}"
+    return text if float(text) else text[1:]
+
+
+def interval(metric: Metric, decimals: int = 1) -> str:
+    """A metric's 95 % interval."""
+    if metric.low is None or metric.high is None:
+        return "-"
+    return f"{metric.low:.{decimals}f} to {metric.high:.{decimals}f}"
+
+
+def benchmark_title(run: Run) -> str:
+    """The benchmark as the card writes it, with the column measured where there are several."""
+    if run.table is None:
+        return run.summary.task
+    column = run.table.columns.get(run.cell)
+    several = len(run.table.columns) > 1
+    return f"{run.table.title} {column.label}" if column and several else run.table.title
+
+
+def asked(run: Run) -> str:
+    """How many questions were scored, and of how many where these are not all."""
+    column = run.table.columns.get(run.cell) if run.table and run.comparable else None
+    whole = column.questions if column else run.metric.n
+    return str(run.metric.n) if run.metric.n >= whole else f"{run.metric.n} of {whole}"

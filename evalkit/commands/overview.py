@@ -1,0 +1,57 @@
+"""`evalkit --help`: runs and commands on one page."""
+
+from collections.abc import Mapping
+from textwrap import fill
+
+from evalkit.configuration.groups import groups, top_level_keys
+
+_PAGE = """\
+evalkit: does a published model card reproduce?
+
+A run: evalkit KEY=VALUE…  The same command again goes on where it stopped.
+
+  evalkit task=ceval model=qwen-1_8b                 one benchmark; several: task=[ceval,mmlu]; default: all four
+  evalkit task=mmlu model=qwen-1_8b model.path=FOLDER model.name=NAME data_dir=FOLDER limit=10
+  evalkit experiment=quickstart                      a small real model over the bundled sets
+  evalkit -m model=pythia-1b,opt-1_3b task=mmlu      a sweep
+  evalkit backend=openai backend.url=http://localhost:8000/v1 task=gsm8k          a model behind a server
+  accelerate launch --multi_gpu --num_processes 8 -m evalkit task=mmlu            several GPUs or processes
+
+A tool: evalkit COMMAND …; evalkit COMMAND --help says more
+
+{commands}
+
+Groups (GROUP=NAME)
+
+{groups}
+
+Keys (KEY=VALUE); evalkit --cfg job prints all of them with their values
+
+{keys}
+
+Exit codes: 0 done, 1 the model could not be run to the end, 2 wrong usage, 3 data or model missing or not what was
+pinned, 4 a regression gate failed, 130 interrupted (resumable).
+"""
+_DEEPER_KEYS = (
+    ("model.…", "path (hub id, folder or .gguf), name, revision, dtype, device, device_map, max_length"),
+    ("tasks.NAME.…", "split, num_fewshot, protocol; NAME+SWITCH:VALUE flips one switch: evalkit protocols lists them"),
+    ("backend.…", "max_batch_tokens, num_checked, prompt_lookup; url, concurrency, … with backend=openai"),
+)
+
+
+def text(commands: Mapping[str, str]) -> str:
+    """The whole page. commands: each one's line of help."""
+    keys = [(f"{key}={default}", meaning) for key, default, meaning in top_level_keys()]
+    return _PAGE.format(
+        commands=_columns(list(commands.items())),
+        groups=_columns([(group, ", ".join(options)) for group, options in groups().items()]),
+        keys=_columns([*keys, *_DEEPER_KEYS]),
+    )
+
+
+def _columns(rows: list[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows) + 2
+    return "\n".join(
+        fill(meaning, 118, initial_indent=f"  {name:<{width}}", subsequent_indent=" " * (width + 2))
+        for name, meaning in rows
+    )

@@ -1,0 +1,82 @@
+"""`evalkit KEY=VALUE…`: answer and score the chosen benchmarks with one model, and write the report.
+
+The words choose groups (task=mmlu, model=NAME, backend=NAME) and set keys (limit=10); with -m several values of a key
+are a sweep.
+"""
+
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import nullcontext
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from evalkit.configuration.compose import run_jobs
+from evalkit.errors import EvalkitError
+from evalkit.evaluation.provenance import command
+from evalkit.machine.interrupt import leave
+from evalkit.ranks.place import place_from
+
+if TYPE_CHECKING:
+    from evalkit.ranks.follower import Follower
+    from evalkit.ranks.leader import Leader
+
+
+def run(arguments: Sequence[str]) -> int:
+    """One run, or those of a sweep; the exit code is that of the first that failed, and the others run all the same.
+
+    Raises ConfigError for a launcher's environment that is no rank's.
+    """
+    place = place_from(os.environ)
+    # By its name: only a run of several processes loads torch before its configuration is known to be right.
+    ranks = import_module("evalkit.ranks.rendezvous").meet(place) if place is not None else None
+    with ranks or nullcontext():
+        try:
+            code = _run_jobs(arguments, ranks)
+        except EvalkitError as error:
+            sys.stderr.write(f"evalkit: {error}\n")
+            code = error.exit_code
+        if code and ranks is not None:
+            sys.exit(code)  # inside, so that the other ranks are told
+    return code
+
+
+def _run_jobs(arguments: Sequence[str], ranks: "Leader | Follower | None") -> int:
+    codes: list[int] = []
+    process = os.getpid()
+
+    def job(config: DictConfig) -> None:
+        try:
+            # By its name: what a run takes is imported once its configuration is known to be right.
+            import_module("evalkit.commands.run_config").run_config(config, ranks)
+        except EvalkitError as error:
+            sys.stderr.write(f"evalkit: {error}\n")
+            if os.getpid() != process:  # a launcher's own process: Hydra takes the error to this one
+                raise
+            codes.append(error.exit_code)  # kept from Hydra, which would print a line of its own
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)  # Hydra keeps it, and so the model, until the sweep ends
+            raise
+        finally:
+            if ranks is not None:
+                ranks.end_job()
+            free_memory()
+
+    try:
+        run_jobs(job, arguments)
+    except KeyboardInterrupt:
+        message = f"evalkit: interrupted; every finished answer is kept. To go on, run again: {command()}\n"
+        ranks.interrupted(message) if ranks is not None else leave(message)
+    return codes[0] if codes else 0
+
+
+def free_memory() -> None:
+    """What one run of a sweep held is there for the next."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

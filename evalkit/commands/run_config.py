@@ -1,0 +1,122 @@
+"""One composed configuration built and run: what `evalkit KEY=VALUE…` does for each configuration of a sweep."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from evalkit.backends.base import Backend
+from evalkit.configuration.compose import build
+from evalkit.configuration.groups import options_of
+from evalkit.errors import ConfigError
+from evalkit.evaluation.run import dry_run, run_tasks
+from evalkit.evaluation.subset import read_subset
+from evalkit.evaluation.task_run import Settings
+from evalkit.ranks.follower import Follower
+from evalkit.ranks.leader import Leader
+from evalkit.ranks.place import started_alone_by_accelerate
+from evalkit.ranks.shared import share
+from evalkit.report.files import write_pages
+from evalkit.report.markdown import render_closing_table
+from evalkit.task import Switched, Task, with_protocol
+
+log = logging.getLogger(__name__)
+
+
+def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> None:
+    """Build what a composed configuration describes, and run it. Raises EvalkitError.
+
+    ranks: the other processes of the run, or, in one of those, rank 0, for which it answers.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
+    _quiet_libraries()
+    if isinstance(ranks, Follower):
+        ranks.serve(lambda: build(config, "backend"))
+        return
+    tasks, backend, settings = build_run(config)
+    if config.dry_run is True:
+        for part in dry_run(tasks, backend, settings):
+            sys.stdout.write(part)
+            sys.stdout.flush()
+        return
+    if started_alone_by_accelerate(os.environ):
+        log.warning("accelerate started one process; for several on a CPU: accelerate launch --multi_gpu …")
+    summaries = run_tasks(tasks, share(backend, ranks) if ranks is not None else backend, settings)
+    write_pages(settings.folder, settings.card)
+    sys.stdout.write(render_closing_table(summaries, settings.card))
+    sys.stdout.write(f"\nreport: {settings.folder / 'report.md'}\n")
+    sys.stdout.flush()
+
+
+def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
+    """Tasks, backend and settings. Raises ConfigError for a value that cannot be meant."""
+    card = build(config, "published")
+    model = build(config, "model")
+    tasks = build_tasks(config)
+    backend = build(config, "backend")
+    if not isinstance(config.dry_run, bool):
+        raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
+    resolved: Any = OmegaConf.to_container(config, resolve=True)
+    subset = None if config.subset is None else read_subset(config.subset)
+    if not isinstance(config.results_dir, str):
+        raise ConfigError(f"results_dir={config.results_dir}: use the name of a folder, e.g. results_dir=./20251124")
+    return tasks, backend, Settings(model.name, Path(config.results_dir), config.limit, card, resolved, subset)
+
+
+def build_tasks(config: DictConfig) -> list[Task]:
+    """The chosen tasks, each under its own protocol, or once for every one of `protocols` that it has.
+
+    Raises ConfigError where no task is chosen, and where `protocols` is no list of names, names one that no chosen task
+    has, or is given beside a task's own.
+    """
+    nodes = config.get("tasks")
+    if not isinstance(nodes, DictConfig) or not all(isinstance(node, DictConfig) for node in nodes.values()):
+        there = ", ".join(options_of("task"))
+        raise ConfigError(f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {there}")
+    chosen = [str(name) for name, node in nodes.items() if "_target_" in node]  # an experiment may set up others
+    tasks: list[Task] = [build(config, f"tasks.{name}") for name in chosen]
+    if config.protocols is None:
+        return tasks
+    names = protocol_names(config.protocols)
+    for task in tasks:
+        if isinstance(task, Switched) and task.protocol != "qwen":
+            own = f"tasks.{task.name}.protocol={task.protocol}"
+            raise ConfigError(f"{own} and protocols=[{','.join(names)}]: name all of them in protocols")
+    for name in names:
+        lacking = [task for task in tasks if not _has_protocol(task, name)]
+        lines = [f"{task.name} has {_protocols_of(task)}" for task in lacking]
+        if len(lacking) == len(tasks):
+            raise ConfigError(f"protocols: no chosen task has {name}; {'; '.join(lines)}")
+        for line in lines:
+            log.info("protocol %s is left out: %s", name, line)
+    return [with_protocol(task, name) for task in tasks for name in names if _has_protocol(task, name)]
+
+
+def _has_protocol(task: Task, setting: str) -> bool:
+    """Whether a task has a protocol, and every switch that is flipped in it."""
+    if not isinstance(task, Switched):
+        return False
+    name, *flips = setting.split("+")
+    switches = {switch.name for switch in task.protocols.switches}
+    return name in task.protocols.names and {flip.partition(":")[0] for flip in flips} <= switches
+
+
+def _protocols_of(task: Task) -> str:
+    return ", ".join(task.protocols.names) if isinstance(task, Switched) else "none"
+
+
+def protocol_names(value: Any) -> list[str]:
+    """The content of the key `protocols`, each name once. Raises ConfigError where it is no list of names."""
+    names = [value] if isinstance(value, str) else list(value) if isinstance(value, ListConfig) else []
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise ConfigError(f"protocols={value}: write a list of names, e.g. protocols=[qwen,lm-eval], or null")
+    return list(dict.fromkeys(names))
+
+
+def _quiet_libraries() -> None:
+    """Libraries below evalkit speak up only when something is wrong."""
+    for name in ("datasets", "transformers", "huggingface_hub", "httpx", "httpx2", "filelock", "fsspec"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,171 @@
+"""`evalkit ties RUN…`: which multiple-choice decisions are ties, or so near that numerics alone may have made them.
+
+Statistical tolerance comes from asking few questions; this is the other one, from dtype, batches and kernels. With
+--float32 each near tie is put to the plain path (one unpadded sequence, no cache) with float32 weights: what changes is
+what numerics alone had decided.
+"""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from string import ascii_uppercase
+
+from evalkit.backends.base import Backend
+from evalkit.card.calibration import is_choice, margin
+from evalkit.card.figures import figure
+from evalkit.card.load import load_card
+from evalkit.card.published import PublishedCard
+from evalkit.card.runs import benchmark_of, name_of
+from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, called_out, dtype_of, ties_by_group
+from evalkit.commands.argument import CommandParser, distance
+from evalkit.errors import ConfigError, StoreError
+from evalkit.models.spec import ModelSpec
+from evalkit.report.tables import Table, plain_text
+from evalkit.store.questions import Answered, read_answered
+from evalkit.store.read import find_runs, read_json, read_summary
+from evalkit.types import LoglikelihoodOutput, LoglikelihoodRequest, Summary
+
+
+def parser() -> ArgumentParser:
+    """The command's arguments."""
+    arguments = CommandParser("ties", __doc__)
+    arguments.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
+    arguments.add_argument("--float32", action="store_true", help="ask the near ties again in float32; loads the model")
+    arguments.add_argument("--card", default="qwen-1_8b", help="whose tables say how a benchmark's mean is made")
+    arguments.add_argument(
+        "--tolerance", "--noise", type=distance, help="natural log; default: by the dtype the run used"
+    )
+    return arguments
+
+
+def run(options: Namespace) -> int:
+    """Print one table per multiple-choice run; the exit code."""
+    card = load_card(options.card)
+    choices = {folder: found for folder in find_runs(options.results) if (found := _choices(folder))}
+    if not choices:
+        raise ConfigError("no run of these is multiple-choice; name one of ceval or mmlu")
+    texts = []
+    for folder, questions in choices.items():
+        if options.float32:
+            texts.append(_asked_again(folder, questions, options.tolerance))
+        else:
+            texts.append(_counted(read_summary(folder), questions, options.tolerance, card))
+    sys.stdout.write("\n".join(texts))
+    return 0
+
+
+def _choices(folder: Path) -> list[Answered]:
+    return [question for question in read_answered(folder) if is_choice(question.logprobs)]
+
+
+def tolerance_for(summary: Summary, given: float | None) -> float:
+    """How far apart two choices of a run must be, natural log. Raises ConfigError for an unknown dtype."""
+    dtype = dtype_of(summary)
+    if given is None and dtype not in DTYPE_TOLERANCE:
+        raise ConfigError(f"{summary.model}, {name_of(summary)}: dtype {dtype} is not known, give --tolerance")
+    return DTYPE_TOLERANCE[dtype] if given is None else given
+
+
+def _counted(summary: Summary, questions: Sequence[Answered], given: float | None, card: PublishedCard) -> str:
+    tolerance = tolerance_for(summary, given)
+    why = f"the tolerance of {dtype_of(summary)}" if given is None else "as given"
+    table = card.tables.get(benchmark_of(summary.task, card))
+    whole, *groups = ties_by_group(questions, tolerance, table.mean if table else "micro")
+    head = f"{summary.model}, {name_of(summary)}: choices at most {tolerance:g} apart are undecided ({why})\n"
+    callout = called_out(whole)
+    return head + plain_text(ties_table([whole, *groups])) + (f"{callout}\n" if callout else "")
+
+
+def ties_table(groups: Sequence[GroupTies]) -> Table:
+    """All questions first, then the subjects with near ties, those with the largest share first."""
+    letters = list(groups[0].answered)
+    rows = tuple(
+        (
+            group.name,
+            str(group.n),
+            str(group.num_ties),
+            str(group.num_near),
+            figure(group.value, 2),
+            f"{figure(group.lowest, 2)} to {figure(group.highest, 2)}",
+            *(f"{100 * group.answered.get(letter, 0):.0f} %" for letter in letters),
+        )
+        for group in groups
+    )
+    return Table("Ties", ("subject", "n", "ties", "near", "score", "over all tie-breaks", *letters), rows)
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """A question with its float32 log-probabilities beside the run's."""
+
+    question: Answered
+    logprobs: tuple[float, ...]
+
+    @property
+    def answer(self) -> str:
+        """The letter that float32 chooses, the first of equals."""
+        return ascii_uppercase[self.logprobs.index(max(self.logprobs))]
+
+
+def _asked_again(folder: Path, questions: Sequence[Answered], given: float | None) -> str:
+    near = near_ties(questions, tolerance_for(read_summary(folder), given))
+    from evalkit.backends.reference import ReferenceBackend  # only here is torch wanted
+
+    return float32_report(list(recompute(near, ReferenceBackend(float32_model(folder)))))
+
+
+def near_ties(questions: Sequence[Answered], tolerance: float) -> list[Answered]:
+    """The questions whose best two choices are at most `tolerance` (natural log) apart."""
+    return [question for question in questions if margin(question.logprobs) <= tolerance]
+
+
+def float32_model(folder: Path) -> ModelSpec:
+    """A run's model, to be loaded in float32. Raises StoreError where the manifest does not tell it."""
+    config = read_json(folder / "manifest.json").get("config")
+    fields = config.get("model") if isinstance(config, Mapping) else None
+    if not isinstance(fields, Mapping):
+        raise StoreError(f"{folder}/manifest.json names no model, run the task again")
+    spec = ModelSpec(**{key: value for key, value in fields.items() if not key.startswith("_")})
+    return replace(spec, dtype="float32")
+
+
+def recompute(near: Sequence[Answered], backend: Backend) -> Iterator[Recomputed]:
+    """Each question with new log-probabilities.
+
+    Raises StoreError where a prompt was not kept, or is not the one that was asked.
+    """
+    questions = {question.id: question for question in near}
+    for name, output in backend.answer([(question.id, _request(question)) for question in near]) if near else ():
+        assert isinstance(output, LoglikelihoodOutput)
+        yield Recomputed(questions[name], output.logprobs)
+
+
+def _request(question: Answered) -> LoglikelihoodRequest:
+    request = question.choice_request
+    if request is None or request.sha != question.request_sha:
+        raise StoreError(f"{question.id}: the run folder did not keep what was asked, run the task again")
+    return request
+
+
+def float32_report(recomputed: Sequence[Recomputed]) -> str:
+    """Counts, and every decision that changed."""
+    changed = [entry for entry in recomputed if entry.answer != entry.question.answer]
+    won = sum(entry.answer == entry.question.target for entry in changed)
+    lost = sum(entry.question.answer == entry.question.target for entry in changed)
+    head = f"{len(recomputed)} near ties asked again in float32: {len(changed)} decisions changed"
+    head += f", {won} to right and {lost} to wrong\n"
+    rows = tuple(
+        (
+            entry.question.id,
+            str(entry.question.answer),
+            f"{margin(entry.question.logprobs):.5f}",
+            entry.answer,
+            f"{margin(entry.logprobs):.5f}",
+            entry.question.target or "-",
+        )
+        for entry in changed
+    )
+    header = ("question", "run", "margin", "float32", "margin", "right answer")
+    return head + (plain_text(Table("", header, rows)) if rows else "")

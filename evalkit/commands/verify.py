@@ -1,0 +1,276 @@
+"""`evalkit verify RUN…`: does what a run folder says of itself follow from what is in it?
+
+Everything derived is derived again, from the manifest's configuration and the stored answers: the lines' checksums,
+the questions and their hashes, the data's hashes, every score (programs run again in the sandbox), the summary, the
+report beside it. Nothing in the folder is changed. The model is not asked; its files are hashed where they are here.
+
+Exit code: 0 where all agrees, 1 where something differs, 2 or 3 where a folder or its data cannot be read.
+"""
+
+import json
+import re
+import sys
+import tempfile
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from evalkit.card.graded import GRADERS
+from evalkit.commands.argument import CommandParser
+from evalkit.configuration.compose import rebuild
+from evalkit.errors import EvalkitError, StoreError
+from evalkit.evaluation.grading import grader_lines
+from evalkit.evaluation.loop import Question, questions_of, score_one
+from evalkit.evaluation.manifest import derived_provenance
+from evalkit.evaluation.rescore import changes_of, read_scores
+from evalkit.evaluation.subset import Subset, read_subset
+from evalkit.evaluation.summary import summarize
+from evalkit.report.files import write_report
+from evalkit.store.questions import QUESTIONS, Asked, question_lines
+from evalkit.store.read import find_runs
+from evalkit.store.records import model_sha, read_record
+from evalkit.store.run_name import task_of
+from evalkit.store.run_store import Session, read_manifest
+from evalkit.task import Task
+from evalkit.types import ErrorOutput, Record, Score
+
+_SHOWN = 3  # differences named of each kind
+_ADDRESS = re.compile(r"0x[0-9a-f]+")  # in the words of a Python error; never twice the same
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one check: agrees where difference is None."""
+
+    what: str
+    difference: str | None = None
+    unchecked: bool = False  # it could not be made; difference says why
+
+    def __str__(self) -> str:
+        mark = "ok" if self.difference is None else "not checked" if self.unchecked else "DIFFERS"
+        return f"  {mark:11} {self.what}{f': {self.difference}' if self.difference else ''}"
+
+
+class RunFolder:
+    """A run folder, read and never written. Raises StoreError where it is not one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        manifest = read_manifest(folder)
+        if manifest is None or "config" not in manifest or "provenance" not in manifest:
+            raise StoreError(f"{folder} holds no manifest.json of a run that answered; name a run folder")
+        self.manifest = manifest
+        self.config: Mapping[str, Any] = manifest["config"]
+
+    @cached_property
+    def task(self) -> Task:
+        """The task as the run was configured."""
+        found: Task = rebuild(self.config, f"tasks.{task_of(self.folder.name)}")
+        return found
+
+    @cached_property
+    def questions(self) -> list[Question]:
+        """What the run asked."""
+        return questions_of(self.task, self.manifest["provenance"]["limit"], self.subset)
+
+    @cached_property
+    def subset(self) -> Subset | None:
+        """The subset that the run was of."""
+        name = self.config.get("subset")
+        return None if name is None else read_subset(name)
+
+    @cached_property
+    def lines(self) -> list[Record | None]:
+        """Each line of outputs.jsonl; None where its checksum or its model is not right."""
+        model = model_sha(self.manifest["fingerprint"])
+        content = self._read("outputs.jsonl").encode("ascii", "backslashreplace")
+        return [read_record(line, model) for line in content.split(b"\n") if line]
+
+    @cached_property
+    def records(self) -> dict[tuple[str, str], Record]:
+        """The answers: of each question the first, unless that is an error."""
+        held: dict[tuple[str, str], Record] = {}
+        for record in filter(None, self.lines):
+            known = held.get((record.id, record.request_sha))
+            if known is None or isinstance(known.output, ErrorOutput):
+                held[record.id, record.request_sha] = record
+        return held
+
+    @cached_property
+    def scores(self) -> list[Score]:
+        """Every answer scored again."""
+        return [
+            score_one(self.task, q.example, self.records[q.example.id, q.request_sha].output) for q in self.questions
+        ]
+
+    def outputs(self) -> str | None:
+        """Checksums, and one answer for each question."""
+        broken = [str(number) for number, record in enumerate(self.lines, start=1) if record is None]
+        if broken:
+            return f"{len(broken)} lines are damaged or foreign, first line {broken[0]}"
+        missing = [q.example.id for q in self.questions if (q.example.id, q.request_sha) not in self.records]
+        if missing:
+            return f"{len(missing)} of {len(self.questions)} questions have no answer, first {missing[0]}"
+        return None
+
+    def prompts(self) -> str | None:
+        """The questions, their prompts and the data are those of the run."""
+        written = self.manifest["provenance"]
+        derived = derived_provenance(self.task, self.questions, written["limit"], self.subset)
+        compared = (
+            "data",
+            "protocol",
+            *(["subset"] if self.subset else []),
+            "num_questions",
+            "first_prompt_sha",
+            "prompt_set_sha",
+        )
+        of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
+        expected = _from_json({key: derived[key] for key in compared})
+        if "switches" not in written["protocol"]:  # written before protocols were sets of switches
+            expected["protocol"] = {**written["protocol"], "name": expected["protocol"]["name"]}
+        return of_data or _differing(expected, written)
+
+    def scored(self) -> str | None:
+        """scores.jsonl follows from the answers."""
+        written = read_scores(self.folder)
+        if written is None:
+            return "scores.jsonl is missing or broken"
+        changes = [c for c in changes_of(written, self.scores) if _plain(c.before) != _plain(c.after)]
+        return _listed([str(change) for change in changes])
+
+    def summarized(self) -> str | None:
+        """summary.json follows from scores, answers and sessions."""
+        sessions = [Session(**session) for session in self.manifest["sessions"]]
+        model, card = rebuild(self.config, "model"), rebuild(self.config, "published")
+        provenance = self.manifest["provenance"]
+        summary = summarize(
+            self.task, self.questions, self.scores, self.records, sessions, card, model.name, provenance
+        )
+        return _differing(_from_json(asdict(summary)), json.loads(self._read("summary.json")))
+
+    def graded(self) -> str | None:
+        """graders.jsonl follows from the answers."""
+        written = _read_text(self.folder / GRADERS)
+        if written is None and "switches" not in self.manifest["provenance"]["protocol"]:
+            return None  # a run of before there were any
+        due = grader_lines(self.task, self.questions, self.records, self.scores)
+        pairs = zip_longest(due.splitlines(), (written or "").splitlines())
+        odd = [number for number, (line, found) in enumerate(pairs, start=1) if line != found]
+        return f"{len(odd)} lines do not follow from the answers, first line {odd[0]}" if odd else None
+
+    def asked(self) -> str | None:
+        """questions.jsonl follows from the data."""
+        lines = question_lines(Asked(q.example.id, q.example.group, q.request) for q in self.questions)
+        return None if self._read(QUESTIONS) == lines else "its content is not what the questions give"
+
+    def reported(self) -> str | None:
+        """The report of the folder above follows from the run folders in it, and so do tables and plots if any."""
+        parent = self.folder.parent
+        with tempfile.TemporaryDirectory() as scratch:
+            written = write_report(find_runs([parent]), rebuild(self.config, "published"), Path(scratch))
+            names = [path.relative_to(scratch) for path in written]
+            due = [name for name in names if len(name.parts) == 1 or (parent / name).exists()]
+            differing = [str(n) for n in due if _read_text(parent / n) != _read_text(Path(scratch) / n)]
+        return _listed(differing)
+
+    def model(self) -> str | None:
+        """The model's files are those that answered."""
+        found = dict(rebuild(self.config, "backend").fingerprint())
+        return _differing(_from_json(found), self.manifest["fingerprint"])
+
+    def _read(self, name: str) -> str:
+        text = _read_text(self.folder / name)
+        if text is None:
+            raise StoreError(f"{self.folder / name} is missing; run the task again")
+        return text
+
+
+def verify(folder: Path) -> Iterator[Finding]:
+    """Every check of a run folder. Raises EvalkitError where the folder or its data cannot be read at all."""
+    found = RunFolder(folder)
+    checks: list[tuple[str, Callable[[], str | None]]] = [
+        ("outputs.jsonl: checksums, model, one answer a question", found.outputs),
+        ("data, prompts and their hashes", found.prompts),
+        ("scores.jsonl", found.scored),
+        ("summary.json", found.summarized),
+        ("questions.jsonl", found.asked),
+        ("graders.jsonl", found.graded),
+        ("report, tables and plots", found.reported),
+    ]
+    for what, check in checks:
+        difference = check()
+        yield Finding(what, difference)
+        if difference is not None and check == found.outputs:
+            return  # what is derived from answers that are not whole cannot agree
+    try:
+        yield Finding("the model's files", found.model())
+    except EvalkitError as error:
+        yield Finding("the model's files", str(error), unchecked=True)
+
+
+def parser() -> ArgumentParser:
+    """The command's arguments."""
+    arguments = CommandParser("verify", __doc__)
+    arguments.add_argument("runs", nargs="+", type=Path, help="run folders, or folders above them")
+    return arguments
+
+
+def run(options: Namespace) -> int:
+    """Print every finding; the exit code."""
+    folders = find_runs(options.runs)
+    agrees, code = True, 0
+    for folder in folders:
+        sys.stdout.write(f"{folder}\n")
+        try:
+            for finding in verify(folder):
+                sys.stdout.write(f"{finding}\n")
+                agrees &= finding.difference is None or finding.unchecked
+        except EvalkitError as error:
+            code = _told(error)
+    return code or (0 if agrees else 1)
+
+
+def _told(error: EvalkitError) -> int:
+    sys.stderr.write(f"evalkit.verify: {error}\n")
+    return error.exit_code
+
+
+def _read_text(path: Path) -> str | None:
+    try:
+        return path.read_bytes().decode("utf-8", "replace")
+    except OSError:
+        return None
+
+
+def _from_json(value: Any) -> Any:
+    """A value as it comes back from a JSON file."""
+    return json.loads(json.dumps(value))
+
+
+def _plain(line: Mapping[str, Any] | None) -> str:
+    return _ADDRESS.sub("0x", json.dumps(line))
+
+
+def _listed(items: Sequence[str]) -> str | None:
+    if not items:
+        return None
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return "; ".join(items[:_SHOWN]) + more
+
+
+def _differing(derived: Mapping[str, Any], written: Mapping[str, Any]) -> str | None:
+    """The first keys in which what was derived is not what is written; keys of `written` alone are not compared."""
+    return _listed([f"{path} is {old!r}, should be {new!r}" for path, old, new in _walk("", written, derived)])
+
+
+def _walk(path: str, written: Any, derived: Any) -> Iterator[tuple[str, Any, Any]]:
+    if isinstance(written, Mapping) and isinstance(derived, Mapping):
+        for key in derived:
+            yield from _walk(f"{path}.{key}" if path else key, written.get(key), derived[key])
+    elif written != derived:
+        yield path, written, derived

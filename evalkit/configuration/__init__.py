@@ -1,0 +1,1 @@
+"""Hydra's side of evalkit: configurations composed, objects built from them, mistakes explained in one line."""

@@ -1,0 +1,37 @@
+"""The words of a command line in the order in which Hydra takes them."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+# Hydra's options whose value may be the next word.
+_WITH_VALUE = {
+    *("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd"),
+    *("--experimental-rerun", "--info", "-i"),
+}
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Options before key=value words: Hydra's parser takes no option behind the first of these."""
+    options: list[str] = []
+    words: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("-"):
+            words.append(argument)
+            continue
+        options.append(argument)
+        if argument in _WITH_VALUE and (value := next(rest, None)) is not None:
+            options.append(value)
+    return [*options, *words]
+
+
+@contextmanager
+def as_command_line(arguments: Sequence[str]) -> Iterator[None]:
+    """Let sys.argv, which Hydra reads, hold these arguments inside."""
+    before = sys.argv
+    sys.argv = [before[0], *options_first(arguments)]
+    try:
+        yield
+    finally:
+        sys.argv = before

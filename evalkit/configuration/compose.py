@@ -1,0 +1,100 @@
+"""A configuration composed from command-line words, and the objects that its nodes describe.
+
+The packaged groups lie in `evalkit.configs`; constructors are the schema: a node has a `_target_` and the fields of
+its constructor.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from evalkit.configuration.arguments import as_command_line
+from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor
+from evalkit.errors import ConfigError, EvalkitError
+
+CONFIGS = "evalkit.configs"
+# What a run folder's manifest may name by the place it had when the run was made.
+_MOVED = {"evalkit.report.published.read_card": "evalkit.card.published.read_card"}
+
+
+def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> None:
+    """Compose what the words describe and call `job` with it, or, with -m, with every configuration of a sweep.
+
+    Raises ConfigError for words that make no configuration; what `job` raises, which is an EvalkitError only where a
+    launcher ran it elsewhere.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
+    with as_command_line(arguments):
+        try:
+            hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="config")(job)()
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_explained(error, arguments)) from None
+        except EvalkitError as error:  # of a job that a launcher ran in another process, perhaps on another machine
+            raise type(error)(f"a job of the sweep failed: {error}") from None
+        except ValueError as error:
+            if NO_GROUP not in str(error):
+                raise
+            raise ConfigError(_explained(error, arguments)) from None
+
+
+def compose(overrides: Sequence[str]) -> DictConfig:
+    """The configuration that command-line words describe. Raises ConfigError for a wrong one."""
+    try:
+        return _compose(overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explained(error, overrides)) from None
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
+        return hydra.compose("config", overrides=list(overrides))
+
+
+def _explained(error: Exception, overrides: Sequence[str]) -> str:
+    def compose_some(chosen: Sequence[str]) -> DictConfig:
+        try:
+            return _compose(chosen)
+        except (HydraException, OmegaConfBaseException):  # a sweep's list of choices
+            return _compose([])
+
+    return explain(error, overrides, compose_some)
+
+
+def build(config: DictConfig, key: str) -> Any:
+    """The object that a node of the configuration describes.
+
+    Raises ConfigError for a key its constructor does not know, or lacks, or refuses.
+    """
+    node = OmegaConf.select(config, key)
+    try:
+        return instantiate(node, _convert_="all")
+    except HydraException as error:
+        cause = error.__cause__
+        while cause is not None and not isinstance(cause, EvalkitError) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, EvalkitError):
+            raise cause from None
+        raise ConfigError(explain_constructor(key, node, cause or error)) from None
+
+
+def rebuild(config: Mapping[str, Any], key: str) -> Any:
+    """The object that a node of a resolved configuration describes, as a manifest keeps it. Errors as `build`."""
+    return build(OmegaConf.create(_with_present_targets(config)), key)
+
+
+def _with_present_targets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of an older run, with each `_target_` where it is today."""
+    return {
+        key: _with_present_targets(value)
+        if isinstance(value, Mapping)
+        else _MOVED.get(value, value)
+        if key == "_target_"
+        else value
+        for key, value in config.items()
+    }

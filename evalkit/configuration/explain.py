@@ -1,0 +1,57 @@
+"""Hydra's errors in one line, with the right names."""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from evalkit.configuration.groups import options_of
+
+NO_GROUP = "Config group override must be a string or a list"  # Hydra's, for a plain ValueError
+
+
+def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[Sequence[str]], DictConfig]) -> str:
+    """One line out of Hydra's several.
+
+    arguments: the words that were given; compose: makes a configuration of those that choose a group, to see which
+    keys there are.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines)
+    if found := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text):
+        return f"unknown {found[1]} {found[2]!r}; use one of {', '.join(options_of(found[1]))}"
+    if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        key, _, values = found[1].partition("=")
+        return f"{found[1]}: several in one run are {key}=[{values}]; one run for each is a sweep: add -m"
+    if found := re.search(r"Error parsing override '([^']*)'", text):
+        return f"{found[1]!r}: write key=value; evalkit --help lists the keys"
+    if NO_GROUP in text:
+        return "a group (model, backend, sandbox, published) was set to null: choose one of its files by name"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        chosen = [argument for argument in arguments if options_of(argument.partition("=")[0])]
+        return _explain_key(found[1], compose(chosen))
+    return lines[0] if lines else type(error).__name__
+
+
+def explain_constructor(key: str, node: DictConfig, error: BaseException) -> str:
+    """One line on a node whose object could not be made."""
+    text = str(error).splitlines()[0]
+    if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
+        known = ", ".join(str(name) for name in node if name not in ("_target_", unknown[1]))
+        return f"{key} has no key {unknown[1]!r}; its keys are {known}"
+    return f"{key}: {text}"
+
+
+def _explain_key(key: str, config: DictConfig) -> str:
+    """Which keys there are beside a misspelt one."""
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    if not isinstance(node, Mapping | DictConfig):
+        task = key.split(".")[1] if key.startswith("tasks.") else ""
+        lacking = f"task {task} is not chosen" if task in options_of("task") else "unknown key"
+        return f"{lacking}: {key!r}; evalkit --cfg job shows all keys"
+    known = [str(k) for k in node if k != "_target_"] + ([] if parent else ["task", "experiment"])
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {f'{parent}.' if parent else ''}{close[0]}?" if close else ";"
+    return f"unknown key {key!r}{hint} The keys{f' of {parent}' if parent else ''} are {', '.join(known)}"

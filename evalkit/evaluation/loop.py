@@ -1,0 +1,208 @@
+"""The only evaluation loop: ask what the store does not hold, keep every answer as it comes, score."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Protocol, TypeAlias
+
+from evalkit.backends.base import Backend
+from evalkit.errors import ConfigError, StoreError
+from evalkit.evaluation.meter import Elapsed, Meter, SaveSession, Stopwatch
+from evalkit.evaluation.subset import Subset
+from evalkit.store.run_store import Records, RunStore
+from evalkit.task import Task
+from evalkit.types import ErrorOutput, Example, Output, Record, Request, Score, sha256_of_text
+
+_SCORING_THREADS = 2  # HumanEval's programs run beside the engine
+
+
+class Progress(Protocol):
+    """Told of every answer."""
+
+    def __call__(self, output: Output, copied: bool) -> None:
+        """One more question is answered; copied: from another protocol's run."""
+        ...
+
+
+@dataclass(frozen=True)
+class Question:
+    """An example and what to ask for it."""
+
+    example: Example
+    request: Request
+    request_sha: str
+
+
+def questions_of(task: Task, limit: int | None, subset: Subset | None = None) -> list[Question]:
+    """What a run asks: the questions of a subset, or all; of each group the first `limit`, where there is one.
+
+    Raises ConfigError for a limit below 1 or a subset with ids that the task does not have, DataError where the data
+    is not what was pinned.
+    """
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
+        raise ConfigError(f"limit={limit}: use a whole number from 1 up (questions per subject), or null for all")
+    taken: dict[str, int] = {}
+    questions = []
+    for example in _examples(task, subset):
+        taken[example.group] = taken.get(example.group, 0) + 1
+        if limit is None or taken[example.group] <= limit:
+            request = task.request(example)
+            questions.append(Question(example, request, request.sha))
+    return questions
+
+
+def _examples(task: Task, subset: Subset | None) -> Sequence[Example]:
+    examples = task.examples()
+    if subset is None:
+        return examples
+    known = {example.id for example in examples}
+    ids = set(subset.ids_of(task.name))
+    if unknown := sorted(ids - known):
+        raise ConfigError(
+            f"subset {subset.name}: {len(unknown)} of its {len(ids)} questions are not in this {task.name}, first "
+            f"{unknown[0]}; it belongs to another split or other data (tasks.{task.name}.split, data_dir)"
+        )
+    return [example for example in examples if example.id in ids]
+
+
+def unanswered(questions: Sequence[Question], store: RunStore) -> list[Question]:
+    """The questions whose answer the store does not hold for the very same request, or holds as an error only."""
+    return [q for q in questions if _answer(q, store.records) is None]
+
+
+def _answer(question: Question, records: Records) -> Output | None:
+    record = records.get((question.example.id, question.request_sha))
+    return None if record is None or isinstance(record.output, ErrorOutput) else record.output
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One task under one protocol: what it asks, where the answers are kept, and who is told of them.
+
+    keep: is told what this session cost so far, with the first answer, every few seconds, and at the end.
+    """
+
+    task: Task
+    protocol: str
+    questions: Sequence[Question]
+    store: RunStore
+    progress: Progress
+    keep: SaveSession
+    elsewhere: Records = field(default_factory=dict)  # what runs that are not made now hold of the same model
+
+
+_Wanted: TypeAlias = list[tuple[int, Question]]  # each evaluation, by its place, that makes a request, and its question
+
+
+def evaluate(backend: Backend, together: Sequence[Evaluation]) -> list[list[Score]]:
+    """Answer what is missing, score everything.
+
+    together: one benchmark's protocols. All that they ask goes to the backend in one call, so that it sees what
+    their prompts share; a request that several make is asked once, and its answer kept by each.
+    Returns each evaluation' scores in the order of its questions.
+    """
+    asked = requests_of(together)
+    pool = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="score")
+    writers = [_AnswerWriter(evaluation, pool) for evaluation in together]
+    watch = Stopwatch()
+    interrupted = False
+    try:
+        for writer, evaluation in zip(writers, together, strict=True):
+            siblings = [other.store.records for other in together if other is not evaluation]
+            writer.take_held([*siblings, evaluation.elsewhere])
+        for item_id, output in _answers(backend, asked):
+            (first, question), *others = asked[item_id]
+            writers[first].take(question, output, watch.elapsed())
+            for place, same in others:
+                writers[place].take(same, output, None)
+        results = [writer.finish(watch) for writer in writers]
+    except KeyboardInterrupt:
+        interrupted = True  # programs that still run end with this process
+        with contextlib.suppress(StoreError):
+            writers[0].meter.add(watch.elapsed())
+            for writer in writers:
+                writer.meter.stop()
+        raise
+    finally:
+        pool.shutdown(wait=not interrupted, cancel_futures=True)
+    return results
+
+
+def requests_of(together: Sequence[Evaluation]) -> dict[str, _Wanted]:
+    """What no store holds, by the id under which the backend is asked, with who wants it.
+
+    Of the first evaluation that is the question's own id, of the others `{id}@{protocol}`.
+    """
+    wanted: dict[tuple[str, str], _Wanted] = {}
+    asked: dict[str, _Wanted] = {}
+    for place, evaluation in enumerate(together):
+        suffix = f"@{evaluation.protocol}" if place else ""
+        for question in evaluation.questions:
+            held = (evaluation.elsewhere, *(other.store.records for other in together))
+            if any(_answer(question, records) is not None for records in held):
+                continue
+            key = (question.example.id, question.request_sha)
+            if key not in wanted:
+                wanted[key] = asked[question.example.id + suffix] = []
+            wanted[key].append((place, question))
+    return asked
+
+
+class _AnswerWriter:
+    """Keeps and scores the answers of one evaluation."""
+
+    def __init__(self, evaluation: Evaluation, pool: ThreadPoolExecutor) -> None:
+        self._evaluation = evaluation
+        self._pool = pool
+        self._scores: dict[str, Future[Score]] = {}
+        self.meter = Meter(evaluation.keep)
+
+    def take_held(self, elsewhere: Sequence[Records]) -> None:
+        """Score what the store holds, and copy what another protocol's run does."""
+        for question in self._evaluation.questions:
+            if (own := _answer(question, self._evaluation.store.records)) is not None:
+                self._score(question.example, own)
+                continue
+            found = [output for records in elsewhere if (output := _answer(question, records)) is not None]
+            if found:
+                self.take(question, found[0], None)
+
+    def take(self, question: Question, output: Output, cost: Elapsed | None) -> None:
+        """One more answer; cost: None where it is another protocol's."""
+        example = question.example
+        output = output if cost else as_copy(output)
+        prompt_sha = sha256_of_text(question.request.prompt)
+        self._evaluation.store.append(Record(example.id, question.request_sha, prompt_sha, output))
+        self._score(example, output)
+        self._evaluation.progress(output, cost is None)
+        self.meter.count(cost or Elapsed(0.0, 0.0))
+
+    def _score(self, example: Example, output: Output) -> None:
+        self._scores[example.id] = self._pool.submit(score_one, self._evaluation.task, example, output)
+
+    def finish(self, watch: Stopwatch) -> list[Score]:
+        """Wait for the scores."""
+        scores = [self._scores[question.example.id].result() for question in self._evaluation.questions]
+        self.meter.add(watch.elapsed())
+        self.meter.stop()
+        return scores
+
+
+def as_copy(output: Output) -> Output:
+    """An answer as a second protocol keeps it: nothing was computed for it."""
+    if isinstance(output, ErrorOutput):
+        return output
+    return replace(output, num_cached_tokens=output.num_prompt_tokens)
+
+
+def score_one(task: Task, example: Example, output: Output) -> Score:
+    """What an output is worth; a question that could not be run has no value."""
+    if isinstance(output, ErrorOutput):
+        return Score(example.id, example.group, None, example.target, None, {"error": output.error})
+    return task.score(example, output)
+
+
+def _answers(backend: Backend, asked: dict[str, _Wanted]) -> Iterator[tuple[str, Output]]:
+    if asked:
+        yield from backend.answer([(item_id, wanted[0][1].request) for item_id, wanted in asked.items()])

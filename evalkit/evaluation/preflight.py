@@ -1,0 +1,172 @@
+"""What a run will take, told before its weights load: tokens, shared prefixes, lengths, memory."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from evalkit.engine.plan import TokenSequence, make_plan
+from evalkit.errors import ModelError
+from evalkit.evaluation.loop import Question
+from evalkit.machine.usage import GIB, memory_available
+from evalkit.models.base import ModelFacts, TextTokenizer
+from evalkit.models.continuations import fit_shots
+from evalkit.store.run_name import task_of
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
+
+
+@runtime_checkable
+class KnowsModelFacts(Protocol):
+    """A backend that knows its model before it loads it."""
+
+    def facts(self) -> ModelFacts:
+        """Tokenizer, length and size."""
+        ...
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question's prompt in tokens, truncation done."""
+
+    question: Question
+    ids: tuple[int, ...]
+    truncated: bool
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What one run asks of a model."""
+
+    task: str  # the run's name: "mmlu", "mmlu@lm-eval"; "mmlu, 2 protocols together"
+    prompts: Sequence[Prompt]
+    max_length: int
+    num_distinct_tokens: int  # once each, whatever number of prompts begin with them
+    token_ids_sha: str  # over every question's id and token ids
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Over all prompts."""
+        return sum(len(prompt.ids) for prompt in self.prompts)
+
+    @property
+    def longest(self) -> Prompt:
+        """The first of the longest prompts."""
+        return max(self.prompts, key=lambda prompt: len(prompt.ids))
+
+    @property
+    def num_truncated(self) -> int:
+        """Prompts of which the protocol drops the beginning."""
+        return sum(prompt.truncated for prompt in self.prompts)
+
+    @property
+    def too_long(self) -> list[Prompt]:
+        """Prompts of more tokens than the model can attend to."""
+        return [prompt for prompt in self.prompts if len(prompt.ids) > self.max_length]
+
+    @property
+    def num_cut_short(self) -> int:
+        """Generations for which the model's length leaves less room than the task allows."""
+        room = ((self.max_length - len(p.ids), p.question.request) for p in self.prompts if p not in self.too_long)
+        return sum(isinstance(r, GenerateRequest) and left < r.max_new_tokens for left, r in room)
+
+    @property
+    def max_new_tokens(self) -> int:
+        """Tokens to be generated at most."""
+        requests = (prompt.question.request for prompt in self.prompts)
+        return sum(r.max_new_tokens for r in requests if isinstance(r, GenerateRequest))
+
+    def __str__(self) -> str:
+        return (
+            f"{self.task}: {len(self.prompts):,} questions, {self.num_prompt_tokens:,} prompt tokens (longest "
+            f"{len(self.longest.ids):,}), {self.num_distinct_tokens:,} distinct after prefix sharing; "
+            f"{self.num_truncated:,} truncated by the protocol, {len(self.too_long):,} beyond the model's "
+            f"{self.max_length:,} tokens"
+            + (f"; at most {self.max_new_tokens:,} new tokens" if self.max_new_tokens else "")
+            + (f", {self.num_cut_short:,} of them with less room than the task allows" if self.num_cut_short else "")
+        )
+
+
+def workload_of(task: str, questions: Sequence[Question], facts: ModelFacts) -> Workload:
+    """Tokenise every prompt of a task and see what it takes."""
+    prompts = _tokenised(questions, facts.tokenizer)
+    plan = make_plan([TokenSequence(prompt.ids) for prompt in prompts])
+    whole = hashlib.sha256()
+    for prompt in prompts:
+        whole.update(json.dumps([prompt.question.example.id, prompt.ids]).encode("ascii"))
+    return Workload(task, prompts, facts.max_length, plan.num_distinct_tokens, whole.hexdigest())
+
+
+def combined(workloads: Sequence[Workload]) -> Workload:
+    """What the protocols of one benchmark take together: a request that several make is made once."""
+    if len(workloads) == 1:
+        return workloads[0]
+    prompts = {(p.question.example.id, p.question.request_sha): p for workload in workloads for p in workload.prompts}
+    num_distinct = make_plan([TokenSequence(prompt.ids) for prompt in prompts.values()]).num_distinct_tokens
+    name = f"{task_of(workloads[0].task)}, {len(workloads)} protocols together"
+    return Workload(name, list(prompts.values()), workloads[0].max_length, num_distinct, token_ids_sha="")
+
+
+def refuse_too_long(workload: Workload) -> None:
+    """Raise ModelError where a prompt is beyond the model's length: before its weights are loaded."""
+    if workload.too_long:
+        first = workload.too_long[0]
+        raise ModelError(
+            f"{workload.task}: {len(workload.too_long)} of {len(workload.prompts)} prompts are longer than the model's "
+            f"{workload.max_length} tokens, first {first.question.example.id} with {len(first.ids)}; ask with fewer "
+            f"shots (tasks.{task_of(workload.task)}.num_fewshot=N), or another model"
+        )
+
+
+def _tokenised(questions: Sequence[Question], tokenizer: TextTokenizer) -> list[Prompt]:
+    ids: dict[str, list[int]] = {}
+    for kind in (LoglikelihoodRequest, GenerateRequest):
+        of_kind = [q for q in questions if isinstance(q.request, kind)]
+        texts = [q.request.prompt for q in of_kind]
+        encoded = tokenizer.encode(texts, for_generation=kind is GenerateRequest) if texts else []
+        ids |= {q.example.id: prompt_ids for q, prompt_ids in zip(of_kind, encoded, strict=True)}
+    return [_truncated(question, ids[question.example.id], tokenizer) for question in questions]
+
+
+def _truncated(question: Question, ids: Sequence[int], tokenizer: TextTokenizer) -> Prompt:
+    rule = question.request.truncation
+    if isinstance(rule, DropShots):
+        text, ids = fit_shots(tokenizer, question.request.prompt, ids, rule)
+        return Prompt(question, tuple(ids), truncated=text != question.request.prompt)
+    if rule is None or len(ids) <= rule.longer_than:
+        return Prompt(question, tuple(ids), truncated=False)
+    return Prompt(question, tuple(ids[-rule.keep_last :]), truncated=True)
+
+
+def memory_needed(facts: ModelFacts, workloads: Sequence[Workload]) -> int | None:
+    """Bytes for the weights, and for the keys and values of the longest sequence; None where they are not known."""
+    if facts.weight_bytes is None or facts.bytes_per_token is None:
+        return None
+    longest = max(len(workload.longest.ids) for workload in workloads)
+    return facts.weight_bytes + longest * facts.bytes_per_token
+
+
+def memory_line(facts: ModelFacts, workloads: Sequence[Workload]) -> str:
+    """Whether the model fits, in words."""
+    needed, free = memory_needed(facts, workloads), memory_available()
+    if needed is None or free is None:
+        return "memory: not known before the weights are loaded"
+    verdict = "fits" if needed < free else "DOES NOT FIT: choose a smaller model, or model.dtype=bfloat16"
+    return f"memory: {needed / GIB:.2f} GiB for weights and the longest sequence, {free / GIB:.1f} GiB free; {verdict}"
+
+
+def shown_prompts(workload: Workload, choose: Callable[[Sequence[Prompt]], Prompt]) -> str:
+    """The first, the longest and one random prompt with their token counts.
+
+    choose: picks the random one.
+    """
+    parts = []
+    for label, prompt in (
+        ("first", workload.prompts[0]),
+        ("longest", workload.longest),
+        ("random", choose(workload.prompts)),
+    ):
+        head = f"{workload.task}: the {label} prompt, {prompt.question.example.id}, {len(prompt.ids):,} tokens"
+        cut = ", its beginning dropped" if prompt.truncated else ""
+        parts.append(f"{head}{cut}\n{'-' * 8}\n{prompt.question.request.prompt}\n{'-' * 8}\n")
+    return "\n".join(parts)

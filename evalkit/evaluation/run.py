@@ -1,0 +1,148 @@
+"""A run: the chosen tasks of one model, from checks to summaries. An ordinary function; the command line calls it."""
+
+import logging
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from evalkit.backends.base import Backend
+from evalkit.errors import ConfigError
+from evalkit.evaluation.forecast import calibrate, forecast
+from evalkit.evaluation.loop import Question, evaluate, questions_of, requests_of, unanswered
+from evalkit.evaluation.manifest import name_of_run
+from evalkit.evaluation.preflight import (
+    KnowsModelFacts,
+    Workload,
+    combined,
+    memory_line,
+    refuse_too_long,
+    shown_prompts,
+    workload_of,
+)
+from evalkit.evaluation.task_run import EtaLogger, Settings, TaskRun
+from evalkit.store.durable import require_writable
+from evalkit.store.run_name import task_of
+from evalkit.store.run_store import Records, RunStore, read_records
+from evalkit.task import Task
+from evalkit.types import Json, Summary
+
+log = logging.getLogger(__name__)
+
+
+def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> list[Summary]:
+    """Check everything, then answer and score benchmark by benchmark.
+
+    A benchmark may come several times, each time under another protocol: these are answered together.
+    Everything that can be wrong with settings, data, model files and folders is found before weights load.
+    Raises EvalkitError.
+    """
+    named, questions = _questions(tasks, settings)
+    for task in tasks:
+        task.provenance()  # HumanEval's sandbox proves itself here, before weights load
+    fingerprint = dict(backend.fingerprint())
+    folder = settings.folder
+    require_writable(folder)
+    summaries = []
+    with ExitStack() as stack:
+        stores = {name: stack.enter_context(RunStore(folder / name, fingerprint)) for name in named}
+        workloads = _workloads(backend, [n for n in named if unanswered(questions[n], stores[n])], questions)
+        for names in _together(named):
+            elsewhere = _elsewhere(folder, names, fingerprint)
+            known = [workloads[name] for name in names if name in workloads]
+            eta = EtaLogger(combined(known) if known else None)
+            task_runs = [
+                TaskRun(named[n], n, row, stores[n], questions[n], backend, settings, workloads.get(n), eta, elsewhere)
+                for row, n in enumerate(names)
+            ]
+            summaries += _run_together(backend, task_runs, eta)
+    return summaries
+
+
+def _questions(tasks: Sequence[Task], settings: Settings) -> tuple[dict[str, Task], dict[str, Sequence[Question]]]:
+    """Tasks, and what they ask, by the names of their runs."""
+    named: dict[str, Task] = {}
+    questions: dict[str, Sequence[Question]] = {}
+    for task in tasks:
+        name = name_of_run(task)
+        if name in named:
+            raise ConfigError(f"{name} is chosen twice, name each task and protocol once")
+        named[name] = task
+        questions[name] = questions_of(task, settings.limit, settings.subset)
+        if not questions[name]:
+            raise ConfigError(f"task {task.name} has no questions")
+    return named, questions
+
+
+def _together(names: Iterable[str]) -> list[list[str]]:
+    """Names of runs, benchmark by benchmark."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(task_of(name), []).append(name)
+    return list(groups.values())
+
+
+def _elsewhere(folder: Path, names: Sequence[str], fingerprint: Mapping[str, Json]) -> Records:
+    """What this model's other runs of a benchmark hold: another protocol may have made the very same requests."""
+    task = task_of(names[0])
+    beside = [path for path in sorted(folder.iterdir()) if task_of(path.name) == task and path.name not in names]
+    return {key: record for path in beside for key, record in read_records(path, fingerprint).items()}
+
+
+def dry_run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> Iterator[str]:
+    """What a run would take, in words, part by part; nothing is written.
+
+    The last part answers a few questions, for which the weights load. Raises EvalkitError.
+    """
+    _, questions = _questions(tasks, settings)
+    workloads: dict[str, Workload] = {}
+    if isinstance(backend, KnowsModelFacts):
+        facts = backend.facts()
+        workloads = {name: workload_of(name, asked, facts) for name, asked in questions.items()}
+        for line in _workload_lines(workloads):
+            yield f"{line}\n"
+        yield f"{memory_line(facts, list(workloads.values()))}\n\n"
+    else:
+        for name, asked in questions.items():
+            yield f"{name}: {len(asked):,} questions; this backend counts no tokens\n"
+    for workload in workloads.values():
+        yield shown_prompts(workload, random.Random().choice) + "\n"
+    for name, workload in workloads.items():
+        refuse_too_long(workload)
+        yield f"{forecast(workload, calibrate(backend, questions[name]), len(questions[name]))}\n"
+
+
+def _workload_lines(workloads: Mapping[str, Workload]) -> Iterator[str]:
+    yield from map(str, workloads.values())
+    for names in _together(workloads):
+        if len(names) > 1:
+            yield str(combined([workloads[name] for name in names]))
+
+
+def _workloads(
+    backend: Backend, names: Sequence[str], questions: Mapping[str, Sequence[Question]]
+) -> dict[str, Workload]:
+    """What every run with something to ask will take, told before the weights load.
+
+    Raises ModelError where a prompt is too long for the model.
+    """
+    if not names or not isinstance(backend, KnowsModelFacts):
+        return {}
+    facts = backend.facts()
+    workloads = {name: workload_of(name, questions[name], facts) for name in names}
+    for workload in workloads.values():
+        log.info("%s", workload)
+        refuse_too_long(workload)
+    for line in list(_workload_lines(workloads))[len(workloads) :]:
+        log.info("%s", line)
+    log.info("%s", memory_line(facts, list(workloads.values())))
+    return workloads
+
+
+def _run_together(backend: Backend, task_runs: Sequence[TaskRun], eta: EtaLogger) -> list[Summary]:
+    """The protocols of one benchmark, in one call of the backend."""
+    with ExitStack() as stack:
+        together = [stack.enter_context(task_run) for task_run in task_runs]
+        eta.num_missing = len(requests_of(together))
+        scores = evaluate(backend, together)
+    return [task_run.finish(scored) for task_run, scored in zip(task_runs, scores, strict=True)]

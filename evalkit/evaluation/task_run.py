@@ -1,0 +1,194 @@
+"""One run on its way from an opened folder to its summary."""
+
+import logging
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from tqdm import tqdm
+
+from evalkit.backends.base import Backend
+from evalkit.card.graded import GRADERS
+from evalkit.card.published import PublishedCard
+from evalkit.evaluation.forecast import CALIBRATE_SECONDS, Throughput, forecast
+from evalkit.evaluation.grading import grader_lines
+from evalkit.evaluation.loop import Evaluation, Question, unanswered
+from evalkit.evaluation.manifest import Manifest
+from evalkit.evaluation.preflight import Workload
+from evalkit.evaluation.rescore import read_scores, tell_changes
+from evalkit.evaluation.subset import Subset
+from evalkit.evaluation.summary import summarize
+from evalkit.store.questions import QUESTIONS, Asked, question_lines
+from evalkit.store.run_store import Records, RunStore
+from evalkit.task import Switched, Task
+from evalkit.types import Json, Output, Score, Summary
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is, besides its tasks and its backend."""
+
+    model: str  # name of the run folder
+    results_dir: Path
+    limit: int | None
+    card: PublishedCard
+    config: Mapping[str, Json]  # resolved, for the manifest
+    subset: Subset | None = None  # the questions to ask; None for all
+
+    @property
+    def folder(self) -> Path:
+        """Where the model's runs and its report lie."""
+        return self.results_dir / self.model
+
+
+@runtime_checkable
+class WritesSubmission(Protocol):
+    """A task that writes a benchmark site's submission file where labels are withheld."""
+
+    def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
+        """The site's form, or None where the split has labels."""
+        ...
+
+
+class EtaLogger:
+    """Says once, over all protocols that run together, how long the rest will take."""
+
+    def __init__(self, workload: Workload | None) -> None:
+        """workload: what they take together; None where the backend counts no tokens."""
+        self.num_missing = 0  # requests to make
+        self.throughput = Throughput()
+        self._workload = workload
+        self._started: float | None = None
+
+    def __call__(self, output: Output) -> None:
+        """One more request is answered."""
+        now = time.monotonic()
+        if self._started is None:  # loading, and the prefix that all share, are no measure of what comes
+            self._started = now
+        else:
+            self.throughput.count(output)
+        self.throughput.seconds = now - self._started
+        if self._workload is not None and self.throughput.seconds >= CALIBRATE_SECONDS:
+            num_left = self.num_missing - self.throughput.num_questions - 1
+            log.info("%s", forecast(self._workload, self.throughput, num_left))
+            self._workload = None
+
+
+class ProgressBar:
+    """Moves one run's progress bar, and shows tokens per second."""
+
+    def __init__(self, bar: "tqdm[Any]", eta: EtaLogger) -> None:
+        self._bar = bar
+        self._eta = eta
+
+    def __call__(self, output: Output, copied: bool) -> None:
+        """One more question is answered."""
+        if not copied:
+            self._eta(output)
+        throughput = self._eta.throughput
+        if throughput.seconds:
+            self._bar.set_postfix_str(f"{throughput.num_tokens / throughput.seconds:,.0f} tokens/s", refresh=False)
+        self._bar.update()
+
+
+@dataclass
+class TaskRun:
+    """One run on its way from an opened folder to its summary; a context manager around its progress bar."""
+
+    task: Task
+    name: str
+    place: int  # among those that run together
+    store: RunStore
+    questions: Sequence[Question]
+    backend: Backend
+    settings: Settings
+    workload: Workload | None
+    eta: EtaLogger  # shared by those that run together
+    elsewhere: Records  # answers of the same model in runs of the benchmark that are not made now
+
+    def __post_init__(self) -> None:
+        config, limit, subset = self.settings.config, self.settings.limit, self.settings.subset
+        self._num_missing = len(unanswered(self.questions, self.store))
+        self._before = read_scores(self.store.folder)
+        self._manifest = Manifest(self.task, self.backend, self.store, self.questions, config, limit, subset)
+        if self.workload is not None:
+            self._manifest.token_ids_sha = self.workload.token_ids_sha
+
+    def __enter__(self) -> Evaluation:
+        store, num_questions = self.store, len(self.questions)
+        if store.num_rejected:
+            log.warning("%s: %d damaged lines moved to outputs.rejected.jsonl", store.folder, store.num_rejected)
+        num_done = num_questions - self._num_missing
+        log.info("%s: %d questions, %d already answered", self.name, num_questions, num_done)
+        if self._num_missing:
+            rule = "-" * 8
+            log.info("%s: the first prompt\n%s\n%s\n%s", self.name, rule, self.questions[0].request.prompt, rule)
+            self._manifest.begin()
+        self._bar = _bar(self.name, num_questions, num_done, self.place)
+        progress = ProgressBar(self._bar, self.eta)
+        protocol = self.task.protocol if isinstance(self.task, Switched) else ""
+        return Evaluation(self.task, protocol, self.questions, store, progress, self._manifest.keep, self.elsewhere)
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def finish(self, scores: Sequence[Score]) -> Summary:
+        """Write all that follows from the answers."""
+        task, store, settings = self.task, self.store, self.settings
+        sessions, provenance = self._manifest.finish()
+        summary = summarize(
+            task, self.questions, scores, store.records, sessions, settings.card, settings.model, provenance
+        )
+        store.write_scores(scores)
+        asked = (Asked(q.example.id, q.example.group, q.request) for q in self.questions)
+        store.write(QUESTIONS, question_lines(asked))
+        if graded := grader_lines(task, self.questions, store.records, scores):
+            store.write(GRADERS, graded)
+        _tell_errors(self.name, scores)
+        if not self._num_missing:
+            tell_changes(store, self._before, scores)
+        _write_submission(task, scores, store)
+        store.write_summary(summary)
+        return summary
+
+
+def _tell_errors(name: str, scores: Sequence[Score]) -> None:
+    failed = [score for score in scores if "error" in score.detail]
+    if failed:
+        log.warning(
+            "%s: %d of %d questions could not be run, first %s: %s; the score is incomplete. "
+            "The same command asks only these again",
+            name,
+            len(failed),
+            len(scores),
+            failed[0].id,
+            failed[0].detail["error"],
+        )
+
+
+def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> None:
+    if isinstance(task, WritesSubmission) and (content := task.submission(scores)) is not None:
+        store.write_json("submission.json", content)
+        log.info(
+            "%s: labels are withheld; answers to submit are in %s",
+            task.name,
+            store.folder / "submission.json",
+        )
+
+
+def _bar(name: str, total: int, done: int, place: int) -> "tqdm[Any]":
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=name,
+        unit="q",
+        file=sys.stderr,
+        disable=None,
+        dynamic_ncols=True,
+        position=place,
+    )

@@ -1,0 +1,1 @@
+"""This process and the machine it runs on: signals, output streams, time and memory used."""
