@@ -32,10 +32,10 @@ check: $(STAMP)  ## ruff, mypy --strict, import direction
 	$(BIN)/python -m pytest -q -p no:randomly tests/test_imports.py
 
 bench: $(STAMP)  ## measure the engine on this machine
-	$(BIN)/python -m evalkit.bench
+	$(BIN)/evalkit bench
 
 report: $(STAMP)  ## render report.md again for every run under results/
-	$(BIN)/python -m evalkit.report --each results
+	$(BIN)/evalkit report --each results
 
 clean:  ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

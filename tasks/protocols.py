@@ -8,7 +8,7 @@ hendrycks       the MMLU authors' evaluate.py (github.com/hendrycks/test)
 ceval-authors   the prompt of the C-Eval authors (github.com/hkust-nlp/ceval: README.md, and
                 code/evaluator_series/evaluators/llama.py for the answer)
 
-`python -m evalkit.protocols` prints all of it.
+`evalkit protocols` prints all of it.
 """
 
 from collections.abc import Mapping

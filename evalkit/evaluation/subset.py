@@ -2,7 +2,7 @@
 
     {"name": "ci", "drawn": {"seed": 0, …}, "tasks": {"mmlu": ["abstract_algebra/test/61", …], …}}
 
-`python -m evalkit.draw` draws one.
+`evalkit sample` draws one.
 """
 
 import json

@@ -152,7 +152,7 @@ def expect(sandbox: Runner, name: str, program: str, check: str, *, passes: bool
     if (result.status == "passed") != passes or result.status == "error":
         raise SandboxError(
             f"sandbox {sandbox.name}: self-test: {name}: {result.status} ({result.detail.strip()}); "
-            "`python -m evalkit.sandbox selftest` shows every sandbox of this machine"
+            "`evalkit sandbox selftest` shows every sandbox of this machine"
         )
     return name
 

@@ -1,4 +1,4 @@
-"""`python -m evalkit.compare` and `python -m evalkit.gate` on two runs of the same questions."""
+"""`evalkit compare` and `evalkit gate` on two runs of the same questions."""
 
 import json
 import math

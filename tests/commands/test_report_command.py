@@ -1,4 +1,4 @@
-"""`python -m evalkit.report` on run folders."""
+"""`evalkit report` on run folders."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""`python -m evalkit.submission`: the form for the benchmark's site, and the score it returns."""
+"""`evalkit submission`: the form for the benchmark's site, and the score it returns."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""`python -m evalkit.verify` agrees with an honest folder and names what was changed in another."""
+"""`evalkit verify` agrees with an honest folder and names what was changed in another."""
 
 import json
 import shutil
