@@ -88,7 +88,7 @@ def _mean(members: Sequence[Answered], values: Sequence[float | None], mean: Mea
     return macro_mean(groups).value
 
 
-def called_out(whole: GroupTies) -> str | None:
+def one_letter_warning(whole: GroupTies) -> str | None:
     """A sentence where nearly every answer is one letter: such a score says nothing of knowledge."""
     letter, share = max(whole.answered.items(), key=lambda entry: entry[1], default=("", 0.0))
     if share < _ONE_LETTER:

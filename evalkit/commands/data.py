@@ -69,7 +69,7 @@ def _fetch(tasks: Sequence[HoldsData]) -> None:
     for task in tasks:
         data_dir = task.data.data_dir
         if not hasattr(task, "published_files"):
-            _say(f"{task.name}: comes with {task.data.hub}, nothing to fetch")
+            _print(f"{task.name}: comes with {task.data.hub}, nothing to fetch")
             continue
         if data_dir in (None, BUNDLED):
             raise ConfigError("fetch needs a folder to write into: add data_dir=FOLDER")
@@ -79,7 +79,7 @@ def _fetch(tasks: Sequence[HoldsData]) -> None:
         folder = Path(str(data_dir)).expanduser() / task.data.folder
         for split in publisher.splits:
             fetched, kept = fetch_files(folder, publisher.published_files(split))
-            _say(f"{task.name} {split}: {fetched} files fetched from {source.where}, {kept} were there; in {folder}")
+            _print(f"{task.name} {split}: {fetched} files fetched from {source.where}, {kept} were there; in {folder}")
 
 
 def _check(tasks: Sequence[HoldsData]) -> int:
@@ -87,11 +87,11 @@ def _check(tasks: Sequence[HoldsData]) -> int:
     for task in tasks:
         for split in _splits(task):
             try:
-                for line in _found(task, split):
-                    _say(line)
+                for line in _describe(task, split):
+                    _print(line)
             except DataError as error:
                 wrong += 1
-                _say(f"WRONG  {task.name} {split}: {error} [published at hub {task.data.hub}, {task.data.licence}]")
+                _print(f"WRONG  {task.name} {split}: {error} [published at hub {task.data.hub}, {task.data.licence}]")
     return DataError.exit_code if wrong else 0
 
 
@@ -101,7 +101,7 @@ def _splits(task: HoldsData) -> Sequence[str]:
     return [split for split in splits if split in task.data.pins[task.data.pin_set]]
 
 
-def _found(task: HoldsData, split: str) -> Iterator[str]:
+def _describe(task: HoldsData, split: str) -> Iterator[str]:
     """What there is of a split, with everything that a run over it reads. Raises DataError."""
     chosen: HoldsData = replace(cast(Any, task), split=split)
     examples = chosen.examples()
@@ -118,6 +118,6 @@ def _found(task: HoldsData, split: str) -> Iterator[str]:
     yield from (f"         {remark}" for remark in data["remarks"])
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -6,6 +6,7 @@ MODEL is a name of configs/model/, e.g. qwen-1_8b; the keys are those of its fil
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 
 from evalkit.commands.argument import CommandParser
 from evalkit.configuration.compose import build, compose
@@ -27,8 +28,7 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Print the model's description and its continuation; the exit code."""
-    settings = (f"model.{setting.removeprefix('model.')}" for setting in options.settings)
-    spec: ModelSpec = build(compose([f"model={options.model}", *settings]), "model")
+    spec = read_spec(options.model, options.settings)
     # Here, once the arguments are known to be right: loading torch takes seconds.
     from evalkit.models.checkpoint import resolve
     from evalkit.models.describe import continue_greedily, describe
@@ -40,3 +40,10 @@ def run(options: Namespace) -> int:
     text = continue_greedily(model, PROMPT, _NUM_NEW_TOKENS)
     sys.stdout.write(f"\n{PROMPT}[{text}]\n")
     return 0
+
+
+def read_spec(name: str, settings: Sequence[str] = ()) -> ModelSpec:
+    """A model's config with keys replaced ("path=FOLDER"). Raises ConfigError for an unknown name or key."""
+    words = (f"model.{setting.removeprefix('model.')}" for setting in settings)
+    spec: ModelSpec = build(compose([f"model={name}", *words]), "model")
+    return spec

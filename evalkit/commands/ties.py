@@ -18,7 +18,7 @@ from evalkit.card.figures import figure
 from evalkit.card.load import load_card
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import benchmark_of, name_of
-from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, called_out, dtype_of, ties_by_group
+from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
 from evalkit.commands.argument import CommandParser, distance
 from evalkit.errors import ConfigError, StoreError
 from evalkit.models.spec import ModelSpec
@@ -74,7 +74,7 @@ def _counted(summary: Summary, questions: Sequence[Answered], given: float | Non
     table = card.tables.get(benchmark_of(summary.task, card))
     whole, *groups = ties_by_group(questions, tolerance, table.mean if table else "micro")
     head = f"{summary.model}, {name_of(summary)}: choices at most {tolerance:g} apart are undecided ({why})\n"
-    callout = called_out(whole)
+    callout = one_letter_warning(whole)
     return head + plain_text(ties_table([whole, *groups])) + (f"{callout}\n" if callout else "")
 
 

@@ -80,7 +80,7 @@ def _answer(question: Question, records: Records) -> Output | None:
 class Evaluation:
     """One task under one protocol: what it asks, where the answers are kept, and who is told of them.
 
-    keep: is told what this session cost so far, with the first answer, every few seconds, and at the end.
+    save_session: is told what this session cost so far, with the first answer, every few seconds, and at the end.
     """
 
     task: Task
@@ -88,34 +88,34 @@ class Evaluation:
     questions: Sequence[Question]
     store: RunStore
     progress: Progress
-    keep: SaveSession
-    elsewhere: Records = field(default_factory=dict)  # what runs that are not made now hold of the same model
+    save_session: SaveSession
+    other_records: Records = field(default_factory=dict)  # what runs that are not made now hold of the same model
 
 
-_Wanted: TypeAlias = list[tuple[int, Question]]  # each evaluation, by its place, that makes a request, and its question
+_Wanted: TypeAlias = list[tuple[int, Question]]  # each evaluation, by its index, that makes a request, and its question
 
 
-def evaluate(backend: Backend, together: Sequence[Evaluation]) -> list[list[Score]]:
+def evaluate(backend: Backend, evaluations: Sequence[Evaluation]) -> list[list[Score]]:
     """Answer what is missing, score everything.
 
-    together: one benchmark's protocols. All that they ask goes to the backend in one call, so that it sees what
+    evaluations: one benchmark's protocols. All that they ask goes to the backend in one call, so that it sees what
     their prompts share; a request that several make is asked once, and its answer kept by each.
-    Returns each evaluation' scores in the order of its questions.
+    Returns each one's scores in the order of its questions.
     """
-    asked = requests_of(together)
+    asked = requests_of(evaluations)
     pool = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="score")
-    writers = [_AnswerWriter(evaluation, pool) for evaluation in together]
+    writers = [_AnswerWriter(evaluation, pool) for evaluation in evaluations]
     watch = Stopwatch()
     interrupted = False
     try:
-        for writer, evaluation in zip(writers, together, strict=True):
-            siblings = [other.store.records for other in together if other is not evaluation]
-            writer.take_held([*siblings, evaluation.elsewhere])
+        for writer, evaluation in zip(writers, evaluations, strict=True):
+            siblings = [other.store.records for other in evaluations if other is not evaluation]
+            writer.reuse_held([*siblings, evaluation.other_records])
         for item_id, output in _answers(backend, asked):
             (first, question), *others = asked[item_id]
-            writers[first].take(question, output, watch.elapsed())
-            for place, same in others:
-                writers[place].take(same, output, None)
+            writers[first].record(question, output, watch.elapsed())
+            for index, same in others:
+                writers[index].record(same, output, None)
         results = [writer.finish(watch) for writer in writers]
     except KeyboardInterrupt:
         interrupted = True  # programs that still run end with this process
@@ -129,23 +129,23 @@ def evaluate(backend: Backend, together: Sequence[Evaluation]) -> list[list[Scor
     return results
 
 
-def requests_of(together: Sequence[Evaluation]) -> dict[str, _Wanted]:
+def requests_of(evaluations: Sequence[Evaluation]) -> dict[str, _Wanted]:
     """What no store holds, by the id under which the backend is asked, with who wants it.
 
     Of the first evaluation that is the question's own id, of the others `{id}@{protocol}`.
     """
     wanted: dict[tuple[str, str], _Wanted] = {}
     asked: dict[str, _Wanted] = {}
-    for place, evaluation in enumerate(together):
-        suffix = f"@{evaluation.protocol}" if place else ""
+    for index, evaluation in enumerate(evaluations):
+        suffix = f"@{evaluation.protocol}" if index else ""
         for question in evaluation.questions:
-            held = (evaluation.elsewhere, *(other.store.records for other in together))
+            held = (evaluation.other_records, *(other.store.records for other in evaluations))
             if any(_answer(question, records) is not None for records in held):
                 continue
             key = (question.example.id, question.request_sha)
             if key not in wanted:
                 wanted[key] = asked[question.example.id + suffix] = []
-            wanted[key].append((place, question))
+            wanted[key].append((index, question))
     return asked
 
 
@@ -156,19 +156,19 @@ class _AnswerWriter:
         self._evaluation = evaluation
         self._pool = pool
         self._scores: dict[str, Future[Score]] = {}
-        self.meter = Meter(evaluation.keep)
+        self.meter = Meter(evaluation.save_session)
 
-    def take_held(self, elsewhere: Sequence[Records]) -> None:
+    def reuse_held(self, other_records: Sequence[Records]) -> None:
         """Score what the store holds, and copy what another protocol's run does."""
         for question in self._evaluation.questions:
             if (own := _answer(question, self._evaluation.store.records)) is not None:
                 self._score(question.example, own)
                 continue
-            found = [output for records in elsewhere if (output := _answer(question, records)) is not None]
+            found = [output for records in other_records if (output := _answer(question, records)) is not None]
             if found:
-                self.take(question, found[0], None)
+                self.record(question, found[0], None)
 
-    def take(self, question: Question, output: Output, cost: Elapsed | None) -> None:
+    def record(self, question: Question, output: Output, cost: Elapsed | None) -> None:
         """One more answer; cost: None where it is another protocol's."""
         example = question.example
         output = output if cost else as_copy(output)

@@ -7,7 +7,7 @@ from typing import Protocol
 from evalkit.machine.usage import cpu_seconds, peak_memory_bytes
 from evalkit.store.run_store import Session
 
-KEEP_EVERY = 10.0  # seconds of a session that a kill may leave unaccounted
+SAVE_EVERY = 10.0  # seconds of a session that a kill may leave unaccounted
 
 
 class SaveSession(Protocol):
@@ -33,7 +33,7 @@ class Stopwatch:
         self._seconds, self._cpu = time.monotonic(), cpu_seconds()
 
     def elapsed(self) -> Elapsed:
-        """The time since the last lap, or since the start."""
+        """The time since the last call, or since the start."""
         before = self._seconds, self._cpu
         self._seconds, self._cpu = time.monotonic(), cpu_seconds()
         return Elapsed(self._seconds - before[0], self._cpu - before[1])
@@ -42,9 +42,9 @@ class Stopwatch:
 class Meter:
     """Measures a session: answers, wall and CPU time, the largest resident size."""
 
-    def __init__(self, keep: SaveSession) -> None:
-        self._keep = keep
-        self._kept = time.monotonic()
+    def __init__(self, save_session: SaveSession) -> None:
+        self._save_session = save_session
+        self._saved_at = time.monotonic()
         self._seconds = self._cpu = 0.0
         self._answered = 0
 
@@ -57,11 +57,12 @@ class Meter:
         """One more answer is in the store."""
         self.add(cost)
         self._answered += 1
-        if self._answered == 1 or time.monotonic() - self._kept >= KEEP_EVERY:
+        if self._answered == 1 or time.monotonic() - self._saved_at >= SAVE_EVERY:
             self.stop()
 
     def stop(self) -> None:
         """Tell what the session cost so far, if it answered anything."""
-        self._kept = time.monotonic()
+        self._saved_at = time.monotonic()
         if self._answered:
-            self._keep(Session(self._answered, round(self._seconds, 3), peak_memory_bytes(), round(self._cpu, 3)))
+            seconds, cpu = round(self._seconds, 3), round(self._cpu, 3)
+            self._save_session(Session(self._answered, seconds, peak_memory_bytes(), cpu))

@@ -43,7 +43,7 @@ def changes_of(before: Mapping[str, Mapping[str, Json]], scores: Sequence[Score]
     return [Change(i, before.get(i), after.get(i)) for i in ids if before.get(i) != after.get(i)]
 
 
-def tell_changes(store: RunStore, before: Mapping[str, Mapping[str, Json]] | None, scores: Sequence[Score]) -> None:
+def log_changes(store: RunStore, before: Mapping[str, Mapping[str, Json]] | None, scores: Sequence[Score]) -> None:
     """Log what changed, and write all of it into the run folder as rescored.jsonl.
 
     A folder that is scored as before keeps what the last change left there.

@@ -47,13 +47,24 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
     with ExitStack() as stack:
         stores = {name: stack.enter_context(RunStore(folder / name, fingerprint)) for name in named}
         workloads = _workloads(backend, [n for n in named if unanswered(questions[n], stores[n])], questions)
-        for names in _together(named):
-            elsewhere = _elsewhere(folder, names, fingerprint)
+        for names in _by_benchmark(named):
+            other_records = _other_records(folder, names, fingerprint)
             known = [workloads[name] for name in names if name in workloads]
             eta = EtaLogger(combined(known) if known else None)
             task_runs = [
-                TaskRun(named[n], n, row, stores[n], questions[n], backend, settings, workloads.get(n), eta, elsewhere)
-                for row, n in enumerate(names)
+                TaskRun(
+                    task=named[name],
+                    name=name,
+                    bar_position=position,
+                    store=stores[name],
+                    questions=questions[name],
+                    backend=backend,
+                    settings=settings,
+                    workload=workloads.get(name),
+                    eta=eta,
+                    other_records=other_records,
+                )
+                for position, name in enumerate(names)
             ]
             summaries += _run_together(backend, task_runs, eta)
     return summaries
@@ -74,7 +85,7 @@ def _questions(tasks: Sequence[Task], settings: Settings) -> tuple[dict[str, Tas
     return named, questions
 
 
-def _together(names: Iterable[str]) -> list[list[str]]:
+def _by_benchmark(names: Iterable[str]) -> list[list[str]]:
     """Names of runs, benchmark by benchmark."""
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -82,7 +93,7 @@ def _together(names: Iterable[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _elsewhere(folder: Path, names: Sequence[str], fingerprint: Mapping[str, Json]) -> Records:
+def _other_records(folder: Path, names: Sequence[str], fingerprint: Mapping[str, Json]) -> Records:
     """What this model's other runs of a benchmark hold: another protocol may have made the very same requests."""
     task = task_of(names[0])
     beside = [path for path in sorted(folder.iterdir()) if task_of(path.name) == task and path.name not in names]
@@ -114,7 +125,7 @@ def dry_run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> Iter
 
 def _workload_lines(workloads: Mapping[str, Workload]) -> Iterator[str]:
     yield from map(str, workloads.values())
-    for names in _together(workloads):
+    for names in _by_benchmark(workloads):
         if len(names) > 1:
             yield str(combined([workloads[name] for name in names]))
 
@@ -142,7 +153,7 @@ def _workloads(
 def _run_together(backend: Backend, task_runs: Sequence[TaskRun], eta: EtaLogger) -> list[Summary]:
     """The protocols of one benchmark, in one call of the backend."""
     with ExitStack() as stack:
-        together = [stack.enter_context(task_run) for task_run in task_runs]
-        eta.num_missing = len(requests_of(together))
-        scores = evaluate(backend, together)
+        evaluations = [stack.enter_context(task_run) for task_run in task_runs]
+        eta.num_missing = len(requests_of(evaluations))
+        scores = evaluate(backend, evaluations)
     return [task_run.finish(scored) for task_run, scored in zip(task_runs, scores, strict=True)]

@@ -18,7 +18,7 @@ from evalkit.evaluation.grading import grader_lines
 from evalkit.evaluation.loop import Evaluation, Question, unanswered
 from evalkit.evaluation.manifest import Manifest
 from evalkit.evaluation.preflight import Workload
-from evalkit.evaluation.rescore import read_scores, tell_changes
+from evalkit.evaluation.rescore import log_changes, read_scores
 from evalkit.evaluation.subset import Subset
 from evalkit.evaluation.summary import summarize
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
@@ -102,14 +102,14 @@ class TaskRun:
 
     task: Task
     name: str
-    place: int  # among those that run together
+    bar_position: int  # among those that run together
     store: RunStore
     questions: Sequence[Question]
     backend: Backend
     settings: Settings
     workload: Workload | None
     eta: EtaLogger  # shared by those that run together
-    elsewhere: Records  # answers of the same model in runs of the benchmark that are not made now
+    other_records: Records  # answers of the same model in runs of the benchmark that are not made now
 
     def __post_init__(self) -> None:
         config, limit, subset = self.settings.config, self.settings.limit, self.settings.subset
@@ -129,10 +129,10 @@ class TaskRun:
             rule = "-" * 8
             log.info("%s: the first prompt\n%s\n%s\n%s", self.name, rule, self.questions[0].request.prompt, rule)
             self._manifest.begin()
-        self._bar = _bar(self.name, num_questions, num_done, self.place)
+        self._bar = _bar(self.name, num_questions, num_done, self.bar_position)
         progress = ProgressBar(self._bar, self.eta)
         protocol = self.task.protocol if isinstance(self.task, Switched) else ""
-        return Evaluation(self.task, protocol, self.questions, store, progress, self._manifest.keep, self.elsewhere)
+        return Evaluation(self.task, protocol, self.questions, store, progress, self._manifest.keep, self.other_records)
 
     def __exit__(self, *_: object) -> None:
         self._bar.close()
@@ -149,15 +149,15 @@ class TaskRun:
         store.write(QUESTIONS, question_lines(asked))
         if graded := grader_lines(task, self.questions, store.records, scores):
             store.write(GRADERS, graded)
-        _tell_errors(self.name, scores)
+        _log_errors(self.name, scores)
         if not self._num_missing:
-            tell_changes(store, self._before, scores)
+            log_changes(store, self._before, scores)
         _write_submission(task, scores, store)
         store.write_summary(summary)
         return summary
 
 
-def _tell_errors(name: str, scores: Sequence[Score]) -> None:
+def _log_errors(name: str, scores: Sequence[Score]) -> None:
     failed = [score for score in scores if "error" in score.detail]
     if failed:
         log.warning(

@@ -6,7 +6,7 @@ from evalkit.card.calibration import is_choice
 from evalkit.card.figures import benchmark_title, figure, interval, signed
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run, mean_of
-from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, called_out, dtype_of, ties_by_group
+from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
 from evalkit.report.tables import Table
 from evalkit.store.questions import Answered, QuestionsOf
 from evalkit.types import Json, Metric, Summary
@@ -42,7 +42,7 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
             tie_range = f"{figure(noise.lowest, run.decimals)} to {figure(noise.highest, run.decimals)}"
             most = max(noise.answered, key=lambda name: noise.answered[name])
             letter = f"{most} {100 * noise.answered[most]:.0f} %"
-            notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [called_out(noise)] if text]
+            notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [one_letter_warning(noise)] if text]
         summary = run.summary
         counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors))
         rows.append((run.who, benchmark_title(run), *counts, near, tie_range, letter, _rule_cost(run, place, graded)))

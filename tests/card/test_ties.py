@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from folders import choice_items, text_items, write_run
 
-from evalkit.card.ties import called_out, ties_by_group
+from evalkit.card.ties import one_letter_warning, ties_by_group
 from evalkit.cli import call
 from evalkit.store.questions import Answered
 
@@ -48,9 +48,9 @@ def test_withheld_labels_have_no_score_but_are_counted() -> None:
 
 def test_a_run_that_always_answers_one_letter_is_called_out() -> None:
     all_a = [question((0.0, -1.0)) for _ in range(50)]
-    assert "100 % of the answers are A" in str(called_out(ties_by_group(all_a, 1e-4, "micro")[0]))
+    assert "100 % of the answers are A" in str(one_letter_warning(ties_by_group(all_a, 1e-4, "micro")[0]))
     half = [question((0.0, -1.0)), question((-1.0, 0.0))]
-    assert called_out(ties_by_group(half, 1e-4, "micro")[0]) is None
+    assert one_letter_warning(ties_by_group(half, 1e-4, "micro")[0]) is None
 
 
 def test_the_command_takes_its_tolerance_from_the_dtype(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

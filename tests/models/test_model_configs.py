@@ -11,9 +11,11 @@ from omegaconf import OmegaConf
 from tiny_models import make_checkpoint
 
 from evalkit.cli import call
-from evalkit.commands.models import PROMPT, continue_greedily, model_names, read_spec
+from evalkit.commands.models import PROMPT, read_spec
+from evalkit.configuration.groups import options_of
 from evalkit.errors import ConfigError
 from evalkit.models.checkpoint import resolve
+from evalkit.models.describe import continue_greedily
 from evalkit.models.loading import load
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +42,7 @@ def test_every_row_of_the_card_with_an_open_checkpoint_has_a_config() -> None:
     assert isinstance(card, dict)
     rows = {row["model"] for table in card["tables"].values() for row in table["rows"] if row.get("model")}
     assert {name for name in rows if "chat" not in name and "int" not in name} <= set(HUB)
-    assert {*HUB, "smollm2-135m"} == set(model_names())
+    assert {*HUB, "smollm2-135m"} == set(options_of("model"))
 
 
 @pytest.mark.parametrize("name", list(HUB))
@@ -117,7 +119,7 @@ def test_the_continuation_is_greedy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "name a model"),
+        ([], 2, "the following arguments are required: MODEL"),
         (["nothing"], 2, "unknown model"),
         (["qwen-1_8b", "path=/nowhere/at/all"], 3, "no model at /nowhere/at/all"),
         (["qwen-1_8b", "device=tpu"], 2, "model.device='tpu'"),
