@@ -1,6 +1,7 @@
 """Keys and values that later steps need: each shared node's once, and each slot's own tokens."""
 
 from collections.abc import Iterable
+from inspect import signature
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -20,6 +21,11 @@ def head_shape(network: "PreTrainedModel") -> tuple[int, int, int]:
     heads = int(config.num_attention_heads)
     kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     return heads, kv_heads, int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+
+
+def cache_name(network: "PreTrainedModel") -> str:
+    """The name of the argument by which a network's `forward` takes its cache: transformers renames it in 5.24."""
+    return "cache" if "cache" in signature(network.forward).parameters else "past_key_values"
 
 
 class KeyValueStore:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from evalkit.engine.cache import KeyValueStore, Pair
+from evalkit.engine.cache import KeyValueStore, Pair, cache_name
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, Segment, own_length, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
@@ -54,6 +54,7 @@ class ExpandedRunner:
         self._plan = plan
         self._store = KeyValueStore(num_slots, slot_length(plan))
         self._num_layers = int(network.config.num_hidden_layers)
+        self._cache_name = cache_name(network)
         self._takes_positions = "position_ids" in signature(network.forward).parameters
 
     def __enter__(self) -> Self:
@@ -100,7 +101,8 @@ class ExpandedRunner:
         numbers = {part.number: place for place, part in enumerate(batch)}
         wanted = [(row, *place) for row, place in enumerate(reads.places) if place[0] in numbers]
         offsets = sorted({offset for _, _, offset in wanted}) or [0]
-        logits = self._network(**self._inputs(batch, width, context, offsets), past_key_values=cache, use_cache=True)
+        inputs = {**self._inputs(batch, width, context, offsets), self._cache_name: cache}
+        logits = self._network(**inputs, use_cache=True)
         for layer in range(self._num_layers):
             self._keep(layer, batch, cache, context, generated)
         for row, segment, offset in wanted:

@@ -43,11 +43,14 @@ def continue_greedily(model: LoadedModel, prompt: str, num_new_tokens: int) -> s
     """The text of the most likely next tokens, one after the other, up to an end of text."""
     prompt_ids = model.tokenizer.encode([prompt], for_generation=True)[0]
     new_ids: list[int] = []
-    cache, step = None, prompt_ids
+    cache: dict[str, Any] = {}
+    step = prompt_ids
     while len(new_ids) < num_new_tokens:
         ids = torch.tensor([step], device=model.network.device)
-        output = model.network(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache, token = output.past_key_values, int(output.logits[0, -1].float().argmax())
+        output = model.network(ids, **cache, use_cache=True, logits_to_keep=1)
+        # Handed back by the name it came by: transformers renames it in 5.24.
+        cache = {name: output[name] for name in output.keys() & {"cache", "past_key_values"}}
+        token = int(output.logits[0, -1].float().argmax())
         if token in model.end_of_text_ids:
             break
         new_ids.append(token)

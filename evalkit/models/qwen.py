@@ -67,18 +67,23 @@ class QwenAttention(Qwen2Attention):
         hidden_states: torch.Tensor,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         attention_mask: torch.Tensor | None,
+        cache: Cache | None = None,
         past_key_values: Cache | None = None,
         **kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """hidden_states [batch, tokens, width] to the same shape; the attention function is the config's."""
+        """hidden_states [batch, tokens, width] to the same shape; the attention function is the config's.
+
+        past_key_values: what transformers calls the cache before 5.24.
+        """
         batch_and_tokens = hidden_states.shape[:-1]
         query, key, value = (
             projection(hidden_states).view(*batch_and_tokens, -1, self.head_dim).transpose(1, 2)
             for projection in (self.q_proj, self.k_proj, self.v_proj)
         )
         query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx)
+        cache = past_key_values if cache is None else cache
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, weights = attend(
             self,

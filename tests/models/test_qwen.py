@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tiny_models import make_checkpoint
 from transformers import DynamicCache, PreTrainedModel, Qwen2ForCausalLM
 
+from evalkit.engine.cache import cache_name
 from evalkit.errors import ModelError
 from evalkit.models.assemble import build_empty, fill
 from evalkit.models.base import LoadedModel
@@ -76,7 +77,7 @@ def test_several_new_tokens_after_a_cache_see_each_other_causally(
     cache, start = DynamicCache(), 0
     for size in chunks:
         new = torch.tensor([IDS[start : start + size]])
-        logits = network(new, past_key_values=cache, use_cache=True).logits[0]
+        logits = network(new, **{cache_name(network): cache}, use_cache=True).logits[0]
         assert agrees(logits, expected[start : start + size])
         start += size
 
