@@ -11,7 +11,7 @@ from evalkit.evaluation.loop import questions_of
 from evalkit.models.spec import ModelSpec
 from evalkit.types import GenerateOutput, LoglikelihoodOutput, Output
 
-pytestmark = [pytest.mark.slow, pytest.mark.smollm2]
+pytestmark = [pytest.mark.slow, pytest.mark.smollm2, pytest.mark.xdist_group("agreement")]
 TOKENS = 12  # the oracle computes every one of them from the start
 
 

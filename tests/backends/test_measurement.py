@@ -16,6 +16,8 @@ from evalkit.engine.cache import head_shape
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.models.spec import ModelSpec
 
+pytestmark = pytest.mark.xdist_group("bench")
+
 
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> EngineBackend:

@@ -32,7 +32,7 @@ from evalkit.models.base import LoadedModel
 from evalkit.models.spec import ModelSpec
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
-pytestmark = pytest.mark.smollm2
+pytestmark = [pytest.mark.smollm2, pytest.mark.xdist_group("real server")]
 NEW_TOKENS = 10
 START_SECONDS = 240  # a busy machine; a quiet one takes some ten seconds
 _SERVING = ("fastapi", "uvicorn", "openai")

@@ -14,6 +14,8 @@ from evalkit.evaluation.loop import Evaluation, evaluate, questions_of
 from evalkit.store.run_store import RunStore, Session
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Score
 
+pytestmark = pytest.mark.xdist_group("replay")
+
 
 def replayed(task: Any, outputs: dict[str, dict[str, Any]], folder: Path) -> list[Score]:
     """The scores of a whole run over the given outputs."""

@@ -22,6 +22,8 @@ from evalkit.data.folder import fetch_files
 from evalkit.data.pins import BY_SUBJECT
 from evalkit.errors import DataError
 
+pytestmark = pytest.mark.xdist_group("data command")
+
 BUNDLED = HOME / "bundled"
 
 

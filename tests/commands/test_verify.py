@@ -11,6 +11,8 @@ import pytest
 
 from evalkit.cli import call
 
+pytestmark = pytest.mark.xdist_group("verify")
+
 ROOT = Path(__file__).parents[2]
 RUN = Path("results") / "smollm2-135m" / "mmlu"
 

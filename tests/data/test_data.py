@@ -17,6 +17,8 @@ from evalkit.data import FilePin, Source, fetch, read_file
 from evalkit.data.pins import describe, first_difference, row_digests
 from evalkit.errors import DataError
 
+pytestmark = pytest.mark.xdist_group("data")
+
 BUNDLED = HOME / "bundled"
 
 

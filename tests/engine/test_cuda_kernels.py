@@ -16,6 +16,8 @@ from evalkit.engine.runner import PackedRunner
 from evalkit.engine.scheduler import Budget
 from evalkit.engine.selection import choose_runner
 
+pytestmark = pytest.mark.xdist_group("tiny networks")
+
 FUSED = Kernels(causal=causal_chunks, attend=attend_fused)
 CPU = torch.device("cpu")
 NO_STATE = (torch.zeros(()), torch.zeros(()))

@@ -19,6 +19,8 @@ from evalkit.engine.scheduler import Budget, Step
 from evalkit.engine.selection import TOLERANCES, choose_runner
 from evalkit.errors import EngineError
 
+pytestmark = pytest.mark.xdist_group("tiny networks")
+
 PACKED = ("llama", "qwen2", "gpt_neox", "opt", "gpt2")
 EXPANDED = ("bloom", "gpt_neo", "llama4", "mistral")
 BUDGETS = (Budget(4096, 8, 100), Budget(64, 3, 10), Budget(7, 2, 3))

@@ -6,6 +6,8 @@ import time
 import pytest
 from faulty_machine import Machine, wait_until
 
+pytestmark = pytest.mark.xdist_group("signals")
+
 ENDLESS = ("task=humaneval", "limit=40", "backend.text='    while True: pass'")
 
 

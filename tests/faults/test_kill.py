@@ -8,7 +8,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
 from faulty_machine import NUM_QUESTIONS, Machine, comparable, wait_until
+
+pytestmark = pytest.mark.xdist_group("kills")
 
 SLOW = {"PACE": "0.01", "SLOW_DISK": "0.04"}
 TAIL = 0.45  # seconds from the last answer to the end: eleven times fsync

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from faulty_machine import ROOT, comparable, wait_until
 
+pytestmark = pytest.mark.xdist_group("real models")
+
 # backend.num_checked=0: the check against the plain path is as long as the run, and is no part of the summary
 ARGUMENTS = (
     *("task=gsm8k", "model=smollm2-135m", "data_dir=bundled", "limit=6", "tasks.gsm8k.max_new_tokens=12"),

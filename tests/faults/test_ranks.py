@@ -14,6 +14,8 @@ from tiny_models import make_checkpoint
 
 from evalkit.cli import main
 
+pytestmark = pytest.mark.xdist_group("real models")
+
 PACED = Path(__file__).with_name("paced_engine.py")
 FORKED = PACED.with_name("forked_ranks.py")
 LAUNCH = (

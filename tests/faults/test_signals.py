@@ -11,6 +11,8 @@ import time
 import pytest
 from faulty_machine import NUM_QUESTIONS, ROOT, SCRIPTED, Machine, comparable, last_line
 
+pytestmark = pytest.mark.xdist_group("signals")  # they count seconds
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_run_and_says_how_to_go_on(machine: Machine, number: signal.Signals) -> None:

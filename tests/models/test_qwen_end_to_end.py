@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from tiny_models import make_checkpoint
 
+pytestmark = pytest.mark.xdist_group("end to end")
+
 ROOT = Path(__file__).parents[2]
 # Loaded by every Python process of the run: any use of the network leaves a mark and fails.
 NO_NETWORK = """

@@ -15,6 +15,8 @@ from evalkit.report.files import write_report
 from evalkit.store.questions import read_answered
 from evalkit.store.read import find_runs
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, card: PublishedCard) -> Path:

@@ -23,6 +23,8 @@ from evalkit.report.svg import Interval, interval_plot
 from evalkit.store.read import find_runs
 from evalkit.types import Metric
 
+pytestmark = pytest.mark.xdist_group("browser")
+
 QWEN = {"header": "single-space", "truncation": "2047", "mean": "micro"}
 
 

@@ -17,6 +17,8 @@ from evalkit.sandbox.bubblewrap import BubblewrapSandbox
 from evalkit.sandbox.docker import DockerSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
 
+pytestmark = pytest.mark.xdist_group("hostile programs")  # it looks for traces on the whole machine
+
 NOBODY = 65534
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

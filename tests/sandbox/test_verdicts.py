@@ -14,6 +14,8 @@ from evalkit.sandbox.confined import ConfinedSandbox
 from evalkit.sandbox.human_eval import HumanEvalSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
 
+pytestmark = pytest.mark.xdist_group("verdicts")
+
 SMOLLM2 = Path(__file__).parent / "smollm2_humaneval.jsonl"
 PROBLEMS = read_problems()
 TIMEOUT = 3.0

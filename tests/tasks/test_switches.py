@@ -18,6 +18,8 @@ from evalkit.models.qwen_tokenizer import QwenTokenizer
 from evalkit.task import with_protocol
 from evalkit.types import GenerateOutput, Score
 
+pytestmark = pytest.mark.xdist_group("switches")
+
 LETTERS = "ABCD"
 
 
