@@ -1,15 +1,21 @@
 """Every test here leaves no process behind."""
 
-import ctypes
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from faulty_machine import Machine
+from faulty_machine import Forks, Machine, collect_orphans
 
-PR_SET_CHILD_SUBREAPER = 36
+
+@pytest.fixture(scope="session", autouse=True)
+def forks() -> Iterator[None]:
+    """The process from which all machines' runs are forked."""
+    Machine.forks = Forks()
+    yield
+    Machine.forks.end()
+    Machine.forks = None
 
 
 @pytest.fixture
@@ -30,14 +36,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 @pytest.fixture(autouse=True)
 def no_process_left_behind() -> Iterator[None]:
     """Orphans of a killed run become this process's children; there must be none."""
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    collect_orphans(True)
     before = _children()
     yield
     left: Mapping[int, str] = {}
     end = time.monotonic() + 15
     while time.monotonic() < end and (left := {p: n for p, n in _children().items() if p not in before}):
         time.sleep(0.02)
-    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+    collect_orphans(False)
     assert not left
 
 

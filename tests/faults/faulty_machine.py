@@ -1,15 +1,21 @@
-"""Real runs as processes of their own, on machines that fail."""
+"""Real runs as processes of their own, on machines that fail.
 
+Most are forked from one process that has loaded the libraries: starting an interpreter costs more than the run.
+"""
+
+import ctypes
 import json
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, ClassVar
 
 from evalkit.evaluation.summary import without_measurements
 
@@ -18,6 +24,73 @@ LAUNCH = Path(__file__).with_name("launch.py")
 SCRIPTED = ("task=mmlu", "backend=scripted", "model=smollm2-135m", "data_dir=bundled")
 NUM_QUESTIONS = 32  # of the bundled MMLU
 RESULTS = Path("results") / "smollm2-135m"
+PR_SET_CHILD_SUBREAPER = 36
+
+
+def collect_orphans(whether: bool) -> None:
+    """Whether orphans below this process become its children."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(whether), 0, 0, 0)
+
+
+class Run:
+    """A forked run, used as subprocess.Popen is."""
+
+    def __init__(self, pid: int, args: Sequence[str], out: IO[str], err: IO[str]) -> None:
+        self.pid, self.args, self._out, self._err = pid, args, out, err
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        """See Popen."""
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """See Popen."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """See Popen."""
+        self.send_signal(signal.SIGKILL)
+
+    def communicate(self, timeout: float = 60) -> tuple[str, str]:
+        """See Popen."""
+        wait_until(lambda: self.poll() is not None, timeout)
+        return self._out.read(), self._err.read()
+
+
+class Forks:
+    """The process from which runs are forked."""
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._process = subprocess.Popen(
+            [sys.executable, str(LAUNCH), "--fork"],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            preexec_fn=hear_signals,
+        )
+
+    def start(self, folder: Path, environment: Mapping[str, str], arguments: Sequence[str]) -> Run:
+        """A run in a folder."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        collect_orphans(True)
+        out, err = (tempfile.NamedTemporaryFile("r", encoding="utf-8") for _ in range(2))  # noqa: SIM115
+        asked = {"folder": str(folder), "environment": dict(environment), "arguments": list(arguments)}
+        with self._turn:
+            self._process.stdin.write(json.dumps({**asked, "out": out.name, "err": err.name}) + "\n")
+            self._process.stdin.flush()
+            pid = int(self._process.stdout.readline())
+        return Run(pid, arguments, out, err)
+
+    def end(self) -> None:
+        """Start no more."""
+        self._process.communicate()
 
 
 @dataclass
@@ -26,6 +99,7 @@ class Machine:
 
     folder: Path
     faults: dict[str, str] = field(default_factory=dict)
+    forks: ClassVar[Forks | None] = None
 
     @property
     def run(self) -> Path:
@@ -44,14 +118,17 @@ class Machine:
         path = self.run / "outputs.jsonl"
         return path.read_bytes().count(b"\n") if path.exists() else 0
 
-    def start(self, *arguments: str, **options: Any) -> "subprocess.Popen[str]":
-        """`python -m evalkit ARGUMENT…` in this folder, in a process group of its own."""
+    def start(self, *arguments: str, **options: Any) -> "Run | subprocess.Popen[str]":
+        """`python -m evalkit ARGUMENT…` in this folder, in a process group of its own; by an interpreter of its own
+        where options of Popen are given or a locale is set."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(ROOT),
             "ASKED_LOG": str(self.folder / "asked.log"),
             **self.faults,
         }
+        if self.forks is not None and not options and "LC_ALL" not in self.faults:
+            return self.forks.start(self.folder, environment, [*SCRIPTED, *arguments])
         return subprocess.Popen(
             [sys.executable, str(LAUNCH), *SCRIPTED, *arguments],
             **{
@@ -73,7 +150,7 @@ class Machine:
         out, err = process.communicate(timeout=60)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
 
-    def wait_for_answers(self, number: int, process: "subprocess.Popen[str]") -> None:
+    def wait_for_answers(self, number: int, process: "Run | subprocess.Popen[str]") -> None:
         """Until so many answers are in the store."""
         wait_until(lambda: self.num_answers >= number or process.poll() is not None)
         assert process.poll() is None, process.communicate()[1]

@@ -5,10 +5,15 @@ SLOW_DISK      seconds that every fsync takes, so that a kill can fall between t
 ASKED_LOG      a file to which the id of every question asked is appended before it is answered
 CLOCK          "backwards": the time of day is an hour earlier at every look
 NO_MEMORY_FOR  an id that the model cannot hold
+
+`python launch.py --fork` loads what every run loads, once, and forks a run for each line of its input: {folder,
+environment, arguments, out, err} as JSON. The run's process id is the answer; its parent is whoever collects orphans.
 """
 
 import itertools
+import json
 import os
+import random
 import runpy
 import sys
 import time
@@ -53,8 +58,39 @@ def set_the_clock_back() -> None:
     time.time = lambda: now - 3600 * next(looks)  # type: ignore[assignment]
 
 
+def fork_runs() -> None:
+    """Return in every run, with all that makes it a process of its own; end with the input."""
+    import evalkit.cli  # noqa: F401
+
+    for line in sys.stdin:
+        asked = json.loads(line)
+        reader, writer = os.pipe()
+        if child := os.fork():
+            os.close(writer)
+            os.waitpid(child, 0)
+            print(os.read(reader, 20).decode(), flush=True)  # noqa: T201
+            os.close(reader)
+        elif run := os.fork():
+            os.write(writer, str(run).encode())
+            os._exit(0)  # so that the run is an orphan
+        else:
+            os.setsid()
+            os.chdir(asked["folder"])
+            os.environ.clear()
+            os.environ.update(asked["environment"])
+            for number, path in enumerate((os.devnull, asked["out"], asked["err"])):
+                os.dup2(os.open(path, os.O_RDWR), number)
+            os.closerange(3, 100)
+            random.seed()
+            sys.argv[1:] = asked["arguments"]
+            return
+    os._exit(0)
+
+
 if __name__ == "__main__":
     sys.modules["datasets"] = ModuleType("datasets")  # the hub's client is slow to start, and not used here
+    if sys.argv[1:] == ["--fork"]:
+        fork_runs()
     slow_disk(float(os.environ.get("SLOW_DISK", "0")))
     log_what_is_asked(
         os.environ.get("ASKED_LOG", os.devnull), float(os.environ.get("PACE", "0")), os.environ.get("NO_MEMORY_FOR")

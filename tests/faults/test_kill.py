@@ -2,14 +2,13 @@
 
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faulty_machine import NUM_QUESTIONS, Machine, comparable, wait_until
+from faulty_machine import NUM_QUESTIONS, Machine, Run, comparable, wait_until
 
 pytestmark = pytest.mark.xdist_group("kills")
 
@@ -18,7 +17,7 @@ TAIL = 0.45  # seconds from the last answer to the end: eleven times fsync
 NUM_FOLDERS = 10  # each killed once while it answers and once while it scores and writes
 
 
-def kill(process: "subprocess.Popen[str]") -> bool:
+def kill(process: Run) -> bool:
     """SIGKILL; whether the process was still running."""
     process.send_signal(signal.SIGKILL)
     process.communicate()
