@@ -57,7 +57,7 @@ class Leader:
         self._changed = threading.Condition()
         self._parts: deque[Part] = deque()
         self._job = 0  # of a sweep
-        self._hurried = False  # something may still be computing here that nobody waits for
+        self._may_be_computing = False  # something may still be computing here that nobody waits for
         threading.Thread(target=self._accept, name="ranks", daemon=True).start()
 
     def __enter__(self) -> "Leader":
@@ -71,7 +71,7 @@ class Leader:
         with self._changed:  # a wrong argument is found before everybody is there
             self._changed.wait_for(lambda: len(self._members) == self.num_ranks - 1, _LATE)
         self.dismiss(code if isinstance(code, int) else int(code is not None))
-        if self._hurried and isinstance(error, SystemExit):
+        if self._may_be_computing and isinstance(error, SystemExit):
             for stream in (sys.stdout, sys.stderr):
                 with suppress(OSError, ValueError):
                     stream.flush()
@@ -93,7 +93,7 @@ class Leader:
 
     def interrupted(self, message: str) -> NoReturn:
         """A signal ends this process: with the reason where a rank died and the launcher therefore ends all."""
-        _deafen()
+        _ignore_signals()
         end = time.monotonic() + _GRACE
         with self._changed:
             self._changed.wait_for(lambda: self._lost() or self._all_leaving(), end - time.monotonic())
@@ -126,7 +126,7 @@ class Leader:
 
     def prepare(self) -> None:
         """The others load their weights."""
-        self._hurried = True
+        self._may_be_computing = True
         self._tell_all("load")
 
     def enqueue(self, parts: Sequence[Part]) -> None:
@@ -147,7 +147,7 @@ class Leader:
     def refuse_broken(self, event: Event) -> None:
         """Raise EngineError where an event is the end of a rank."""
         if event.kind in ("gone", "failed"):
-            _deafen()
+            _ignore_signals()
             with self._changed:
                 self._raise_if_broken()
 
@@ -181,14 +181,14 @@ class Leader:
             self._members[member.rank] = member
             self._changed.notify_all()
         while (message := channel.receive()) is not None:
-            self._hear(member, message)
+            self._handle(member, message)
         channel.close()
         with self._changed:
             member.gone = True
             self._changed.notify_all()
         self.events.put(Event("gone", member.rank, {}))
 
-    def _hear(self, member: Member, message: Message) -> None:
+    def _handle(self, member: Member, message: Message) -> None:
         kind = message["kind"]
         with self._changed:
             if message.get("job", self._job) != self._job:
@@ -234,7 +234,7 @@ def _died(member: Member) -> str:
     return f"{member.name} {how}; {_TO_GO_ON}"
 
 
-def _deafen() -> None:
+def _ignore_signals() -> None:
     """From here on the end is known: a launcher that now ends all ranks must not make it another."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

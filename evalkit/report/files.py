@@ -97,9 +97,9 @@ def _tables(runs: Sequence[Run], card: PublishedCard, extras: Extras) -> dict[st
     tables = [verdict_table(runs), *card_tables(runs, card), *extra_tables(runs, card, extras), *group_tables(runs)]
     named = {f"tables/{slug(table.title)}": table for table in tables}
     return {
-        f"{name}.{suffix}": spelling(table)
+        f"{name}.{suffix}": write(table)
         for name, table in named.items()
-        for suffix, spelling in (("csv", comma_separated), ("tex", latex))
+        for suffix, write in (("csv", comma_separated), ("tex", latex))
     }
 
 

@@ -1,4 +1,4 @@
-"""A table of texts, and its spellings: Markdown, plain text, CSV, LaTeX."""
+"""A table of texts, written as Markdown, plain text, CSV, LaTeX."""
 
 import csv
 import io

@@ -51,7 +51,7 @@ class Player:
         elif line == b"done":
             self.done = True
         elif line.startswith(b"failed ") and self.failure is None:
-            self.failure = decoded(unspelt(line[7:]), MAX_DETAIL)
+            self.failure = decoded(unescaped(line[7:]), MAX_DETAIL)
         elif len(self.noise) < MAX_NOISE:
             self.noise += line[:MAX_NOISE] + b"\n"
 
@@ -87,8 +87,8 @@ class Player:
             remove_folder(self.cell.work)
 
 
-def unspelt(data: bytes) -> bytes:
-    """Undo the spelling that keeps a message on one line; bytes that are none stay as they are."""
+def unescaped(data: bytes) -> bytes:
+    """Undo the escapes that keep a message on one line; bytes that are none stay as they are."""
     try:
         return bytes.fromhex(data.decode("ascii"))
     except ValueError:
@@ -196,7 +196,7 @@ def run_split(
             stack.callback(served.close)
         except OSError as error:
             return ExecResult("error", f"the sandbox cannot start: {error}")
-        settings = {"crossing": inside_part(judge.cell, "crossing"), "entry_point": split.entry_point}
+        settings = {"serialization": inside_part(judge.cell, "serialization"), "entry_point": split.entry_point}
         judge.start("judge", check, {**settings, "given": split.given}, timeout)
         served.start("serve", program, settings, timeout)
         stopped = supervise([judge, served], timeout * limits.wall_factor, limits, lambda: settled(judge, served))

@@ -1,6 +1,6 @@
 """Runs inside: the strict verdict's tests, in a process that holds not a line of the program.
 
-The program's function is a stand-in that spells its arguments to the supervisor and rebuilds the answer.
+The program's function is a stand-in that serializes its arguments to the supervisor and rebuilds the answer.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ class UnjudgeableError(BaseException):
 def main(source: str, settings: dict[str, Any]) -> None:
     """Run the tests in `source` and say on descriptor 3 how they ended; the pass as in headline.py."""
     write = os.write
-    crossing: dict[str, Any] = {"__name__": "crossing"}
-    exec(settings["crossing"], crossing)
+    serialization: dict[str, Any] = {"__name__": "serialization"}
+    exec(settings["serialization"], serialization)
     namespace: dict[str, Any] = {}
     write(3, b"ready\n")
     try:
         secret = take(settings["secret_size"])
         exec(compile(settings["given"], "<given>", "exec", dont_inherit=True), namespace)
-        namespace[settings["entry_point"]] = stand_in(crossing)
+        namespace[settings["entry_point"]] = stand_in(serialization)
         exec(compile(source, "<string>", "exec", dont_inherit=True), namespace)
         write(3, secret % None)
     except BaseException as error:  # noqa: BLE001 whatever ends the tests fails them
@@ -41,17 +41,17 @@ def main(source: str, settings: dict[str, Any]) -> None:
         signal.pause()
 
 
-def stand_in(crossing: dict[str, Any]) -> Any:
+def stand_in(serialization: dict[str, Any]) -> Any:
     """The function that the tests call in place of the program's."""
     inbox = bytearray()
 
     def candidate(*args: Any, **kwargs: Any) -> Any:
         try:
-            words = crossing["spell"]((args, kwargs))
-        except (crossing["NotPlainError"], RecursionError) as error:
+            words = serialization["serialize"]((args, kwargs))
+        except (serialization["NotPlainError"], RecursionError) as error:
             raise UnjudgeableError(f"the tests pass {error}, which cannot cross") from error
         send(b"call " + words.encode() + b"\n")
-        return answer(receive(inbox), crossing)
+        return answer(receive(inbox), serialization)
 
     return candidate
 
@@ -74,12 +74,12 @@ def receive(inbox: bytearray) -> str:
     return line.decode("ascii", "replace")
 
 
-def answer(line: str, crossing: dict[str, Any]) -> Any:
+def answer(line: str, serialization: dict[str, Any]) -> Any:
     """The value that came back, or the exception."""
     kind, _, words = line.partition(" ")
     try:
-        value = crossing["unspell"](words)
-    except (crossing["NotPlainError"], RecursionError) as error:
+        value = serialization["deserialize"](words)
+    except (serialization["NotPlainError"], RecursionError) as error:
         raise UnjudgeableError(f"the program answered {error}") from error
     if kind == "value":
         return value

@@ -19,8 +19,8 @@ MAX_MESSAGE = 500
 def main(source: str, settings: dict[str, Any]) -> None:
     """Run the program, then answer calls of its entry point until the supervisor ends it."""
     take(settings["secret_size"])  # no pass is said here
-    crossing: dict[str, Any] = {"__name__": "crossing"}
-    exec(settings["crossing"], crossing)
+    serialization: dict[str, Any] = {"__name__": "serialization"}
+    exec(settings["serialization"], serialization)
     namespace: dict[str, Any] = {}
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.stderr.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
@@ -30,33 +30,33 @@ def main(source: str, settings: dict[str, Any]) -> None:
         exec(compile(source, "<string>", "exec", dont_inherit=True), namespace)
         function = namespace[settings["entry_point"]]
     except BaseException as error:  # noqa: BLE001 any end of the program is its answer
-        failure = raised(error, crossing)
+        failure = raised(error, serialization)
     inbox = bytearray()
     while True:
         line = receive(inbox)
-        send((failure or reply(line, function, crossing)).encode() + b"\n")
+        send((failure or reply(line, function, serialization)).encode() + b"\n")
 
 
-def reply(line: str, function: Any, crossing: dict[str, Any]) -> str:
-    """Call the function with what a line spells, and spell what it answers."""
-    args, kwargs = crossing["unspell"](line)
+def reply(line: str, function: Any, serialization: dict[str, Any]) -> str:
+    """Call the function with what a line stands for, and serialize what it answers."""
+    args, kwargs = serialization["deserialize"](line)
     try:
         value = function(*args, **kwargs)
         try:
-            return f"value {crossing['spell'](value)}"
-        except (crossing["NotPlainError"], RecursionError) as error:
-            return f"other {crossing['spell'](f'the program answered {error}, which cannot cross')}"
+            return f"value {serialization['serialize'](value)}"
+        except (serialization["NotPlainError"], RecursionError) as error:
+            return f"other {serialization['serialize'](f'the program answered {error}, which cannot cross')}"
     except BaseException as error:  # noqa: BLE001 any exception is its answer
-        return raised(error, crossing)
+        return raised(error, serialization)
 
 
-def raised(error: BaseException, crossing: dict[str, Any]) -> str:
+def raised(error: BaseException, serialization: dict[str, Any]) -> str:
     """Spell an exception's type and message."""
     try:
         message = str(error)[:MAX_MESSAGE]
     except BaseException:  # noqa: BLE001 the message is the program's own code
         message = ""
-    return f"raised {crossing['spell']((type(error).__name__, message))}"
+    return f"raised {serialization['serialize']((type(error).__name__, message))}"
 
 
 def send(data: bytes) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.sandbox.inside.crossing import NotPlainError, spell, unspell
+from evalkit.sandbox.inside.serialization import NotPlainError, deserialize, serialize
 
 SCALARS = (
     st.none()
@@ -46,22 +46,22 @@ def same(left: Any, right: Any) -> bool:
 
 @given(PLAIN)
 def test_plain_data_crosses_unchanged(value: Any) -> None:
-    line = spell(value)
+    line = serialize(value)
     assert "\n" not in line
-    assert same(unspell(line), value)
+    assert same(deserialize(line), value)
 
 
 @given(st.text(st.sampled_from("NTFifcsbarltdSzn0123456789abcdef-,. "), max_size=60) | st.text(max_size=30))
 def test_any_line_is_a_value_or_refused(line: str) -> None:
     try:
-        value = unspell(line)
+        value = deserialize(line)
     except NotPlainError:
         return
     assert type(value).__module__ == "builtins"
 
 
 def test_nan_crosses() -> None:
-    assert math.isnan(unspell(spell(float("nan"))))
+    assert math.isnan(deserialize(serialize(float("nan"))))
 
 
 class Equal(int):
@@ -72,7 +72,7 @@ class Equal(int):
 
 
 def test_a_subclass_crosses_as_its_base() -> None:
-    value = unspell(spell([Equal(7)]))
+    value = deserialize(serialize([Equal(7)]))
     assert type(value[0]) is int
     assert value != [3]
 
@@ -80,15 +80,15 @@ def test_a_subclass_crosses_as_its_base() -> None:
 @pytest.mark.parametrize("value", [object(), len, Exception("x"), type, lambda: 1, [1, {2: print}]])
 def test_anything_else_is_refused(value: Any) -> None:
     with pytest.raises(NotPlainError):
-        spell(value)
+        serialize(value)
 
 
 def test_what_has_no_end_is_refused() -> None:
     loop: list[Any] = []
     loop.append(loop)
     with pytest.raises(NotPlainError):
-        spell(loop)
+        serialize(loop)
     with pytest.raises(NotPlainError):
-        unspell(" ".join(["l1"] * 100000))
+        deserialize(" ".join(["l1"] * 100000))
     with pytest.raises(NotPlainError):
-        unspell("lfffffffffffffff i1")
+        deserialize("lfffffffffffffff i1")

@@ -1,4 +1,4 @@
-"""Runs inside: plain data in a spelling of its own, so that nothing is ever unpickled.
+"""Runs inside: plain data in a text format of its own, so that nothing is ever unpickled.
 
 Numbers, strings, bytes, None, lists, tuples, dicts, sets, ranges and iterators cross; subclasses cross as
 their base, numpy's scalars as Python's. What comes back is built of exact built-in types. A value is words
@@ -20,7 +20,7 @@ MAX_WORDS = 1_000_000
 
 
 class NotPlainError(Exception):
-    """A value that is no plain data, or words that spell none."""
+    """A value that is no plain data, or words that stand for none."""
 
 
 def flat(mapping: dict[Any, Any]) -> list[Any]:
@@ -51,7 +51,7 @@ SCALARS: dict[str, Callable[[str], Any]] = {
 }
 
 
-def spell(value: Any) -> str:
+def serialize(value: Any) -> str:
     """A value as one line of words. Raises NotPlainError."""
     words: list[str] = []
     add_words(value, words, 0)
@@ -109,13 +109,13 @@ def numpy_item(value: Any) -> Any:
     return operator.index(value) if hasattr(type(value), "__index__") else None
 
 
-def unspell(line: str) -> Any:
-    """The value that a line spells. Raises NotPlainError."""
+def deserialize(line: str) -> Any:
+    """The value that a line stands for. Raises NotPlainError."""
     words = iter(line.split(" "))
     try:
         value = take_value(words, 0)
     except (ValueError, KeyError, TypeError, StopIteration, OverflowError) as error:
-        raise NotPlainError("words that spell no value") from error
+        raise NotPlainError("words that stand for no value") from error
     if next(words, None) is not None:
         raise NotPlainError("words behind the value")
     return value
