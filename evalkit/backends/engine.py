@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from evalkit.backends.base import Answer, Item, Part
 from evalkit.errors import ConfigError
-from evalkit.models.base import ModelFacts
+from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
 from evalkit.models.dtype import dtype_name
 from evalkit.models.spec import ModelSpec
@@ -61,6 +61,10 @@ class EngineBackend:
         from evalkit.backends.engine_session import EngineSession
 
         return EngineSession(self.model, self.max_batch_tokens, self.num_checked, self.prompt_lookup)
+
+    def load(self) -> LoadedModel:
+        """The model; its weights are read at the first call."""
+        return self.session.load()
 
     def facts(self) -> ModelFacts:
         """What is known of the model before its weights are loaded."""

@@ -49,7 +49,7 @@ class NetworkStopwatch:
     """Seconds spent in the network, in its matrix products and in attention."""
 
     def __init__(self, backend: EngineBackend) -> None:
-        self._network = backend.session.load().network
+        self._network = backend.load().network
         self._on_gpu = self._network.device.type == "cuda"
         self.seconds = {"network": 0.0, "linear": 0.0, "attention": 0.0}
 
@@ -103,7 +103,7 @@ def _fuses_linears(module: nn.Module) -> bool:
 def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[Measurement, dict[str, Output]]:
     """Answer a case once and say what it cost."""
     watch = NetworkStopwatch(backend)
-    device = backend.session.load().network.device.type
+    device = backend.load().network.device.type
     before = _reset_peak(device)
     started, cpu_started = time.perf_counter(), time.process_time()
     # Modules fuse only while packed, so hooks are placed with the packed forwards in force.
@@ -120,7 +120,7 @@ def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[M
         prompt_tokens=sum(output.num_prompt_tokens for output in outputs.values()),
         distinct_tokens=plan.num_distinct_tokens,
         computed_tokens=counters.num_prompt_tokens,
-        **prompt_tflop(backend.session.load().network, plan),
+        **prompt_tflop(backend.load().network, plan),
         padding_share=counters.num_padding / max(1, computed + counters.num_padding),
         generated_tokens=counters.num_decoded_tokens,
         guessed_tokens=counters.num_guessed_tokens,
@@ -159,7 +159,7 @@ def prompt_tflop(network: PreTrainedModel, plan: Plan) -> dict[str, float]:
 
 def measure_generation(backend: EngineBackend, num_tokens: int) -> dict[str, float]:
     """Decode `num_tokens` tokens behind one short prompt, whatever they are: the card's efficiency claim."""
-    model = backend.session.load()
+    model = backend.load()
     prompt = tuple(model.tokenizer.encode(["The"], for_generation=True)[0])
     plan = make_plan([TokenSequence(prompt, max_new_tokens=num_tokens)])
     device = model.network.device.type

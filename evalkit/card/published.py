@@ -71,7 +71,7 @@ class CardTable:
 
 @dataclass(frozen=True)
 class PublishedCard:
-    """All that a model card publishes."""
+    """A model card: its benchmark tables and its architecture table."""
 
     name: str
     title: str

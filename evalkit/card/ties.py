@@ -24,7 +24,7 @@ class GroupTies:
     name: str
     n: int
     num_ties: int  # the best two choices exactly equal
-    num_near: int  # closer than the noise, ties included
+    num_near: int  # closer than the tolerance, ties included
     answered: Mapping[str, float]  # share of each letter
     value: float | None  # the score as the run has it, percent
     lowest: float | None  # the score were every near decision to fall wrong, percent
@@ -38,29 +38,29 @@ def dtype_of(summary: Summary) -> str:
     return str(dtype or "unknown").removeprefix("torch.")
 
 
-def ties_by_group(questions: Sequence[Answered], noise: float, mean: Mean) -> list[GroupTies]:
+def ties_by_group(questions: Sequence[Answered], tolerance: float, mean: Mean) -> list[GroupTies]:
     """One entry for all questions, then one per subject that has a near decision.
 
-    noise: natural log. A choice stands for the letter of its place: the first for A.
+    tolerance: natural log. A choice stands for the letter of its place: the first for A.
     """
     choices = [question for question in questions if is_choice(question.logprobs)]
     by_group: dict[str, list[Answered]] = {}
     for question in choices:
         by_group.setdefault(question.group, []).append(question)
-    groups = [_group_ties(name, members, noise, "micro") for name, members in by_group.items()]
+    groups = [_group_ties(name, members, tolerance, "micro") for name, members in by_group.items()]
     near = [group for group in groups if group.num_near and group.name]
     near.sort(key=lambda group: group.num_near / group.n, reverse=True)
-    return [_group_ties("all", choices, noise, mean), *near]
+    return [_group_ties("all", choices, tolerance, mean), *near]
 
 
-def _group_ties(name: str, members: Sequence[Answered], noise: float, mean: Mean) -> GroupTies:
+def _group_ties(name: str, members: Sequence[Answered], tolerance: float, mean: Mean) -> GroupTies:
     answered = Counter(question.answer or "-" for question in members)
-    bounds = [_possible_values(question, noise) for question in members]
+    bounds = [_possible_values(question, tolerance) for question in members]
     return GroupTies(
         name,
         len(members),
         sum(margin(question.logprobs) == 0 for question in members),
-        sum(margin(question.logprobs) <= noise for question in members),
+        sum(margin(question.logprobs) <= tolerance for question in members),
         {letter: answered[letter] / len(members) for letter in sorted(answered)},
         _mean(members, [question.value for question in members], mean),
         _mean(members, [low for low, _ in bounds], mean),
@@ -68,13 +68,13 @@ def _group_ties(name: str, members: Sequence[Answered], noise: float, mean: Mean
     )
 
 
-def _possible_values(question: Answered, noise: float) -> tuple[float | None, float | None]:
-    """Lowest and highest value over all choices within the noise of the best."""
+def _possible_values(question: Answered, tolerance: float) -> tuple[float | None, float | None]:
+    """Lowest and highest value over all choices within the tolerance of the best."""
     if question.value is None or question.target is None:
         return question.value, question.value
     best = max(question.logprobs)
     possible = {
-        letter for letter, value in zip(ascii_uppercase, question.logprobs, strict=False) if best - value <= noise
+        letter for letter, value in zip(ascii_uppercase, question.logprobs, strict=False) if best - value <= tolerance
     }
     return float(possible == {question.target}), float(question.target in possible)
 

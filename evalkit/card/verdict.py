@@ -121,7 +121,7 @@ def verdict_for(
 
 
 def kind_of_data(remarks: Sequence[str]) -> Answer:
-    """Which of the two data that is not comparable is; a bundled sample says so among its remarks."""
+    """Why data is not comparable: a bundled sample, which says so among its remarks, or changed rows."""
     is_changed = bool(remarks) and Answer.NOT_COMPARABLE not in remarks
     return Answer.CHANGED_DATA if is_changed else Answer.NOT_COMPARABLE
 

@@ -35,7 +35,7 @@ def whole_number(least: int) -> Callable[[str], int]:
 
 
 def share(text: str) -> float:
-    """A number between 0 and 1, both apart."""
+    """A number above 0 and below 1."""
     number = _number(text)
     if not 0 < number < 1:
         raise argparse.ArgumentTypeError(f"{text!r}: use a number between 0 and 1, e.g. 0.05 for 5 %")

@@ -54,7 +54,7 @@ class KeyValueStore:
         return keys[:num_slots, :, :length], values[:num_slots, :, :length]
 
     def write_node(self, layer: int, node: Node, start: int, keys: Tensor, values: Tensor) -> None:
-        """SaveSession tokens from offset `start` of a node on; keys and values are [heads, tokens, head size]."""
+        """Keep tokens from offset `start` of a node on; keys and values are [heads, tokens, head size]."""
         layers = self._nodes.setdefault(node.index, {})
         if layer not in layers:
             layers[layer] = (_room(keys, len(node)), _room(values, len(node)))

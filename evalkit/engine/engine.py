@@ -93,7 +93,7 @@ class Engine:
         return self.lookup.guess(sequence, generated, num_tokens, min(most, left - 1))
 
     def _book(self, step: Step, result: StepResult) -> dict[int, FinishReason]:
-        """SaveSession what a step found; the sequences that end with it, and why."""
+        """Keep what a step found; the sequences that end with it, and why."""
         for sequence, number, value in result.logprobs:
             self._logprobs[sequence][number] = value
         guessed = {row.sequence: row.guessed for row in step.rows}

@@ -58,7 +58,7 @@ class PromptLookup:
     """Guesses for the rows of one plan. How often guesses are right is learnt as they are judged."""
 
     def __init__(self, plan: Plan, step_cost: float) -> None:
-        """step_cost: what a decoding step costs besides its tokens, in tokens (see shares.Rates)."""
+        """step_cost: what a decoding step costs besides its tokens, in tokens (see partition.Rates)."""
         self._plan = plan
         self._step_cost = step_cost
         self._texts: dict[int, _Text] = {}

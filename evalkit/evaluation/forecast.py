@@ -16,7 +16,7 @@ _NUM_ASKED = 8  # questions of each task that a dry run asks at most
 
 @dataclass
 class Throughput:
-    """What has been done, and in what time."""
+    """Questions and tokens answered so far, and the seconds they took."""
 
     num_questions: int = 0
     num_tokens: int = 0  # computed and generated
@@ -32,7 +32,7 @@ class Throughput:
             self.num_generated += generated
 
     def seconds_left(self, num_questions: int, num_distinct_tokens: int) -> float | None:
-        """For a task of so many questions and distinct prompt tokens, this throughput's share of it already done."""
+        """What is left at this throughput of a task of so many questions and distinct prompt tokens."""
         if not self.num_questions or not self.num_tokens or not self.seconds:
             return None
         tokens = num_distinct_tokens + self.num_generated / self.num_questions * num_questions

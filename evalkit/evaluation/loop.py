@@ -92,7 +92,7 @@ class Evaluation:
     other_records: Records = field(default_factory=dict)  # what runs that are not made now hold of the same model
 
 
-_Wanted: TypeAlias = list[tuple[int, Question]]  # each evaluation, by its index, that makes a request, and its question
+_Wanted: TypeAlias = list[tuple[int, Question]]  # (index of the evaluation, its question) for all that make one request
 
 
 def evaluate(backend: Backend, evaluations: Sequence[Evaluation]) -> list[list[Score]]:

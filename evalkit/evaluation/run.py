@@ -151,7 +151,7 @@ def _workloads(
 
 
 def _run_together(backend: Backend, task_runs: Sequence[TaskRun], eta: EtaLogger) -> list[Summary]:
-    """The protocols of one benchmark, in one call of the backend."""
+    """Answer and score the protocols of one benchmark: one call of the backend."""
     with ExitStack() as stack:
         evaluations = [stack.enter_context(task_run) for task_run in task_runs]
         eta.num_missing = len(requests_of(evaluations))

@@ -1,4 +1,4 @@
-"""One run on its way from an opened folder to its summary."""
+"""One task of a run: its questions, its manifest, its progress, its summary."""
 
 import logging
 import sys
@@ -98,7 +98,7 @@ class ProgressBar:
 
 @dataclass
 class TaskRun:
-    """One run on its way from an opened folder to its summary; a context manager around its progress bar."""
+    """One task under one protocol, from its opened run folder to its summary; entered, it shows a progress bar."""
 
     task: Task
     name: str

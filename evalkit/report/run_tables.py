@@ -35,14 +35,14 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
     """
     rows, notes = [], []
     for place, run in enumerate(runs):
-        noise = _noise(run, questions.get(place, ()))
+        ties = _ties(run, questions.get(place, ()))
         near, tie_range, letter = "-", "-", "-"
-        if noise:
-            near = f"{noise.num_near} ({noise.num_ties} equal)"
-            tie_range = f"{figure(noise.lowest, run.decimals)} to {figure(noise.highest, run.decimals)}"
-            most = max(noise.answered, key=lambda name: noise.answered[name])
-            letter = f"{most} {100 * noise.answered[most]:.0f} %"
-            notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [one_letter_warning(noise)] if text]
+        if ties:
+            near = f"{ties.num_near} ({ties.num_ties} equal)"
+            tie_range = f"{figure(ties.lowest, run.decimals)} to {figure(ties.highest, run.decimals)}"
+            most = max(ties.answered, key=lambda name: ties.answered[name])
+            letter = f"{most} {100 * ties.answered[most]:.0f} %"
+            notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [one_letter_warning(ties)] if text]
         summary = run.summary
         counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors))
         rows.append((run.who, benchmark_title(run), *counts, near, tie_range, letter, _rule_cost(run, place, graded)))
@@ -67,12 +67,12 @@ def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str
     return signed(cost[0], 2) if cost else "-"
 
 
-def _noise(run: Run, answered: Sequence[Answered]) -> GroupTies | None:
-    """A multiple-choice run's decisions within its dtype's noise; None for other runs and unknown dtypes."""
-    noise = DTYPE_TOLERANCE.get(dtype_of(run.summary))
-    if noise is None or not any(is_choice(question.logprobs) for question in answered):
+def _ties(run: Run, answered: Sequence[Answered]) -> GroupTies | None:
+    """A multiple-choice run's decisions within its dtype's tolerance; None for other runs and unknown dtypes."""
+    tolerance = DTYPE_TOLERANCE.get(dtype_of(run.summary))
+    if tolerance is None or not any(is_choice(question.logprobs) for question in answered):
         return None
-    return ties_by_group(answered, noise, run.table.mean if run.table else "micro")[0]
+    return ties_by_group(answered, tolerance, run.table.mean if run.table else "micro")[0]
 
 
 def cost_table(runs: Sequence[Run]) -> Table:

@@ -24,7 +24,7 @@ class AutoSandbox:
         wall_factor: float = Limits.wall_factor,
         packages: Sequence[str] = ("numpy",),
     ) -> None:
-        """SaveSession the settings."""
+        """Keep the settings."""
         self._candidates = [make(memory_bytes, disk_bytes, wall_factor, packages) for make in STRONGEST_FIRST]
         self._choosing = threading.Lock()
         self._chosen: ConfinedSandbox | None = None

@@ -32,7 +32,7 @@ class ConfinedSandbox(ABC):
         wall_factor: float = Limits.wall_factor,
         packages: Sequence[str] = ("numpy",),
     ) -> None:
-        """SaveSession the settings. Raises ConfigError for one that cannot be meant."""
+        """Keep the settings. Raises ConfigError for one that cannot be meant."""
         self._limits = Limits(memory_bytes, disk_bytes, wall_factor=wall_factor)
         if not isinstance(packages, list | tuple) or not all(isinstance(name, str) for name in packages):
             raise ConfigError(f"sandbox.packages={packages}: use a list of names, e.g. [numpy]")

@@ -36,7 +36,7 @@ class DockerSandbox(ConfinedSandbox):
         image: str = "python:3.11-slim",
         num_processes: int = 64,
     ) -> None:
-        """SaveSession the settings. Raises ConfigError for one that cannot be meant."""
+        """Keep the settings. Raises ConfigError for one that cannot be meant."""
         super().__init__(memory_bytes, disk_bytes, wall_factor, packages=())
         if not isinstance(image, str) or not image:
             raise ConfigError(f"sandbox.image={image}: use an image's name, e.g. python:3.11-slim")

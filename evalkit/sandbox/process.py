@@ -107,7 +107,7 @@ class Process:
             self.selector.unregister(self.job)
 
     def read_output(self) -> None:
-        """SaveSession the head of what it prints and count the rest."""
+        """Keep the head of what it prints and count the rest."""
         data = self.read(self.output.fileno())
         if data == b"":
             self.output_open = False

@@ -92,7 +92,7 @@ class RunStore:
         self._stream = self._lock = self._writer = None
 
     def append(self, record: Record) -> None:
-        """SaveSession one answer. It is on its way to the disk when this returns.
+        """Keep one answer. It is on its way to the disk when this returns.
 
         Raises StoreError where there is no room, or the folder is no longer there.
         """

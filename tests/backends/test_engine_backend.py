@@ -149,7 +149,7 @@ def test_the_check_finds_an_engine_that_is_wrong(llama: ModelSpec, monkeypatch: 
         return dataclasses.replace(result, logprobs=shifted)
 
     backend = EngineBackend(llama)
-    backend.session.load()  # its own probe would find the fault first, and take the other path
+    backend.load()  # its own probe would find the fault first, and take the other path
     monkeypatch.setattr(PackedRunner, "run", wrong)
     list(backend.answer(requests()))
     check = measured(backend)["check"]
@@ -163,9 +163,7 @@ def test_one_sequence_that_never_fits_is_told_as_an_error_and_the_others_are_ans
     undisturbed = dict(EngineBackend(llama).answer(requests()))
     backend = EngineBackend(llama)
     [(too_large, _)] = [item for item in requests() if item[0] == "Chinese"]
-    ids = encode([item for item in requests() if item[0] == too_large], backend.session.load().tokenizer)[
-        0
-    ].encoded.prompt_ids
+    ids = encode([item for item in requests() if item[0] == too_large], backend.load().tokenizer)[0].encoded.prompt_ids
     plain = PackedRunner.run
 
     def short_of_memory(self: PackedRunner, step: Step, generated: Any) -> object:
@@ -196,7 +194,7 @@ def test_what_did_not_fit_together_is_asked_alone_with_the_memory_of_the_failed_
     llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = EngineBackend(llama)
-    backend.session.load()
+    backend.load()
     stores: list[weakref.ref[KeyValueStore]] = []
     held: list[bool] = []
     begin, plain = KeyValueStore.__init__, PackedRunner.run
@@ -223,7 +221,7 @@ def test_a_question_that_the_plain_path_cannot_hold_is_not_counted_as_checked(
     llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = EngineBackend(llama, max_batch_tokens=64)
-    network = backend.session.load().network
+    network = backend.load().network
     forward = network.forward
 
     def small(input_ids: torch.Tensor, **settings: Any) -> object:
@@ -242,7 +240,7 @@ def test_a_question_that_the_plain_path_cannot_hold_is_not_counted_as_checked(
 
 def test_a_step_whose_layout_does_not_fit_is_made_smaller(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = EngineBackend(llama)
-    backend.session.load()
+    backend.load()
     plain, calls = runner.lay_out, itertools.count()
 
     def short_once(*arguments: Any) -> object:

@@ -58,7 +58,7 @@ def test_the_peak_is_that_of_the_case(backend: EngineBackend, monkeypatch: pytes
 
 @pytest.mark.parametrize("length", [1, 50])
 def test_operations_are_those_that_torch_counts(backend: EngineBackend, length: int) -> None:
-    network = copy.deepcopy(backend.session.load().network)
+    network = copy.deepcopy(backend.load().network)
     network.set_attn_implementation("eager")  # torch's counter knows matrix products, not every fused attention
     ids = tuple(range(length))
     with FlopCounterMode(display=False) as counter, torch.inference_mode():

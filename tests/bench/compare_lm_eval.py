@@ -43,7 +43,7 @@ BEST_BATCH = {"mmlu": 1, "ceval": 1, "gsm8k": 8, "humaneval": 1}
 
 def case_of(items: Sequence[Item], backend: EngineBackend) -> dict[str, Any]:
     """What lm-eval is to answer, in text and in evalkit's token ids."""
-    model = backend.session.load()
+    model = backend.load()
     case: dict[str, Any] = {"max_length": model.max_length, "items": []}
     for question in encode(items, model.tokenizer):
         entry: dict[str, Any] = {"id": question.id, "prompt": question.request.prompt}

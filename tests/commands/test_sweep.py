@@ -69,7 +69,7 @@ def test_ten_models_in_one_process_leave_nothing_behind(tmp_path: Path, monkeypa
 
     def run_or_fail(tasks: Sequence[Task], backend: EngineBackend, settings: Settings) -> list[Summary]:
         if error := {"tiny1": ModelError("unfit"), "tiny2": ValueError("a fault in the code")}.get(settings.model):
-            backend.session.load()
+            backend.load()
             raise error
         return run(tasks, backend, settings)
 

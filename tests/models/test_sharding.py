@@ -32,7 +32,7 @@ def test_a_network_in_whose_modules_accelerate_sits_answers_as_the_plain_one(tmp
     folder = make_checkpoint(family, tmp_path / family)
     plain = dict(ReferenceBackend(spec_of(folder)).answer(ITEMS))
     backend = EngineBackend(spec_of(folder, device_map="auto"))
-    network = backend.session.load().network
+    network = backend.load().network
     modules = [name for name, module in network.named_modules() if type(module).__name__ == "ModuleList"]
     parts = {name: "cpu" for name, _ in network.named_children()}
     layers = {f"{modules[0]}.{number}": "cpu" for number in range(network.config.num_hidden_layers)}

@@ -54,7 +54,7 @@ def ranks() -> Iterator[Callable[..., Leader]]:
 
 def test_every_question_is_answered_once_and_every_rank_works(ranks: Callable[..., Leader]) -> None:
     leader, own = ranks("well", "well"), Slow()
-    backend = leader.share(own)
+    backend = share(own, leader)
     assert backend.fingerprint() == own.fingerprint()
     for _ in range(2):  # as for two tasks
         own.asked.clear()
@@ -74,14 +74,14 @@ def test_every_question_is_answered_once_and_every_rank_works(ranks: Callable[..
 
 def test_more_ranks_than_questions_is_said(ranks: Callable[..., Leader], caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    backend = ranks("well", "well").share(Slow())
+    backend = share(Slow(), ranks("well", "well"))
     backend.fingerprint()
     assert dict(backend.answer(ITEMS[:1])) == {"choice/0": EXPECTED["choice/0"]}
     assert "1 questions in 1 parts of 1 to 1 for 3 processes; 2 of them have nothing to do" in caplog.text
 
 
 def test_a_rank_with_another_model_is_named_before_anything_is_asked(ranks: Callable[..., Leader]) -> None:
-    backend = ranks("well", "other").share(Slow())
+    backend = share(Slow(), ranks("well", "other"))
     message = r"rank 2 \(process \d+ on .*\) has another model than rank 0: weights_sha256 is other there and same here"
     with pytest.raises(ModelError, match=message):
         backend.fingerprint()
@@ -92,7 +92,7 @@ def test_a_rank_with_another_model_is_named_before_anything_is_asked(ranks: Call
     [("failing", r"rank 1 \(.*\): the model is too large"), ("dying", r"rank 1 \(.*\) died .*; every finished answer")],
 )
 def test_a_rank_that_cannot_go_on_ends_the_run_by_name(ranks: Callable[..., Leader], kind: str, message: str) -> None:
-    backend = ranks(kind).share(Slow(0.05))
+    backend = share(Slow(0.05), ranks(kind))
     backend.fingerprint()
     answered = backend.answer(ITEMS)
     with pytest.raises(EngineError, match=message):
@@ -107,7 +107,7 @@ def test_a_stranger_is_not_listened_to(ranks: Callable[..., Leader]) -> None:
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(len(content).to_bytes(8, "big") + content.encode())
             assert connection.recv(1) == b""
-    backend = leader.share(Slow())
+    backend = share(Slow(), leader)
     backend.fingerprint()
     assert dict(backend.answer(ITEMS)) == EXPECTED
 
