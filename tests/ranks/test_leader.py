@@ -16,6 +16,7 @@ from evalkit.backends.base import Item
 from evalkit.errors import EngineError, ModelError
 from evalkit.machine.interrupt import SIGNALS
 from evalkit.ranks.leader import Leader
+from evalkit.ranks.shared import share
 from evalkit.ranks.wire import Channel, items_of, items_to_json
 from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Truncation
 
