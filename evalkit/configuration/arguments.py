@@ -30,7 +30,7 @@ def options_first(arguments: Sequence[str]) -> list[str]:
 def as_command_line(arguments: Sequence[str]) -> Iterator[None]:
     """Let sys.argv, which Hydra reads, hold these arguments inside."""
     before = sys.argv
-    sys.argv = [before[0], *options_first(arguments)]
+    sys.argv = [*before[:1], *options_first(arguments)]
     try:
         yield
     finally:

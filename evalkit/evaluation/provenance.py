@@ -46,9 +46,8 @@ def environment() -> dict[str, Json]:
 
 def command() -> str:
     """The command line, as a person would type it."""
-    if Path(sys.argv[0]).name == "__main__.py":
-        return shlex.join(["python", "-m", "evalkit", *sys.argv[1:]])
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    program, arguments = Path(*sys.argv[:1]).name, sys.argv[1:]
+    return shlex.join([*(("python", "-m", "evalkit") if program == "__main__.py" else (program,)), *arguments])
 
 
 def git_state() -> Json:
