@@ -8,7 +8,7 @@ WORKERS ?= 2
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help eval test check bench report clean
+.PHONY: help eval test check docs bench report clean
 
 help:  ## show the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
@@ -33,6 +33,9 @@ check: $(STAMP)  ## ruff, mypy --strict, import direction
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy evalkit tasks
 	$(BIN)/python -m pytest -q -p no:randomly tests/test_imports.py
+
+docs: $(STAMP)  ## build the documentation into site/; a dead link or anchor fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)  ## measure the engine on this machine
 	$(BIN)/evalkit bench
