@@ -35,7 +35,7 @@ check: $(STAMP)  ## ruff, mypy --strict, import direction
 	$(BIN)/python -m pytest -q -p no:randomly tests/test_imports.py
 
 docs: $(STAMP)  ## build the documentation into site/; a dead link or anchor fails
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	DISABLE_MKDOCS_2_WARNING=true NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 bench: $(STAMP)  ## measure the engine on this machine
 	$(BIN)/evalkit bench
