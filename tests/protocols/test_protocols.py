@@ -3,7 +3,6 @@
 import re
 from collections.abc import Callable
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.cli import call
-from evalkit.commands.protocols import markdown
 from evalkit.errors import ConfigError
 from evalkit.protocols import Protocols, Switch, differing
 from evalkit.task import Switched, with_protocol
@@ -174,13 +172,6 @@ def test_the_command_prints_every_switch_of_every_protocol(capsys: pytest.Captur
         assert all(f"| `{switch.name}` | {switch.meaning} |" in printed for switch in switches)
     assert call(["protocols", "mmul"]) == 2
     assert "unknown task 'mmul'" in capsys.readouterr().err
-
-
-def test_the_readme_shows_what_the_command_prints() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    for task in SWITCHES:
-        rows = "\n".join(line for line in markdown(protocols_of(task)) if line.startswith("|"))
-        assert rows in readme, task
 
 
 @pytest.mark.parametrize("task", sorted(SWITCHES))
