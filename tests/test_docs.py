@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -121,3 +122,33 @@ def test_the_page_of_switches_has_what_the_command_prints(generated: Any) -> Non
     text = "\n".join(generated("switches").page({name: protocols_of(name) for name in SWITCHES}))
     for task in SWITCHES:
         assert "\n".join(list(markdown(protocols_of(task)))[1:]) in text, task
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """A page's blocks of code in one language."""
+    return re.findall(
+        rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
+
+
+@pytest.mark.slow
+def test_the_examples_of_an_own_task_card_and_model_run_as_they_stand(tmp_path: Path) -> None:
+    rows = next(block for block in blocks("adding-tasks.md", "") if '"number"' in block)
+    files = {
+        "parity.jsonl": rows,
+        "parity.py": blocks("adding-tasks.md", "python")[0],
+        "conf/task/parity.yaml": blocks("adding-tasks.md", "yaml")[0],
+        "conf/published/my-card.yaml": blocks("adding-cards.md", "yaml")[0],
+        "conf/model/my-llama.yaml": blocks("adding-models.md", "yaml")[0],
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    chosen = ["task=parity", "model=my-llama", "model.name=smollm2-135m", "published=my-card"]
+    scripted = ["backend=scripted", "backend.logprobs=[-1,-2]"]  # even, whatever the number
+    command = [sys.executable, "-m", "evalkit", "--config-dir", "conf", *chosen, *scripted]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^Parity +smollm2-135m +50\.0 .* 37\.5 +\+12\.5 +cannot tell$", done.stdout, re.MULTILINE)
+    verified = [sys.executable, "-m", "evalkit", "verify", "results/smollm2-135m/parity"]
+    assert subprocess.run(verified, cwd=tmp_path, capture_output=True, check=False).returncode == 0
