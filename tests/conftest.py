@@ -1,7 +1,9 @@
 """What tests share: where the full data and the real small model lie, and task builders."""
 
+import functools
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,29 @@ ROOT = Path(__file__).parent.parent
 # No test asserts on time: a machine that is busy with something else fails none of them.
 settings.register_profile("evalkit", deadline=None)
 settings.load_profile("evalkit")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """What --dist loadgroup is to do: xdist 3.8 loses the groups on their way from pytest 9.2."""
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = group_of
+    return scheduler
+
+
+def group_of(nodeid: str) -> str:
+    """The xdist_group of a test's file; a test of another file is alone."""
+    return file_group(nodeid.partition("::")[0]) or nodeid
+
+
+@functools.cache
+def file_group(path: str) -> str | None:
+    found = re.search(r'^pytestmark = .*xdist_group\("(.+?)"\)', (ROOT / path).read_text(encoding="utf-8"), re.M)
+    return found[1] if found else None
 
 
 @pytest.fixture(scope="session")

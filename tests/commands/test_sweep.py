@@ -24,6 +24,8 @@ from evalkit.evaluation.run import Settings
 from evalkit.task import Task
 from evalkit.types import Summary
 
+pytestmark = pytest.mark.xdist_group("sweep")
+
 ROOT = Path(__file__).parents[2]
 MODEL = {"hidden_size": 640, "intermediate_size": 2560, "num_hidden_layers": 2, "max_position_embeddings": 8192}
 WEIGHT_BYTES = 42 * 2**20
@@ -77,7 +79,12 @@ def test_ten_models_in_one_process_leave_nothing_behind(tmp_path: Path, monkeypa
     monkeypatch.setattr(run_config, "run_tasks", run_or_fail)
     before = num_networks()
     arguments = ("--config-dir", str(tmp_path / "configs"), "task=gsm8k", "data_dir=bundled", "limit=1")
-    arguments += ("backend.num_checked=0", "tasks.gsm8k.max_new_tokens=2", f"model={','.join(names)}")
+    arguments += (
+        "backend.num_checked=0",
+        "tasks.gsm8k.max_new_tokens=2",
+        "tasks.gsm8k.num_fewshot=1",
+        f"model={','.join(names)}",
+    )
     with pytest.raises(ValueError, match="a fault in the code"):
         sweep(monkeypatch, tmp_path, *arguments)
     assert networks == [before] * 10

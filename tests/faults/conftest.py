@@ -12,7 +12,7 @@ from faulty_machine import Forks, Machine, collect_orphans
 @pytest.fixture(scope="session", autouse=True)
 def forks() -> Iterator[None]:
     """The process from which all machines' runs are forked."""
-    Machine.forks = Forks()
+    Machine.forks = Forks("evalkit.cli")
     yield
     Machine.forks.end()
     Machine.forks = None

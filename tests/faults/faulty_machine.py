@@ -64,10 +64,11 @@ class Run:
 class Forks:
     """The process from which runs are forked."""
 
-    def __init__(self) -> None:
+    def __init__(self, *modules: str) -> None:
+        """modules: what a run loads."""
         self._turn = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, str(LAUNCH), "--fork"],
+            [sys.executable, str(LAUNCH), "--fork", *modules],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -2,14 +2,16 @@
 
 PACE           seconds that pass before every answer
 SLOW_DISK      seconds that every fsync takes, so that a kill can fall between two files
+SLOW_FROM      a file from whose making on it takes them
 ASKED_LOG      a file to which the id of every question asked is appended before it is answered
 CLOCK          "backwards": the time of day is an hour earlier at every look
 NO_MEMORY_FOR  an id that the model cannot hold
 
-`python launch.py --fork` loads what every run loads, once, and forks a run for each line of its input: {folder,
+`python launch.py --fork MODULE…` loads what every run loads, once, and forks a run for each line of its input: {folder,
 environment, arguments, out, err} as JSON. The run's process id is the answer; its parent is whoever collects orphans.
 """
 
+import importlib
 import itertools
 import json
 import os
@@ -26,11 +28,11 @@ from evalkit.backends.scripted import ScriptedBackend
 from evalkit.types import ErrorOutput
 
 
-def slow_disk(seconds: float) -> None:
+def slow_disk(seconds: float, begun: Path) -> None:
     fsync = os.fsync
 
     def slow(descriptor: int) -> None:
-        time.sleep(seconds)
+        time.sleep(seconds if begun.exists() else 0)
         fsync(descriptor)
 
     os.fsync = slow  # type: ignore[assignment]
@@ -58,10 +60,10 @@ def set_the_clock_back() -> None:
     time.time = lambda: now - 3600 * next(looks)  # type: ignore[assignment]
 
 
-def fork_runs() -> None:
+def fork_runs(modules: Sequence[str]) -> None:
     """Return in every run, with all that makes it a process of its own; end with the input."""
-    import evalkit.cli  # noqa: F401
-
+    for name in modules:
+        importlib.import_module(name)
     for line in sys.stdin:
         asked = json.loads(line)
         reader, writer = os.pipe()
@@ -89,9 +91,9 @@ def fork_runs() -> None:
 
 if __name__ == "__main__":
     sys.modules["datasets"] = ModuleType("datasets")  # the hub's client is slow to start, and not used here
-    if sys.argv[1:] == ["--fork"]:
-        fork_runs()
-    slow_disk(float(os.environ.get("SLOW_DISK", "0")))
+    if sys.argv[1:2] == ["--fork"]:
+        fork_runs(sys.argv[2:])
+    slow_disk(float(os.environ.get("SLOW_DISK", "0")), Path(os.environ.get("SLOW_FROM", os.curdir)).resolve())
     log_what_is_asked(
         os.environ.get("ASKED_LOG", os.devnull), float(os.environ.get("PACE", "0")), os.environ.get("NO_MEMORY_FOR")
     )

@@ -128,15 +128,22 @@ HOSTILE = [
     "7" * 5000,
     "x" * 10_000_000,
 ]
+NUM_TEXTS = len(HOSTILE)
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 def test_no_text_of_a_model_and_no_locale_breaks_a_file(machine: Machine, locale: dict[str, str]) -> None:
     replay = machine.folder / "said.jsonl"
-    said = {f"test/{index}": HOSTILE[index % len(HOSTILE)] for index in range(12)}
+    said = {f"test/{index}": HOSTILE[index] for index in range(NUM_TEXTS)}
     replay.write_text("".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in said.items()), encoding="ascii")
     machine.faults |= locale
-    arguments = ("task=[gsm8k,ceval]", "backend=replay", f"backend.path={replay}", "limit=12", "model=smollm2-135m")
+    arguments = (
+        "task=[gsm8k,ceval]",
+        "backend=replay",
+        f"backend.path={replay}",
+        f"limit={NUM_TEXTS}",
+        "model=smollm2-135m",
+    )
     for i, choices in ((f"{s}/val/{n}", [-1, -2, -3, -4]) for s, n in ceval_ids()):
         with replay.open("a", encoding="ascii") as file:
             file.write(json.dumps({"id": i, "logprobs": choices}) + "\n")
@@ -149,9 +156,9 @@ def test_no_text_of_a_model_and_no_locale_breaks_a_file(machine: Machine, locale
         assert b"\r" not in content, name
     lines = (folder / "outputs.jsonl").read_bytes().split(b"\n")
     assert {json.loads(line)["id"]: json.loads(line)["text"] for line in lines[:-1]} == said
-    assert len((folder / "scores.jsonl").read_bytes().split(b"\n")) == 13
+    assert len((folder / "scores.jsonl").read_bytes().split(b"\n")) == NUM_TEXTS + 1
     again = machine.finish(*arguments)
-    assert "12 questions, 12 already answered" in again.stderr
+    assert f"{NUM_TEXTS} questions, {NUM_TEXTS} already answered" in again.stderr
 
 
 def ceval_ids() -> list[tuple[str, int]]:

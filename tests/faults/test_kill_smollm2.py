@@ -3,29 +3,32 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_machine import ROOT, comparable, wait_until
+from faulty_machine import ROOT, Forks, Run, comparable, wait_until
 
 pytestmark = pytest.mark.xdist_group("real models")
 
 # backend.num_checked=0: the check against the plain path is as long as the run, and is no part of the summary
 ARGUMENTS = (
     *("task=gsm8k", "model=smollm2-135m", "data_dir=bundled", "limit=6", "tasks.gsm8k.max_new_tokens=12"),
-    "backend.num_checked=0",
+    *("tasks.gsm8k.num_fewshot=1", "backend.num_checked=0"),
 )
 RUN = Path("results") / "smollm2-135m" / "gsm8k"
 
 
-def start(folder: Path) -> "subprocess.Popen[bytes]":
+@pytest.fixture
+def engines() -> Iterator[Forks]:
+    forks = Forks("evalkit.cli", "evalkit.backends.engine", "transformers.models.llama.modeling_llama")
+    yield forks
+    forks.end()
+
+
+def start(engines: Forks, folder: Path) -> Run:
     folder.mkdir(exist_ok=True)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (folder / "log").open("ab") as log:
-        command = [sys.executable, "-m", "evalkit", *ARGUMENTS]
-        return subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    return engines.start(folder, {**os.environ, "PYTHONPATH": str(ROOT)}, ARGUMENTS)
 
 
 def num_answers(folder: Path) -> int:
@@ -36,15 +39,19 @@ def num_answers(folder: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.smollm2
 @pytest.mark.usefixtures("smollm2_gguf")
-def test_a_killed_model_ends_with_the_summary_of_an_undisturbed_one(tmp_path: Path) -> None:
+def test_a_killed_model_ends_with_the_summary_of_an_undisturbed_one(tmp_path: Path, engines: Forks) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(whole).wait(300) == 0, (whole / "log").read_text(encoding="utf-8")
-    process = start(killed)
+    undisturbed = start(engines, whole)
+    _, err = undisturbed.communicate(300)
+    assert undisturbed.returncode == 0, err
+    process = start(engines, killed)
     wait_until(lambda: num_answers(killed) > 0 or process.poll() is not None, 300)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.communicate()
     assert num_answers(killed) < 6
-    assert start(killed).wait(300) == 0, (killed / "log").read_text(encoding="utf-8")
+    again = start(engines, killed)
+    _, err = again.communicate(300)
+    assert again.returncode == 0, err
     assert comparable(killed / RUN / "summary.json") == comparable(whole / RUN / "summary.json")
     assert (killed / RUN / "scores.jsonl").read_bytes() == (whole / RUN / "scores.jsonl").read_bytes()
     texts = [

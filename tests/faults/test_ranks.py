@@ -26,7 +26,8 @@ TASKS = ("mmlu", "gsm8k")
 ARGUMENTS = (
     *(f"task=[{','.join(TASKS)}]", "data_dir=bundled", "limit=3"),
     *("model=pythia-1b", "model.end_of_text=['</s>']"),
-    *("tasks.gsm8k.max_new_tokens=6", "backend.num_checked=6"),
+    *("tasks.gsm8k.max_new_tokens=6", "tasks.gsm8k.num_fewshot=2", "tasks.mmlu.num_fewshot=2"),
+    "backend.num_checked=6",
 )
 
 

@@ -37,9 +37,11 @@ def test_a_signal_ends_the_run_and_says_how_to_go_on(machine: Machine, number: s
 
 def test_a_second_signal_leaves_at_once_and_loses_no_answer(machine: Machine) -> None:
     # The disk is so slow that the orderly end takes long.
-    machine.faults |= {"SLOW_DISK": "2.5", "PACE": "0.05"}
+    slow = machine.folder / "slow"
+    machine.faults |= {"SLOW_DISK": "2.5", "SLOW_FROM": str(slow), "PACE": "0.2"}
     process = machine.start()
     machine.wait_for_answers(4, process)
+    slow.touch()
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None
