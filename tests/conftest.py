@@ -77,8 +77,9 @@ def qwen_tokenizer() -> QwenTokenizer:
     return load_qwen_tokenizer(folder, {"vocab_size": 151936}, {"eos_token_id": 151643})
 
 
+@functools.cache
 def build_task(name: str, *overrides: str) -> Any:
-    """A task as `python -m evalkit task=NAME OVERRIDE…` builds it."""
+    """A task as `evalkit task=NAME OVERRIDE…` builds it. It keeps nothing of a run, so the tests share it."""
     return build(compose([f"task={name}", *overrides]), f"tasks.{name}")
 
 
