@@ -130,8 +130,8 @@ class RunFolder:
             "prompt_set_sha",
         )
         of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
-        expected = _from_json({key: derived[key] for key in compared})
-        if "switches" not in written["protocol"]:  # written before protocols were sets of switches
+        expected = _from_json({key: derived[key] for key in compared if key in derived})
+        if "protocol" in expected and "switches" not in written["protocol"]:  # of before protocols were sets of switches
             expected["protocol"] = {**written["protocol"], "name": expected["protocol"]["name"]}
         return of_data or _differing(expected, written)
 
@@ -156,7 +156,7 @@ class RunFolder:
     def graded(self) -> str | None:
         """graders.jsonl follows from the answers."""
         written = _read_text(self.folder / GRADERS)
-        if written is None and "switches" not in self.manifest["provenance"]["protocol"]:
+        if written is None and "switches" not in self.manifest["provenance"].get("protocol", ()):
             return None  # a run of before there were any
         due = grader_lines(self.task, self.questions, self.records, self.scores)
         pairs = zip_longest(due.splitlines(), (written or "").splitlines())
