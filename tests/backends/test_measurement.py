@@ -66,7 +66,9 @@ def test_operations_are_those_that_torch_counts(backend: EngineBackend, length: 
     found = prompt_tflop(network, make_plan([TokenSequence(ids)]))
     heads, _, size = head_shape(network)
     masked = 4 * heads * size * network.config.num_hidden_layers * (length**2 - length * (length + 1) / 2)
-    assert 1e12 * found["prompt_tflop_alone"] + masked == pytest.approx(counter.get_total_flops())
+    by_module = {name.rpartition(".")[2]: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    rotary = by_module.get("rotary_emb", 0)  # older transformers make it by a product of matrices
+    assert 1e12 * found["prompt_tflop_alone"] + masked == pytest.approx(counter.get_total_flops() - rotary)
     output = 2 * network.config.hidden_size * network.config.vocab_size * length
     assert 1e12 * (found["prompt_tflop_alone"] - found["prompt_tflop"]) == pytest.approx(output)
 
