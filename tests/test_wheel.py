@@ -59,6 +59,7 @@ def test_the_wheel_holds_one_name_and_everything_it_needs(wheel: Path) -> None:
 def test_the_wheel_runs_the_quickstart_from_an_empty_folder(python: Path, smollm2_gguf: Path, tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [python, "-m", "evalkit", "experiment=quickstart", "limit=1", "backend.num_checked=0"]
+    command += [f"tasks.{task}.num_fewshot=1" for task in ("ceval", "mmlu", "gsm8k")]
     command += [f"tasks.{task}.max_new_tokens=8" for task in ("gsm8k", "humaneval")]
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
