@@ -131,9 +131,8 @@ class RunFolder:
         )
         of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
         expected = _from_json({key: derived[key] for key in compared if key in derived})
-        if (
-            "protocol" in expected and "switches" not in written["protocol"]
-        ):  # of before protocols were sets of switches
+        # Runs of before protocols were sets of switches.
+        if "protocol" in expected and "switches" not in written["protocol"]:
             expected["protocol"] = {**written["protocol"], "name": expected["protocol"]["name"]}
         return of_data or _differing(expected, written)
 

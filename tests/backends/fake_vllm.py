@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_server import TinyLanguageModel
+from tiny_language_model import TinyLanguageModel
 
 
 @dataclass

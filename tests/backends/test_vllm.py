@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_server import TinyLanguageModel
 from fake_vllm import FakeVllm, install
+from tiny_language_model import TinyLanguageModel
 from tiny_models import make_checkpoint
 
 from evalkit.backends.base import Item
