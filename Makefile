@@ -4,7 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # A CPU build is enough for the quickstart; a GPU machine may bring its own torch.
 TORCH ?= torch==2.13.0
-# The lowest that is promised is 2.11; its only build for Linux x86-64 takes CUDA's libraries along, some gigabytes.
+# The lowest that is promised, and was tried, is 2.11; its only build for Linux x86-64 takes CUDA's libraries along, some
+# gigabytes.
 TORCH_LOWEST ?= $(TORCH)
 WORKERS ?= 2
 STAMP := $(VENV)/.installed
@@ -65,7 +66,7 @@ COMPILE := .venv-lock/bin/uv pip compile --quiet --generate-hashes --no-annotate
 EXTRAS := --extra gguf --extra sentencepiece --extra png --extra test
 lock:  ## renew what `make` and CI install: requirements/*.txt
 	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/pip install --quiet uv
+	.venv-lock/bin/pip install --quiet uv==0.13.9
 	$(COMPILE) --upgrade --universal --python-version 3.11 --override requirements/no-torch.in pyproject.toml requirements/torch.in \
 		$(EXTRAS) --extra served-test --extra check --extra docs --output-file requirements/dev.txt
 	$(COMPILE) --upgrade --python-version 3.11 --resolution lowest-direct --override requirements/no-torch.in pyproject.toml \

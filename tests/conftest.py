@@ -4,16 +4,19 @@ import functools
 import importlib.util
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from chromium import Chromium, find_chromium
+from command_line import Result
 from hypothesis import settings
 
 from evalkit.card.load import load_card
 from evalkit.card.published import PublishedCard
+from evalkit.cli import main
 from evalkit.configuration.compose import build, compose
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.models.qwen_tokenizer import QwenTokenizer, load_qwen_tokenizer
@@ -56,6 +59,14 @@ def data_dir() -> Path:
     if not path.is_dir():
         pytest.skip("the full data is not on this machine; name its folder with EVALKIT_DATA_DIR")
     return path.resolve()
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's caches."""
+    cache = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("EVALKIT_CACHE", str(cache / "evalkit"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", str(cache / "datasets"))
 
 
 @pytest.fixture(scope="session")
@@ -155,3 +166,19 @@ def make_summary() -> SummaryMaker:
         )
 
     return make
+
+
+@pytest.fixture
+def evalkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Result]:
+    """Run `python -m evalkit ARGUMENT…` in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Result:
+        monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])
+        code = main()
+        captured = capfd.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return call

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pandas as pd
 import pytest
 from evalkit.tasks import HOME
@@ -22,17 +21,9 @@ from evalkit.data.folder import fetch_files
 from evalkit.data.pins import BY_SUBJECT
 from evalkit.errors import DataError
 
-pytestmark = pytest.mark.xdist_group("data command")
+pytestmark = [pytest.mark.xdist_group("data command"), pytest.mark.usefixtures("own_cache")]
 
 BUNDLED = HOME / "bundled"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's caches."""
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("EVALKIT_CACHE", str(cache / "evalkit"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cache / "datasets"))
 
 
 def gsm8k_hub(source: Path, folder: Path) -> Path:

@@ -17,17 +17,9 @@ from evalkit.data import FilePin, Source, fetch, read_file
 from evalkit.data.pins import describe, first_difference, row_digests
 from evalkit.errors import DataError
 
-pytestmark = pytest.mark.xdist_group("data")
+pytestmark = [pytest.mark.xdist_group("data"), pytest.mark.usefixtures("own_cache")]
 
 BUNDLED = HOME / "bundled"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's caches."""
-    cache = tmp_path_factory.mktemp("cache")
-    monkeypatch.setenv("EVALKIT_CACHE", str(cache / "evalkit"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(cache / "datasets"))
 
 
 def gsm8k_hub(source: Path, folder: Path) -> Path:
