@@ -7,13 +7,22 @@ points. Everything has a defined answer for no question, one question, all right
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import numpy as np
-from scipy import special
 
 from evalkit.types import Metric
 
 CONFIDENCE = 0.95
+
+
+@cache
+def _special() -> Any:
+    """scipy.special, a quarter of a second to import: only for figures, not for a command's help."""
+    from scipy import special
+
+    return special
 
 
 @dataclass(frozen=True)
@@ -28,7 +37,7 @@ class Difference:
 
 def normal_quantile(confidence: float = CONFIDENCE) -> float:
     """The two-sided quantile of the normal distribution: 1.96 for 0.95."""
-    return float(special.ndtri(0.5 + confidence / 2))
+    return float(_special().ndtri(0.5 + confidence / 2))
 
 
 def wilson_interval(rate: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
@@ -112,7 +121,7 @@ def mcnemar(num_only_a: int, num_only_b: int) -> float:
 def mcnemar_worse(num_lost: int, num_won: int) -> float:
     """One-sided p of the exact McNemar test: that so few questions are won by chance alone."""
     n = num_lost + num_won
-    return 1.0 if n == 0 else float(special.bdtr(num_won, n, 0.5))
+    return 1.0 if n == 0 else float(_special().bdtr(num_won, n, 0.5))
 
 
 def paired_bootstrap(
@@ -168,14 +177,14 @@ def binomial_p(num_right: int, n: int, low: float, high: float) -> float:
     """
     if n == 0:
         return 1.0
-    below = float(special.bdtr(num_right, n, low))
-    above = 1.0 if num_right == 0 else float(special.bdtrc(num_right - 1, n, high))
+    below = float(_special().bdtr(num_right, n, low))
+    above = 1.0 if num_right == 0 else float(_special().bdtrc(num_right - 1, n, high))
     return min(1.0, 2 * min(below, above))
 
 
 def normal_p(distance: float, standard_error: float) -> float:
     """Two-sided p of a distance under the normal distribution; 1 for a distance of 0."""
-    return min(1.0, 2 * float(special.ndtr(-distance / standard_error))) if distance > 0 else 1.0
+    return min(1.0, 2 * float(_special().ndtr(-distance / standard_error))) if distance > 0 else 1.0
 
 
 def critical_counts(n: int, is_low: Callable[[int], bool], is_high: Callable[[int], bool]) -> tuple[int, int]:
@@ -199,6 +208,6 @@ def detectable_rates(n: int, count_low: int, count_high: int, power: float) -> t
 
     0 and 1 where no share does: -1 and n + 1 are counts that never occur.
     """
-    low = 0.0 if count_low < 0 else float(special.betaincinv(count_low + 1, n - count_low, 1 - power))
-    high = 1.0 if count_high > n else float(special.betaincinv(count_high, n - count_high + 1, power))
+    low = 0.0 if count_low < 0 else float(_special().betaincinv(count_low + 1, n - count_low, 1 - power))
+    high = 1.0 if count_high > n else float(_special().betaincinv(count_high, n - count_high + 1, power))
     return low, high

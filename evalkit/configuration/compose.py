@@ -5,7 +5,8 @@ its constructor.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
@@ -29,26 +30,34 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
     Raises ConfigError for words that make no configuration; what `job` raises, which is an EvalkitError only where a
     launcher ran it elsewhere.
     """
+    if not any(word.startswith("-") or "hydra" in word for word in arguments):
+        job(compose(arguments))  # hydra.main would compose twice, the first time to look for hydra.mode
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
-    with as_command_line(arguments):
+    with as_command_line(arguments), _errors_explained(arguments):
         try:
             hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="config")(job)()
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_explained(error, arguments)) from None
         except EvalkitError as error:  # of a job that a launcher ran in another process, perhaps on another machine
             raise type(error)(f"a job of the sweep failed: {error}") from None
-        except ValueError as error:
-            if NO_GROUP not in str(error):
-                raise
-            raise ConfigError(_explained(error, arguments)) from None
 
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration that command-line words describe. Raises ConfigError for a wrong one."""
-    try:
+    with _errors_explained(overrides):
         return _compose(overrides)
+
+
+@contextmanager
+def _errors_explained(words: Sequence[str]) -> Iterator[None]:
+    """Hydra's errors inside become a ConfigError of one line."""
+    try:
+        yield
     except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(_explained(error, overrides)) from None
+        raise ConfigError(_explained(error, words)) from None
+    except ValueError as error:
+        if NO_GROUP not in str(error):
+            raise
+        raise ConfigError(_explained(error, words)) from None
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:

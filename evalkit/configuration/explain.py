@@ -3,10 +3,11 @@
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from evalkit.configuration.groups import options_of
+from evalkit.configuration.groups import options_of, packaged_node
 
 NO_GROUP = "Config group override must be a string or a list"  # Hydra's, for a plain ValueError
 
@@ -29,8 +30,12 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
     if NO_GROUP in text:
         return "a group (model, backend, sandbox, published) was set to null: choose one of its files by name"
     if found := re.search(r"Could not override '([^']+)'", text):
-        chosen = [argument for argument in arguments if options_of(argument.partition("=")[0])]
-        return _explain_key(found[1], compose(chosen))
+        parent = found[1].rpartition(".")[0]
+        node = packaged_node(parent, arguments)
+        if node is None:
+            config = compose([argument for argument in arguments if options_of(argument.partition("=")[0])])
+            node = OmegaConf.select(config, parent) if parent else config
+        return _explain_key(found[1], node)
     return lines[0] if lines else type(error).__name__
 
 
@@ -43,10 +48,9 @@ def explain_constructor(key: str, node: DictConfig, error: BaseException) -> str
     return f"{key}: {text}"
 
 
-def _explain_key(key: str, config: DictConfig) -> str:
-    """Which keys there are beside a misspelt one."""
+def _explain_key(key: str, node: Any) -> str:
+    """Which keys there are beside a misspelt one. node: its neighbours; None where the parent is misspelt, too."""
     parent, _, name = key.rpartition(".")
-    node = OmegaConf.select(config, parent) if parent else config
     if not isinstance(node, Mapping | DictConfig):
         task = key.split(".")[1] if key.startswith("tasks.") else ""
         lacking = f"task {task} is not chosen" if task in options_of("task") else "unknown key"
