@@ -17,7 +17,6 @@ from evalkit.types import Json, sha256_of
 
 Format: TypeAlias = Literal["safetensors", "pytorch", "gguf"]
 SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
-SETTINGS_FILES = ("config.json", "generation_config.json")
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "qwen.tiktoken"),
