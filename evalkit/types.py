@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
+# Where a continuation begins: behind the prompt's last token, or before the white space that ends the prompt (which is
+# then scored with it, as lighteval and lm-eval do).
+Seam: TypeAlias = Literal["prompt", "white-space"]
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
@@ -54,6 +57,33 @@ class DropShots:
             yield prompt[:end] + prompt[self.shot_ends[-1] :]
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One message of a conversation: the piece of a request's prompt that ends at `end`, in characters."""
+
+    role: str  # "system", "user", "assistant"
+    end: int
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Draws from the model's distribution in place of its likeliest token.
+
+    What is drawn depends on the seed, the question and the sample's number alone, never on what runs beside it.
+    """
+
+    temperature: float  # above 0
+    top_p: float = 1.0  # of the likeliest tokens that together have at least this probability
+    seed: int = 0
+    number: int = 0  # of the sample among those of its question, from 0
+
+
+def fields_of(request: Any) -> dict[str, Any]:
+    """A request's fields; those that came later only where they are set, so that hashes and files stay as they were."""
+    later = {"turns": (), "seam": "prompt", "last_token": True, "sampling": None}
+    return {key: value for key, value in asdict(request).items() if key not in later or value != later[key]}
+
+
 def truncation_of(fields: Mapping[str, Any] | None) -> "Truncation | DropShots | None":
     """A request's truncation out of its JSON."""
     if not fields:
@@ -65,38 +95,62 @@ def truncation_of(fields: Mapping[str, Any] | None) -> "Truncation | DropShots |
 
 @dataclass(frozen=True)
 class LoglikelihoodRequest:
-    """Log-probability of each continuation after one prompt."""
+    """Log-probability of each continuation after one prompt.
+
+    turns: where there are any, the prompt is a conversation, put through the checkpoint's own chat template, and the
+    assistant's turn begins behind it. The template's special tokens go to the model as their ids; what looks like one
+    inside a turn stays text.
+    """
 
     prompt: str
     continuations: tuple[str, ...]
     truncation: Truncation | DropShots | None = None
+    turns: tuple[Turn, ...] = ()
+    seam: Seam = "prompt"
+    last_token: bool = True  # False: the last token of each continuation is not scored
 
     @property
     def sha(self) -> str:
         """SHA-256 over every field."""
-        return sha256_of(["loglikelihood", asdict(self)])
+        return sha256_of(["loglikelihood", fields_of(self)])
 
 
 @dataclass(frozen=True)
 class GenerateRequest:
-    """Greedy continuation of one prompt.
+    """Continuation of one prompt: greedy, or drawn where `sampling` says so.
 
     Decoding ends with the token that completes the first of the `stop` strings, with an end-of-text token, or
-    after `max_new_tokens`.
+    after `max_new_tokens`. turns: as of a LoglikelihoodRequest.
     """
 
     prompt: str
     stop: tuple[str, ...]
     max_new_tokens: int
     truncation: Truncation | None = None
+    turns: tuple[Turn, ...] = ()
+    sampling: Sampling | None = None
 
     @property
     def sha(self) -> str:
         """SHA-256 over every field."""
-        return sha256_of(["generate", asdict(self)])
+        return sha256_of(["generate", fields_of(self)])
 
 
 Request: TypeAlias = LoglikelihoodRequest | GenerateRequest
+
+
+def request_of(fields: Mapping[str, Any]) -> Request:
+    """A request out of what `dataclasses.asdict` made of it, by way of JSON or not."""
+    value = dict(fields)
+    value["truncation"] = truncation_of(value.get("truncation"))
+    value["turns"] = tuple(Turn(**turn) for turn in value.get("turns", ()))
+    if "continuations" in value:
+        return LoglikelihoodRequest(**{**value, "continuations": tuple(value["continuations"])})
+    sampling = value.get("sampling")
+    value["sampling"] = Sampling(**sampling) if sampling else None
+    return GenerateRequest(**{**value, "stop": tuple(value["stop"])})
+
+
 FinishReason: TypeAlias = Literal["stop", "end_of_text", "length"]
 
 
@@ -108,6 +162,7 @@ class LoglikelihoodOutput:
     num_prompt_tokens: int  # after truncation
     num_cached_tokens: int = 0  # of these, how many were computed for an earlier sequence
     truncated: bool = False
+    num_tokens: tuple[int, ...] = ()  # of each continuation, as scored; empty where the backend does not tell
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up. Rooms of one layer do not import each other.
 LAYERS = (
     ("errors", "machine"),
-    ("types",),
+    ("types", "plugins"),
     ("prompts", "answers", "metrics", "protocols", "data", "sandbox", "engine", "configuration"),
     ("task", "models", "store"),
     ("backends",),
@@ -38,7 +38,7 @@ HEAVY = {"torch", "transformers", "hydra", "omegaconf", "accelerate", "datasets"
 # Rooms that import nothing heavy when they are imported; what needs it takes it at its own door.
 LIGHT = {
     *("types", "errors", "prompts", "answers", "metrics", "machine", "data", "sandbox", "store", "task"),
-    *("protocols", "card", "report", "evaluation", "tasks", "cli"),
+    *("protocols", "plugins", "card", "report", "evaluation", "tasks", "cli"),
 }
 
 

@@ -1,5 +1,7 @@
 """When an answer that a model gave once is also the answer to another request."""
 
+from dataclasses import replace
+
 from evalkit.types import (
     GenerateOutput,
     GenerateRequest,
@@ -13,21 +15,23 @@ from evalkit.types import (
 def answers(asked: Request, output: Output, wanted: Request) -> bool:
     """Whether `output`, which answers `asked`, is provably the answer to `wanted` too.
 
-    Log-probabilities: the same prompt and continuations, and a prompt that neither request truncates. Texts: greedy
-    decoding of the same prompt is one and the same text, so what is wanted is there if the text holds a stop string of
-    `wanted`, ends as the model ended it, or has exactly the wanted length; up to that cut the two are equal, behind it
-    they may differ. An ErrorOutput answers nothing.
+    Log-probabilities: the same prompt and continuations, and a prompt that neither request truncates. Texts: decoding
+    the same prompt, greedily or by the same draws, gives one and the same text, so what is wanted is there if the text
+    holds a stop string of `wanted`, ends as the model ended it, or has exactly the wanted length; up to that cut the
+    two are equal, behind it they may differ. An ErrorOutput answers nothing.
     """
     if isinstance(output, LoglikelihoodOutput):
         if not isinstance(asked, LoglikelihoodRequest) or not isinstance(wanted, LoglikelihoodRequest):
             return False
-        same = (asked.prompt, asked.continuations) == (wanted.prompt, wanted.continuations)
-        return same and (asked == wanted or _is_whole(asked, output, wanted))
+        return replace(asked, truncation=wanted.truncation) == wanted and (
+            asked == wanted or _is_whole(asked, output, wanted)
+        )
     if isinstance(output, GenerateOutput):
         if not isinstance(asked, GenerateRequest) or not isinstance(wanted, GenerateRequest):
             return False
         whole = asked.truncation == wanted.truncation or _is_whole(asked, output, wanted)
-        return asked == wanted or (asked.prompt == wanted.prompt and whole and _holds(asked, output, wanted))
+        same = (asked.prompt, asked.turns, asked.sampling) == (wanted.prompt, wanted.turns, wanted.sampling)
+        return asked == wanted or (same and whole and _holds(asked, output, wanted))
     return False
 
 

@@ -5,11 +5,11 @@ import json
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from evalkit.backends.base import Item
-from evalkit.types import GenerateRequest, Json, LoglikelihoodRequest, Request, Truncation, truncation_of
+from evalkit.types import Json, fields_of, request_of
 
 Message: TypeAlias = dict[str, Any]  # "kind" and its fields
 
@@ -80,17 +80,9 @@ class Channel:
 
 def items_to_json(items: Sequence[Item]) -> list[Json]:
     """Items as a message holds them."""
-    return [[name, type(request).__name__, asdict(request)] for name, request in items]
+    return [[name, fields_of(request)] for name, request in items]
 
 
 def items_of(content: Any) -> list[Item]:
     """The items that `items_to_json` wrote."""
-    return [(name, _request(kind, fields)) for name, kind, fields in content]
-
-
-def _request(kind: str, fields: dict[str, Any]) -> Request:
-    truncation = truncation_of(fields.pop("truncation"))
-    if kind == GenerateRequest.__name__:
-        assert truncation is None or isinstance(truncation, Truncation)
-        return GenerateRequest(**{**fields, "stop": tuple(fields["stop"])}, truncation=truncation)
-    return LoglikelihoodRequest(**{**fields, "continuations": tuple(fields["continuations"])}, truncation=truncation)
+    return [(name, request_of(fields)) for name, fields in content]

@@ -9,13 +9,13 @@ The prompts of one subject share their few-shot text, so the file names it once:
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from evalkit.errors import StoreError
 from evalkit.store.read import as_a_run_writes, read_lines
-from evalkit.types import Json, LoglikelihoodRequest, Request, truncation_of
+from evalkit.types import Json, LoglikelihoodRequest, Request, fields_of, request_of
 
 QUESTIONS = "questions.jsonl"
 
@@ -74,8 +74,9 @@ class Answered:
         fields = json.loads(self.context.settings)
         if self.rest is None or "continuations" not in fields:
             return None
-        truncation = truncation_of(fields["truncation"])
-        return LoglikelihoodRequest(self.context.prefix + self.rest, tuple(fields["continuations"]), truncation)
+        request = request_of({**fields, "prompt": self.context.prefix + self.rest})
+        assert isinstance(request, LoglikelihoodRequest)
+        return request
 
     @property
     def num_kept(self) -> int:
@@ -92,7 +93,7 @@ def question_lines(asked: Iterable[Asked]) -> str:
     """The content of questions.jsonl."""
     shared: dict[tuple[str, str], list[Asked]] = {}
     for question in asked:
-        settings = {key: value for key, value in asdict(question.request).items() if key != "prompt"}
+        settings = {key: value for key, value in fields_of(question.request).items() if key != "prompt"}
         shared.setdefault((question.group, json.dumps(settings)), []).append(question)
     lines: list[dict[str, Json]] = []
     for number, ((group, settings_text), questions) in enumerate(shared.items()):

@@ -24,6 +24,9 @@ def record_to_json(record: Record, model: str) -> dict[str, Json]:
     output = asdict(record.output)
     if "logprobs" in output:
         output["logprobs"] = list(output["logprobs"])
+        output["num_tokens"] = list(output["num_tokens"])
+        if not output["num_tokens"]:
+            del output["num_tokens"]
     line = {"id": record.id, "request_sha": record.request_sha, "prompt_sha": record.prompt_sha, **output}
     line[_MODEL] = model
     return {**line, _CHECKSUM: _checksum(line)}
@@ -46,7 +49,8 @@ def output_of(value: dict[str, Any]) -> Output:
     if "error" in value:
         return ErrorOutput(**value)
     if "logprobs" in value:
-        return LoglikelihoodOutput(**{**value, "logprobs": tuple(value["logprobs"])})
+        num_tokens = tuple(value.get("num_tokens", ()))
+        return LoglikelihoodOutput(**{**value, "logprobs": tuple(value["logprobs"]), "num_tokens": num_tokens})
     return GenerateOutput(**value)
 
 
