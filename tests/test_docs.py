@@ -115,7 +115,7 @@ def test_the_page_of_commands_has_every_command_and_option(generated: Any) -> No
     text = "\n".join(page.page(COMMANDS))
     for name in COMMANDS:
         assert f"\n## evalkit {name} " in text
-    assert "| `--card CARD` | `qwen-1_8b` |" in text
+    assert "| `--card CARD` |  |" in text
 
 
 def test_the_page_of_switches_has_what_the_command_prints(generated: Any) -> None:
@@ -138,13 +138,13 @@ def test_the_examples_of_an_own_task_card_and_model_run_as_they_stand(tmp_path: 
         "parity.jsonl": rows,
         "parity.py": blocks("adding-tasks.md", "python")[0],
         "conf/task/parity.yaml": blocks("adding-tasks.md", "yaml")[0],
-        "conf/published/my-card.yaml": blocks("adding-cards.md", "yaml")[0],
+        "conf/card/my-card.yaml": blocks("adding-cards.md", "yaml")[0],
         "conf/model/my-llama.yaml": blocks("adding-models.md", "yaml")[0],
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
-    chosen = ["task=parity", "model=my-llama", "model.name=smollm2-135m", "published=my-card"]
+    chosen = ["task=parity", "model=my-llama", "model.name=smollm2-135m", "card=my-card"]
     scripted = ["backend=scripted", "backend.logprobs=[-1,-2]"]  # even, whatever the number
     command = [sys.executable, "-m", "evalkit", "--config-dir", "conf", *chosen, *scripted]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

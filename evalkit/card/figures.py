@@ -26,15 +26,15 @@ def interval(metric: Metric, decimals: int = 1) -> str:
 
 def benchmark_title(run: Run) -> str:
     """The benchmark as the card writes it, with the column measured where there are several."""
-    if run.table is None:
-        return run.summary.task
-    column = run.table.columns.get(run.cell)
-    several = len(run.table.columns) > 1
-    return f"{run.table.title} {column.label}" if column and several else run.table.title
+    if run.place is None:
+        return run.benchmark
+    table, column = run.place.table, run.place.column
+    if len(table.benchmarks) > 1:
+        return column.label
+    return f"{table.title} {column.label}" if column.questions and len(table.columns) > 1 else table.title
 
 
 def asked(run: Run) -> str:
     """How many questions were scored, and of how many where these are not all."""
-    column = run.table.columns.get(run.cell) if run.table and run.comparable else None
-    whole = column.questions if column else run.metric.n
+    whole = run.place.column.questions if run.place and run.comparable else 0
     return str(run.metric.n) if run.metric.n >= whole else f"{run.metric.n} of {whole}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from evalkit.card.figures import signed
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import benchmark_of, mean_of, name_of, protocol_of
+from evalkit.card.runs import mean_of, name_of, place_of, protocol_of
 from evalkit.card.verdict import p_text
 from evalkit.errors import ConfigError, StoreError
 from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
@@ -81,8 +81,8 @@ class Pairs:
         return paired_bootstrap(b, a, rng, groups=groups if "macro" in means else None)
 
     def _means(self, card: PublishedCard | None) -> tuple[str, str]:
-        table = card.tables.get(benchmark_of(self.task, card)) if card else None
-        return mean_of(self.a, table), mean_of(self.b, table)
+        a, b = (mean_of(summary, place_of(card, summary) if card else None) for summary in (self.a, self.b))
+        return a, b
 
 
 def difference_cells(pairs: Pairs, difference: Difference, p_holm: float) -> tuple[str, ...]:

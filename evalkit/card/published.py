@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 from evalkit.errors import ConfigError
@@ -36,10 +36,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """What a column of a table measures."""
+    """What a column of a table measures; one that only shows published figures has no benchmark."""
 
     label: str
-    questions: int  # in the column's whole data
+    benchmark: str | None  # the task's name
+    cell: str  # of the task, or the name of its split
+    protocol: str | None  # under which the card's figures were made; None: the card does not say
+    metric: str
+    mean: Mean
+    questions: int  # in the column's whole data; 0 without a benchmark
 
 
 @dataclass(frozen=True)
@@ -54,19 +59,40 @@ class Row:
 
 @dataclass(frozen=True)
 class CardTable:
-    """One benchmark of the card."""
+    """One table of the card: models down, what is measured across."""
 
     title: str
     source: str
-    protocol: str  # the named switches under which the card's figures were made
-    metric: str
-    mean: Mean
     columns: Mapping[str, Column]
     rows: tuple[Row, ...]
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """What its columns measure, each benchmark once, in their order."""
+        return list(dict.fromkeys(c.benchmark for c in self.columns.values() if c.benchmark is not None))
 
     def row_of(self, model: str) -> Row | None:
         """The row of a model, None where the card does not list it."""
         return next((row for row in self.rows if row.model == model), None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a card has what a run measures: a table's column."""
+
+    table: CardTable
+    name: str  # of the column
+    column: Column
+
+    def cell_of(self, model: str) -> Cell | None:
+        """A model's figure; None where the table has no row of it, or the row no figure."""
+        row = self.table.row_of(model) if self.column.questions else None
+        return row.cells.get(self.name) if row else None
+
+    def published(self, model: str) -> Published | None:
+        """The same with its source."""
+        found = self.cell_of(model)
+        return Published(found.value, self.table.source) if found else None
 
 
 @dataclass(frozen=True)
@@ -76,20 +102,43 @@ class PublishedCard:
     name: str
     title: str
     source: str
-    tables: Mapping[str, CardTable]  # by benchmark
+    tables: Mapping[str, CardTable]
     architecture: tuple[Mapping[str, Json], ...] = ()
 
-    def cell(self, task: str, column: str, model: str) -> Cell | None:
-        """The cell a run is set beside; None where the card has no such table, column, row or figure."""
-        table = self.tables.get(task)
-        row = table.row_of(model) if table else None
-        return row.cells.get(column) if row else None
+    @property
+    def benchmarks(self) -> list[str]:
+        """What its tables measure, each benchmark once, in the card's order."""
+        return list(dict.fromkeys(name for table in self.tables.values() for name in table.benchmarks))
 
+    def place(self, benchmark: str, *cells: str) -> Place | None:
+        """Where a benchmark's cell stands; for a cell that no column measures, beside the benchmark's first column.
 
-def published_for(card: PublishedCard, task: str, cell: str, model: str) -> Published | None:
-    """The card's figure for a task, column and model, None where it has none."""
-    found = card.cell(task, cell, model)
-    return Published(found.value, card.tables[task].source) if found else None
+        cells: what the run calls the part that it measures: its cell, then its split. None for a benchmark that the
+        card does not have.
+        """
+        columns = [
+            Place(table, name, column)
+            for table in self.tables.values()
+            for name, column in table.columns.items()
+            if column.benchmark == benchmark
+        ]
+        for cell in cells:
+            if found := [place for place in columns if place.column.cell == cell]:
+                return found[0]
+        if not columns:
+            return None
+        other = replace(columns[0].column, label=cells[0], cell=cells[0], questions=0)
+        return Place(columns[0].table, cells[0], other)
+
+    def protocol_of(self, benchmark: str) -> str | None:
+        """The protocol under which the card's figures of a benchmark were made; None where it has, or says, none."""
+        columns = (c for table in self.tables.values() for c in table.columns.values())
+        return next((column.protocol for column in columns if column.benchmark == benchmark), None)
+
+    def cell(self, benchmark: str, cell: str, model: str) -> Cell | None:
+        """The figure a run is set beside; None where the card has no such benchmark, column, row or figure."""
+        found = self.place(benchmark, cell)
+        return found.cell_of(model) if found else None
 
 
 def read_card(
@@ -97,44 +146,58 @@ def read_card(
     name: str,
     title: str,
     source: str,
-    tables: Mapping[str, Json],
+    tables: dict[str, Json],
     architecture: Sequence[Mapping[str, Json]] = (),
 ) -> PublishedCard:
-    """A card out of plain containers, as `configs/published/*.yaml` hold it.
+    """A card out of plain containers, as `configs/card/*.yaml` hold it.
 
     Raises ConfigError naming the table, row and cell where something is missing, surplus or out of range.
     """
-    parsed = {task: _table(f"published {name}: {task}", fields) for task, fields in tables.items()}
+    parsed = {
+        str(table): _table(f"card {name}: {table}", str(table), fields)
+        for table, fields in _mapping(f"card {name}: tables", tables).items()
+    }
     return PublishedCard(name, title, source, parsed, tuple(architecture))
 
 
-def _table(where: str, value: Json) -> CardTable:
-    fields = _fields(where, value, ("title", "source", "protocol", "metric", "mean", "columns", "rows"))
-    mean = fields["mean"]
-    if mean not in ("micro", "macro"):
-        raise ConfigError(f"{where}: mean is {mean!r}, write micro or macro")
+# What a column says of itself, or its table for all of them.
+_OF_COLUMNS = ("benchmark", "protocol", "metric", "mean")
+
+
+def _table(where: str, name: str, value: Json) -> CardTable:
+    fields = _fields(where, value, ("title", "source", "columns", "rows"), optional=_OF_COLUMNS)
+    shared: dict[str, Json] = {"benchmark": name, "protocol": None, "metric": "accuracy", "mean": "micro"}
+    shared |= {key: fields[key] for key in _OF_COLUMNS if key in fields}
     columns = {
-        str(column): _column(f"{where}: column {column}", cells)
-        for column, cells in _mapping(f"{where}: columns", fields["columns"]).items()
+        str(column): _column(f"{where}: column {column}", str(column), shared, entry)
+        for column, entry in _mapping(f"{where}: columns", fields["columns"]).items()
     }
     rows = tuple(_rows(where, fields["rows"], tuple(columns)))
-    return CardTable(
-        title=str(fields["title"]),
-        source=str(fields["source"]),
-        protocol=str(fields["protocol"]),
+    return CardTable(str(fields["title"]), str(fields["source"]), columns, rows)
+
+
+def _column(where: str, name: str, shared: Mapping[str, Json], value: Json) -> Column:
+    fields = {**shared, **_fields(where, value, ("label",), optional=("questions", "cell", "split", *_OF_COLUMNS))}
+    if fields["mean"] not in ("micro", "macro"):
+        raise ConfigError(f"{where}: mean is {fields['mean']!r}, write micro or macro")
+    questions = fields.get("questions", 0) if fields["benchmark"] is None else fields.get("questions")
+    if not isinstance(questions, int) or isinstance(questions, bool) or questions < (fields["benchmark"] is not None):
+        raise ConfigError(f"{where}: questions is {questions!r}, write how many there are")
+    return Column(
+        label=str(fields["label"]),
+        benchmark=_text_or_none(where, "benchmark", fields["benchmark"]),
+        cell=str(fields.get("split", fields.get("cell", name))),
+        protocol=_text_or_none(where, "protocol", fields["protocol"]),
         metric=str(fields["metric"]),
-        mean=cast(Mean, mean),
-        columns=columns,
-        rows=rows,
+        mean=cast(Mean, fields["mean"]),
+        questions=questions,
     )
 
 
-def _column(where: str, value: Json) -> Column:
-    fields = _fields(where, value, ("label", "questions"))
-    questions = fields["questions"]
-    if not isinstance(questions, int) or isinstance(questions, bool) or questions < 1:
-        raise ConfigError(f"{where}: questions is {questions!r}, write how many there are")
-    return Column(str(fields["label"]), questions)
+def _text_or_none(where: str, key: str, value: Json) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{where}: {key} is {value!r}, write a name or null")
+    return value
 
 
 def _rows(where: str, value: Json, columns: Sequence[str]) -> Iterator[Row]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias, cast
 
-from evalkit.card.published import CardTable, Cell, PublishedCard
+from evalkit.card.published import CardTable, Cell, Mean, Place, PublishedCard
 from evalkit.card.verdict import RULE, Rule, Verdict, corrected, kind_of_data, verdict_for
-from evalkit.store.run_name import DEFAULT_PROTOCOL
 from evalkit.types import Json, Metric, Summary
 
 _NOT_SWITCHES = ("name", "base", "split")
@@ -16,13 +16,32 @@ class Run:
     """One task of one model beside its published cell."""
 
     summary: Summary
-    benchmark: str  # the card's table that the task belongs to; the task's own name where there is none
-    cell: str  # the table's column
+    card: PublishedCard
+    place: Place | None  # where the card has what the run measures; None where it has no such benchmark
     metric: Metric  # the headline metric
     comparable: bool
-    table: CardTable | None
     published: Cell | None
     verdict: Verdict
+
+    @property
+    def benchmark(self) -> str:
+        """The task's name."""
+        return self.summary.task
+
+    @property
+    def cell(self) -> str:
+        """What the run measures of its benchmark: the name of the card's column, else what the task calls it."""
+        return self.place.name if self.place else text_of(self.summary.provenance, "cell")
+
+    @property
+    def table(self) -> CardTable | None:
+        """The card's table that it belongs to."""
+        return self.place.table if self.place else None
+
+    @property
+    def mean(self) -> Mean:
+        """How its figure is made of its questions."""
+        return mean_of(self.summary, self.place)
 
     @property
     def decimals(self) -> int:
@@ -56,8 +75,9 @@ class Run:
 
     @property
     def standard_protocol(self) -> str:
-        """The protocol under which the card's figures were made."""
-        return self.table.protocol if self.table else DEFAULT_PROTOCOL
+        """The protocol under which the card's figures were made; where it says none, that of the run."""
+        own = base_protocol(self.summary.provenance, "")
+        return (self.place.column.protocol if self.place else None) or own
 
     @property
     def is_standard(self) -> bool:
@@ -65,9 +85,24 @@ class Run:
         return base_protocol(self.summary.provenance, self.standard_protocol) == self.standard_protocol
 
     @property
+    def num_questions(self) -> int:
+        """How many were asked."""
+        return int(text_of(self.summary.provenance, "num_questions") or self.metric.n)
+
+    @property
+    def extent(self) -> tuple[bool, int]:
+        """How complete it is: the benchmark's own questions before others, then how many were asked."""
+        return self.comparable, self.num_questions
+
+    @property
     def test(self) -> tuple[str, ...]:
         """What runs have in common that differ in their protocol alone."""
         return (self.summary.model, self.benchmark, self.cell, self.data_kind)
+
+    @property
+    def asked_as(self) -> tuple[str, ...]:
+        """What runs have in common that differ in the number of their questions alone."""
+        return (self.summary.model, self.benchmark, self.cell, self.protocol)
 
     @property
     def data_kind(self) -> str:
@@ -82,36 +117,59 @@ class Run:
         return "recorded" in self.summary.provenance
 
 
-def runs_of(summaries: Sequence[Summary], card: PublishedCard, rule: Rule = RULE) -> list[Run]:
-    """Summaries in the card's order of benchmarks, with verdicts corrected for being given together.
+Cards: TypeAlias = PublishedCard | Sequence[PublishedCard]  # one for all summaries, or one for each
+
+
+def runs_of(summaries: Sequence[Summary], cards: Cards, rule: Rule = RULE) -> list[Run]:
+    """Summaries in their cards' order of benchmarks, with verdicts corrected for being given together.
 
     Of each model's runs of a benchmark those under the card's protocol come first.
     """
-    order = list(card.tables)
-    models = list(dict.fromkeys(summary.model for summary in summaries))
-    runs = [_run(summary, card, rule) for summary in summaries]
-    runs.sort(
-        key=lambda run: (
-            order.index(run.benchmark) if run.benchmark in order else len(order),
-            models.index(run.summary.model),
-            not run.is_standard,
-        )
-    )
+    return _judged_together(_uncorrected(summaries, cards, rule), rule)
+
+
+def most_complete(summaries: Sequence[Summary], cards: Cards, rule: Rule = RULE) -> tuple[list[Run], list[Run]]:
+    """As `runs_of`: of runs that differ in how much was asked alone those that were asked most; and the others."""
+    runs = _uncorrected(summaries, cards, rule)
+    most: dict[tuple[str, ...], tuple[bool, int]] = {}
+    for run in runs:
+        most[run.asked_as] = max(most.get(run.asked_as, (False, 0)), run.extent)
+    kept, others = ([run for run in runs if (run.extent == most[run.asked_as]) is whole] for whole in (True, False))
+    return _judged_together(kept, rule), _judged_together(others, rule)
+
+
+def _judged_together(runs: Sequence[Run], rule: Rule) -> list[Run]:
     verdicts = corrected([run.verdict for run in runs], rule)
     return [replace(run, verdict=verdict) for run, verdict in zip(runs, verdicts, strict=True)]
 
 
+def _uncorrected(summaries: Sequence[Summary], cards: Cards, rule: Rule) -> list[Run]:
+    of_each = [cards] * len(summaries) if isinstance(cards, PublishedCard) else cards
+    names = list(dict.fromkeys(card.name for card in of_each))
+    models = list(dict.fromkeys(summary.model for summary in summaries))
+
+    def order(run: Run) -> tuple[int, int, int, bool]:
+        known = run.card.benchmarks
+        place = known.index(run.benchmark) if run.benchmark in known else len(known)
+        return names.index(run.card.name), place, models.index(run.summary.model), not run.is_standard
+
+    return sorted((_run(*of, rule) for of in zip(summaries, of_each, strict=True)), key=order)
+
+
+def place_of(card: PublishedCard, summary: Summary) -> Place | None:
+    """Where a card has what a summary measures."""
+    provenance = summary.provenance
+    return card.place(summary.task, *filter(None, (text_of(provenance, "cell"), split_of(provenance))))
+
+
 def _run(summary: Summary, card: PublishedCard, rule: Rule) -> Run:
     provenance = summary.provenance
-    benchmark = benchmark_of(summary.task, card)
-    table = card.tables.get(benchmark)
-    cell = text_of(provenance, "cell")
     metric = _headline(summary)
-    comparable = benchmark == summary.task and _is_comparable(provenance)
+    comparable = _is_comparable(provenance)
+    place = place_of(card, summary)
     verdict = verdict_for(
-        card,
-        task=summary.task,
-        cell=cell,
+        place,
+        card=card.title,
         model=summary.model,
         metric=metric,
         comparable=comparable,
@@ -120,14 +178,8 @@ def _run(summary: Summary, card: PublishedCard, rule: Rule) -> Run:
         num_errors=summary.num_errors,
         rule=rule,
     )
-    published = card.cell(summary.task, cell, summary.model) if comparable else None
-    return Run(summary, benchmark, cell, metric, comparable, table, published, verdict)
-
-
-def benchmark_of(task: str, card: PublishedCard) -> str:
-    """The card's table a task belongs to; for a bundled set ("ceval_small") the one it is made after."""
-    heads = [name for name in card.tables if task == name or task.startswith((f"{name}_", f"{name}-"))]
-    return heads[0] if heads else task
+    published = place.cell_of(summary.model) if place and comparable else None
+    return Run(summary, card, place, metric, comparable, published, verdict)
 
 
 def _headline(summary: Summary) -> Metric:
@@ -156,10 +208,16 @@ def protocol_of(provenance: Mapping[str, Json]) -> str | None:
     return name if isinstance(name, str) else None
 
 
-def mean_of(summary: Summary, table: CardTable | None) -> str:
-    """How a run's figure is made of its questions: "micro" or "macro"."""
-    named = switches_of(summary.provenance).get("mean")
-    return named if named in ("micro", "macro") else table.mean if table else "micro"
+def mean_of(summary: Summary, place: Place | None) -> Mean:
+    """How a run's figure is made of its questions, as the run says, else as the card does."""
+    named = text_of(summary.provenance, "mean") or switches_of(summary.provenance).get("mean")
+    return cast(Mean, named) if named in ("micro", "macro") else place.column.mean if place else "micro"
+
+
+def split_of(provenance: Mapping[str, Json]) -> str:
+    """The split that a run was over; "" where its provenance does not say."""
+    protocol = provenance.get("protocol")
+    return text_of(provenance, "split") or (text_of(protocol, "split") if isinstance(protocol, Mapping) else "")
 
 
 def name_of(summary: Summary) -> str:

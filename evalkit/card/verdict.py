@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from evalkit.card.published import Cell, Mean, PublishedCard
+from evalkit.card.published import Cell, Mean, Place
 from evalkit.metrics import (
     binomial_p,
     critical_counts,
@@ -68,7 +68,6 @@ class Benchmark:
 
     questions: int  # in the whole data
     mean: Mean
-    protocol: str
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,9 @@ class Verdict:
 
 
 def verdict_for(
-    card: PublishedCard,
+    place: Place | None,
     *,
-    task: str,
-    cell: str,
+    card: str,
     model: str,
     metric: Metric,
     comparable: bool,
@@ -98,7 +96,7 @@ def verdict_for(
 ) -> Verdict:
     """The verdict on a run's headline metric.
 
-    cell: the column of the card's table that the run measures. remarks: what is amiss with data that is not
+    place: where the card has what the run measures; card: its title. remarks: what is amiss with data that is not
     comparable; none is taken for a bundled sample. protocol: name of the run's protocol; None is taken for the
     card's own. num_errors: questions that could not be run.
     """
@@ -108,16 +106,15 @@ def verdict_for(
         kind = kind_of_data(remarks)
         own = "these are not the benchmark's own questions"
         return Verdict(kind, "; ".join(remarks) if kind is Answer.CHANGED_DATA else own)
-    published = card.cell(task, cell, model)
-    if published is None:
-        return Verdict(Answer.NOT_PUBLISHED, f"the card of {card.title} has no such figure")
-    table = card.tables[task]
-    benchmark = Benchmark(table.columns[cell].questions, table.mean, table.protocol)
-    if protocol not in (None, benchmark.protocol):
+    published = place.cell_of(model) if place else None
+    if place is None or published is None:
+        return Verdict(Answer.NOT_PUBLISHED, f"the card of {card} has no such figure")
+    column = place.column
+    if None not in (protocol, column.protocol) and protocol != column.protocol:
         difference = None if metric.value is None else metric.value - published.value
-        reason = f"run under {protocol}, published under {benchmark.protocol}"
+        reason = f"run under {protocol}, published under {column.protocol}"
         return Verdict(Answer.OTHER_PROTOCOL, reason, difference)
-    return judge(metric, published, benchmark, rule)
+    return judge(metric, published, Benchmark(column.questions, column.mean), rule)
 
 
 def kind_of_data(remarks: Sequence[str]) -> Answer:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from evalkit.card.figures import figure
-from evalkit.card.load import load_card
+from evalkit.card.load import card_of_run, load_card
 from evalkit.card.paired import Pairs, difference_cells, pair_tasks, settings_of
 from evalkit.card.published import PublishedCard
 from evalkit.card.verdict import RULE
@@ -21,6 +21,7 @@ from evalkit.metrics import holm
 from evalkit.report.files import write_file
 from evalkit.report.page import html_page, html_table
 from evalkit.report.tables import Table, escaped, markdown, plain_text
+from evalkit.store.read import find_runs, read_summary
 from evalkit.types import Score
 
 _SHOWN = 60  # characters of an answer in the list of flips
@@ -31,7 +32,7 @@ def parser() -> ArgumentParser:
     arguments = CommandParser("compare", __doc__)
     arguments.add_argument("a", type=Path, help="the first run, model or results folder")
     arguments.add_argument("b", type=Path, help="the second")
-    arguments.add_argument("--card", default="qwen-1_8b", help="whose tables say how a benchmark's mean is made")
+    arguments.add_argument("--card", help="whose tables say how a benchmark's mean is made; default: that of A")
     arguments.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap")
     arguments.add_argument("--output", type=Path, default=Path(), help="folder to write into; default: here")
     return arguments
@@ -40,9 +41,16 @@ def parser() -> ArgumentParser:
 def run(options: Namespace) -> int:
     """Write the comparison and print its table; the exit code."""
     rng = np.random.default_rng(options.seed)
-    table = compare(options.a, options.b, load_card(options.card), rng, options.output)
+    table = compare(options.a, options.b, _card(options), rng, options.output)
     sys.stdout.write(plain_text(table) + f"\nwrote {options.output / 'compare.md'} and compare.html\n")
     return 0
+
+
+def _card(options: Namespace) -> PublishedCard:
+    if options.card:
+        return load_card(options.card)
+    folder = find_runs([options.a])[0]
+    return card_of_run(folder, read_summary(folder))
 
 
 def compare(a: Path, b: Path, card: PublishedCard, rng: np.random.Generator, output: Path) -> Table:

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from evalkit.card.load import load_card
+from evalkit.card.published import PublishedCard
 from evalkit.commands.argument import CommandParser
-from evalkit.report.files import pages, write_file, write_report
+from evalkit.report.files import pages, read_runs, write_file, write_report
 from evalkit.report.markdown import render_closing_table
-from evalkit.store.read import find_runs, read_summary
+from evalkit.store.read import find_runs
 
 
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("report", __doc__)
     arguments.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
-    arguments.add_argument("--card", default="qwen-1_8b", help="name under configs/published, or a YAML file")
+    arguments.add_argument("--card", help="a card's name, or a YAML file; default: each run's own")
     arguments.add_argument("--output", type=Path, help="folder to write into; default: the first results folder")
     arguments.add_argument("--each", action="store_true", help="a report.md and report.html in every model's folder")
     arguments.add_argument("--png", action="store_true", help="plots as PNG too: pip install 'evalkit[png]'")
@@ -25,23 +26,22 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Write every form of the report and print the closing table; the exit code."""
+    card = load_card(options.card) if options.card else None
     if options.each:
-        _report_each(options.results, options.card)
+        _report_each(options.results, card)
     else:
-        _report(options.results, options.card, options.output or options.results[0], options.png)
+        _report(options.results, card, options.output or options.results[0], options.png)
     return 0
 
 
-def _report(results: Sequence[Path], card_name: str, output: Path, png: bool) -> None:
-    card = load_card(card_name)
+def _report(results: Sequence[Path], card: PublishedCard | None, output: Path, png: bool) -> None:
     folders = find_runs(results)
-    written = write_report(folders, card, output, png=png)
-    sys.stdout.write(render_closing_table([read_summary(folder) for folder in folders], card))
+    written = write_report(folders, output, card, png=png)
+    sys.stdout.write(render_closing_table(read_runs(folders, card)))
     sys.stdout.write(f"\nwrote {written[0]}, {written[1]} and {len(written) - 2} tables and plots\n")
 
 
-def _report_each(results: Sequence[Path], card_name: str) -> None:
-    card = load_card(card_name)
+def _report_each(results: Sequence[Path], card: PublishedCard | None) -> None:
     models: dict[Path, list[Path]] = {}
     for folder in find_runs(results):
         models.setdefault(folder.parent, []).append(folder)

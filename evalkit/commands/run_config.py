@@ -9,6 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from evalkit.backends.base import Backend
+from evalkit.card.load import card_from
+from evalkit.card.runs import runs_of
 from evalkit.configuration.compose import build
 from evalkit.configuration.groups import options_of
 from evalkit.errors import ConfigError
@@ -45,25 +47,29 @@ def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> No
     if started_alone_by_accelerate(os.environ):
         log.warning("accelerate started one process; for several on a CPU: accelerate launch --multi_gpu …")
     summaries = run_tasks(tasks, share(backend, ranks) if ranks is not None else backend, settings)
-    write_pages(settings.folder, settings.card)
-    sys.stdout.write(render_closing_table(summaries, settings.card))
+    write_pages(settings.folder)
+    sys.stdout.write(render_closing_table(runs_of(summaries, settings.card)))
     sys.stdout.write(f"\nreport: {settings.folder / 'report.md'}\n")
     sys.stdout.flush()
 
 
 def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
     """Tasks, backend and settings. Raises ConfigError for a value that cannot be meant."""
-    card = build(config, "published")
+    card = card_from(_resolved(config.card))
     model = build(config, "model")
     tasks = build_tasks(config)
     backend = build(config, "backend")
     if not isinstance(config.dry_run, bool):
         raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
-    resolved: Any = OmegaConf.to_container(config, resolve=True)
     subset = None if config.subset is None else read_subset(config.subset)
     if not isinstance(config.results_dir, str):
         raise ConfigError(f"results_dir={config.results_dir}: use the name of a folder, e.g. results_dir=./20251124")
-    return tasks, backend, Settings(model.name, Path(config.results_dir), config.limit, card, resolved, subset)
+    return tasks, backend, Settings(model.name, Path(config.results_dir), config.limit, card, _resolved(config), subset)
+
+
+def _resolved(node: DictConfig) -> dict[str, Any]:
+    found: Any = OmegaConf.to_container(node, resolve=True)
+    return dict(found)
 
 
 def build_tasks(config: DictConfig) -> list[Task]:

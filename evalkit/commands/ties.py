@@ -15,9 +15,9 @@ from string import ascii_uppercase
 from evalkit.backends.base import Backend
 from evalkit.card.calibration import is_choice, margin
 from evalkit.card.figures import figure
-from evalkit.card.load import load_card
+from evalkit.card.load import card_of_run, load_card
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import benchmark_of, name_of
+from evalkit.card.runs import mean_of, name_of, place_of
 from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
 from evalkit.commands.argument import CommandParser, distance
 from evalkit.errors import ConfigError, StoreError
@@ -33,7 +33,7 @@ def parser() -> ArgumentParser:
     arguments = CommandParser("ties", __doc__)
     arguments.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
     arguments.add_argument("--float32", action="store_true", help="ask the near ties again in float32; loads the model")
-    arguments.add_argument("--card", default="qwen-1_8b", help="whose tables say how a benchmark's mean is made")
+    arguments.add_argument("--card", help="whose tables say how a benchmark's mean is made; default: the run's")
     arguments.add_argument(
         "--tolerance", "--noise", type=distance, help="natural log; default: by the dtype the run used"
     )
@@ -42,7 +42,6 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Print one table per multiple-choice run; the exit code."""
-    card = load_card(options.card)
     choices = {folder: found for folder in find_runs(options.results) if (found := _choices(folder))}
     if not choices:
         raise ConfigError("no run of these is multiple-choice; name one of ceval or mmlu")
@@ -51,7 +50,9 @@ def run(options: Namespace) -> int:
         if options.float32:
             texts.append(_asked_again(folder, questions, options.tolerance))
         else:
-            texts.append(_counted(read_summary(folder), questions, options.tolerance, card))
+            summary = read_summary(folder)
+            card = load_card(options.card) if options.card else card_of_run(folder, summary)
+            texts.append(_counted(summary, questions, options.tolerance, card))
     sys.stdout.write("\n".join(texts))
     return 0
 
@@ -71,8 +72,7 @@ def tolerance_for(summary: Summary, given: float | None) -> float:
 def _counted(summary: Summary, questions: Sequence[Answered], given: float | None, card: PublishedCard) -> str:
     tolerance = tolerance_for(summary, given)
     why = f"the tolerance of {dtype_of(summary)}" if given is None else "as given"
-    table = card.tables.get(benchmark_of(summary.task, card))
-    whole, *groups = ties_by_group(questions, tolerance, table.mean if table else "micro")
+    whole, *groups = ties_by_group(questions, tolerance, mean_of(summary, place_of(card, summary)))
     head = f"{summary.model}, {name_of(summary)}: choices at most {tolerance:g} apart are undecided ({why})\n"
     callout = one_letter_warning(whole)
     return head + plain_text(ties_table([whole, *groups])) + (f"{callout}\n" if callout else "")

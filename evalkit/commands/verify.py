@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.card.graded import GRADERS
+from evalkit.card.load import card_from, kept_card
+from evalkit.card.published import PublishedCard
 from evalkit.commands.argument import CommandParser
 from evalkit.configuration.compose import rebuild
 from evalkit.errors import EvalkitError, StoreError
@@ -71,6 +73,14 @@ class RunFolder:
         """The task as the run was configured."""
         found: Task = rebuild(self.config, f"tasks.{task_of(self.folder.name)}")
         return found
+
+    @cached_property
+    def card(self) -> PublishedCard:
+        """The card that the run was set beside, as it was then."""
+        kept = kept_card(self.config)
+        if kept is None:
+            raise StoreError(f"{self.folder}/manifest.json names no card; run the task again")
+        return card_from(kept)
 
     @cached_property
     def questions(self) -> list[Question]:
@@ -147,7 +157,7 @@ class RunFolder:
     def summarized(self) -> str | None:
         """summary.json follows from scores, answers and sessions."""
         sessions = [Session(**session) for session in self.manifest["sessions"]]
-        model, card = rebuild(self.config, "model"), rebuild(self.config, "published")
+        model, card = rebuild(self.config, "model"), self.card
         provenance = self.manifest["provenance"]
         summary = summarize(
             self.task, self.questions, self.scores, self.records, sessions, card, model.name, provenance
@@ -173,7 +183,7 @@ class RunFolder:
         """The report of the folder above follows from the run folders in it, and so do tables and plots if any."""
         parent = self.folder.parent
         with tempfile.TemporaryDirectory() as scratch:
-            written = write_report(find_runs([parent]), rebuild(self.config, "published"), Path(scratch))
+            written = write_report(find_runs([parent]), Path(scratch))
             names = [path.relative_to(scratch) for path in written]
             due = [name for name in names if len(name.parts) == 1 or (parent / name).exists()]
             differing = [str(n) for n in due if _read_text(parent / n) != _read_text(Path(scratch) / n)]

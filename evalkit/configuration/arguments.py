@@ -26,6 +26,15 @@ def options_first(arguments: Sequence[str]) -> list[str]:
     return [*options, *words]
 
 
+_FORMER_GROUPS = {"published": "card"}
+
+
+def with_present_groups(words: Sequence[str]) -> list[str]:
+    """The words with groups by the names that they have today."""
+    pairs = (word.partition("=") for word in words)
+    return ["".join((_FORMER_GROUPS.get(key, key), separator, value)) for key, separator, value in pairs]
+
+
 @contextmanager
 def as_command_line(arguments: Sequence[str]) -> Iterator[None]:
     """Let sys.argv, which Hydra reads, hold these arguments inside."""

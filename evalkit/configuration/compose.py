@@ -15,13 +15,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from evalkit.configuration.arguments import as_command_line
+from evalkit.configuration.arguments import as_command_line, with_present_groups
 from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor
 from evalkit.errors import ConfigError, EvalkitError
 
 CONFIGS = "evalkit.configs"
-# What a run folder's manifest may name by the place it had when the run was made.
-_MOVED = {"evalkit.report.published.read_card": "evalkit.card.published.read_card"}
 
 
 def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> None:
@@ -30,6 +28,7 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
     Raises ConfigError for words that make no configuration; what `job` raises, which is an EvalkitError only where a
     launcher ran it elsewhere.
     """
+    arguments = with_present_groups(arguments)
     if not any(word.startswith("-") or "hydra" in word for word in arguments):
         job(compose(arguments))  # hydra.main would compose twice, the first time to look for hydra.mode
         return
@@ -43,6 +42,7 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration that command-line words describe. Raises ConfigError for a wrong one."""
+    overrides = with_present_groups(overrides)
     with _errors_explained(overrides):
         return _compose(overrides)
 
@@ -94,16 +94,4 @@ def build(config: DictConfig, key: str) -> Any:
 
 def rebuild(config: Mapping[str, Any], key: str) -> Any:
     """The object that a node of a resolved configuration describes, as a manifest keeps it. Errors as `build`."""
-    return build(OmegaConf.create(_with_present_targets(config)), key)
-
-
-def _with_present_targets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration of an older run, with each `_target_` where it is today."""
-    return {
-        key: _with_present_targets(value)
-        if isinstance(value, Mapping)
-        else _MOVED.get(value, value)
-        if key == "_target_"
-        else value
-        for key, value in config.items()
-    }
+    return build(OmegaConf.create(dict(config)), key)

@@ -28,7 +28,7 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
     if found := re.search(r"Error parsing override '([^']*)'", text):
         return f"{found[1]!r}: write key=value; evalkit --help lists the keys"
     if NO_GROUP in text:
-        return "a group (model, backend, sandbox, published) was set to null: choose one of its files by name"
+        return "a group (model, backend, sandbox, card) was set to null: choose one of its files by name"
     if found := re.search(r"Could not override '([^']+)'", text):
         parent = found[1].rpartition(".")[0]
         node = packaged_node(parent, arguments)

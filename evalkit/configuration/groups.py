@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-_GROUPS = ("task", "model", "backend", "sandbox", "published", "experiment")
+_GROUPS = ("task", "model", "backend", "sandbox", "card", "experiment")
 _KEY = re.compile(r"(\w+): (\S+) +# (.+)")
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.backends.base import Backend
+from evalkit.card.load import DEFAULT_CARD, kept_card
 from evalkit.data.pins import BY_SUBJECT
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.provenance import environment
@@ -36,7 +37,9 @@ class Manifest:
         self._backend = backend
         self._store = store
         self._config = config_of(config, task)
-        self._derived = derived_provenance(task, questions, limit, subset)
+        card = (kept_card(config) or {}).get("name", DEFAULT_CARD)
+        beside: dict[str, Json] = {} if card == DEFAULT_CARD else {"card": card}
+        self._derived = {**derived_provenance(task, questions, limit, subset), **beside}
         self._data = task.provenance()["data"]
         self.token_ids_sha: str | None = None  # over all prompts' token ids, where the backend tells them
         self._environment: dict[str, Json] | None = None
@@ -115,6 +118,7 @@ def derived_provenance(
         **derived,
         "data": {key: value for key, value in data.items() if key != BY_SUBJECT},
         "run": name_of_run(task),
+        **({"split": str(task.split)} if hasattr(task, "split") and not isinstance(task, Switched) else {}),
         "cell": task.cell,
         "metric": task.metric,
         "limit": limit,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from evalkit.card.published import PublishedCard, published_for
-from evalkit.card.runs import protocol_of, remarks_of
+from evalkit.card.published import PublishedCard
+from evalkit.card.runs import protocol_of, remarks_of, split_of
 from evalkit.card.verdict import verdict_for
 from evalkit.evaluation.loop import Question
 from evalkit.store.run_store import Session
@@ -36,10 +36,10 @@ def summarize(
     outputs = [records[q.example.id, q.request_sha].output for q in questions]
     num_errors = sum(isinstance(output, ErrorOutput) for output in outputs)
     aggregate = task.aggregate(scores)
+    place = card.place(task.name, *filter(None, (task.cell, split_of(provenance))))
     verdict = verdict_for(
-        card,
-        task=task.name,
-        cell=task.cell,
+        place,
+        card=card.title,
         model=model,
         metric=aggregate.metrics[task.metric],
         comparable=data_of(provenance)["comparable"] is True,
@@ -52,7 +52,7 @@ def summarize(
         model=model,
         metrics=aggregate.metrics,
         groups=aggregate.groups,
-        published=published_for(card, task.name, task.cell, model),
+        published=place.published(model) if place else None,
         verdict=verdict.answer,
         num_unanswered=sum(score.answer is None for score in scores) - num_errors,
         num_truncated=sum(output.truncated for output in outputs),

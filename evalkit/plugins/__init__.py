@@ -16,6 +16,8 @@ from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
+import yaml
+
 from evalkit.errors import ConfigError
 
 ENTRY_POINTS = "evalkit.plugins"
@@ -50,6 +52,12 @@ def find(group: str, name: str) -> Path | None:
 def options_of(group: str) -> list[str]:
     """The names that a group offers, in alphabetical order; none for what is no group."""
     return sorted({path.stem for folder in config_folders() for path in (folder / group).glob("*.yaml") if group})
+
+
+def default_of(group: str) -> str:
+    """The option of a group that a run takes where it names none, as config.yaml says."""
+    config = yaml.safe_load((_own() / "config.yaml").read_text(encoding="utf-8"))
+    return next(str(entry[group]) for entry in config["defaults"] if isinstance(entry, dict) and group in entry)
 
 
 @cache

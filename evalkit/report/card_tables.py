@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from evalkit.card.figures import asked, benchmark_title, figure, interval, signed
 from evalkit.card.published import CardTable, PublishedCard, Row
-from evalkit.card.runs import Run, principal
+from evalkit.card.runs import Run, name_of, principal
 from evalkit.card.verdict import Answer, is_attainable, p_text
 from evalkit.report.tables import Table
 from evalkit.types import Json
@@ -34,15 +34,30 @@ def verdict_table(runs: Sequence[Run]) -> Table:
     return Table("Verdict", (*header, "detectable", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
 
 
+def cards_of(runs: Sequence[Run]) -> list[PublishedCard]:
+    """The cards that have what the runs measure, each once."""
+    return list({run.card.name: run.card for run in runs if run.place}.values())
+
+
+def title_of(runs: Sequence[Run]) -> str:
+    """A report's title: the models, and whose cards they stand beside."""
+    models = ", ".join(dict.fromkeys(run.summary.model for run in runs))
+    cards = [card.title for card in cards_of(runs)]
+    return f"{models} beside the card{'s' * (len(cards) > 1)} of {' and '.join(cards)}" if cards else models
+
+
+def tables_title(card: PublishedCard, runs: Sequence[Run]) -> str:
+    """The heading above a card's tables, which names the card where there are several."""
+    return "The card's tables" if len(cards_of(runs)) == 1 else f"The tables of {card.title}'s card"
+
+
 def card_tables(runs: Sequence[Run], card: PublishedCard) -> list[Table]:
-    """Every table of the card whole, with the measured figures in the rows of their models.
+    """Every table of a card whole, with the measured figures in the rows of their models; none that nothing measures.
 
     A model that the card does not list, and a bundled sample, has a row of its own below the card's.
     """
-    return [
-        _card_table(table, [run for run in principal(runs) if run.benchmark == benchmark])
-        for benchmark, table in card.tables.items()
-    ]
+    beside = [run for run in principal(runs) if run.card.name == card.name and run.table is not None]
+    return [_card_table(table, [run for run in beside if run.table == table]) for table in card.tables.values()]
 
 
 def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
@@ -78,7 +93,10 @@ def _odd_cells(table: CardTable) -> Iterator[str]:
         odd = [
             f"{row.label} {cell.text}"
             for row in table.rows
-            if table.mean == "micro" and (cell := row.cells[column]) and not is_attainable(cell, entry.questions)
+            if entry.questions
+            and entry.mean == "micro"
+            and (cell := row.cells[column])
+            and not is_attainable(cell, entry.questions)
         ]
         if odd:
             yield f"published, yet no count of {entry.questions} answers: {', '.join(odd)}"
@@ -96,8 +114,8 @@ def _published(table: CardTable, row: Row) -> list[str]:
 def _measured(table: CardTable, run: Run | None) -> list[str]:
     if run is None:
         return ["-", "-", "-", "-"]
-    column = table.columns.get(run.cell)
-    suffix = f" ({column.label})" if column and len(table.columns) > 1 else ""
+    column = run.place.column if run.place else None
+    suffix = f" ({column.label})" if column and column.questions and len(table.columns) > 1 else ""
     difference = run.verdict.difference if run.published else None
     return [
         figure(run.metric.value, run.decimals) + suffix,
@@ -130,6 +148,19 @@ def _matrix_title(run: Run) -> str:
 def _both(run: Run) -> str:
     measured = f"{figure(run.metric.value, run.decimals)} ({interval(run.metric, run.decimals)}, n {asked(run)})"
     return f"{measured} / {run.published.text}" if run.published else measured
+
+
+def others_table(others: Sequence[Run]) -> Table | None:
+    """Runs of which a more complete one stands in the report, one line each; None without any."""
+    rows = tuple(
+        (
+            *(run.summary.model, name_of(run.summary), str(run.num_questions)),
+            *(figure(run.metric.value, run.decimals), interval(run.metric, run.decimals)),
+        )
+        for run in others
+    )
+    header = ("model", "run", "questions", "measured", "95 % interval")
+    return Table("Less complete runs", header, rows, align="llr") if rows else None
 
 
 def architecture_table(runs: Sequence[Run], card: PublishedCard) -> Table | None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from evalkit.card.graded import Graded
-from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run
 from evalkit.report.grader_tables import disagreement_table, grader_table
 from evalkit.report.protocol_tables import Effect, effect_table, protocol_matrix
@@ -19,9 +18,9 @@ class Extras:
     graded: Mapping[int, Graded] = field(default_factory=dict)  # by the run's place in the report
 
 
-def protocol_tables(runs: Sequence[Run], card: PublishedCard, extras: Extras) -> list[Table]:
+def protocol_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
     """The matrix of protocols and what each changes; none where no benchmark was run under two."""
-    return [table for table in (protocol_matrix(runs), effect_table(extras.effects, card)) if table]
+    return [table for table in (protocol_matrix(runs), effect_table(extras.effects)) if table]
 
 
 def grader_tables(runs: Sequence[Run], extras: Extras) -> Iterator[Table]:
@@ -32,6 +31,6 @@ def grader_tables(runs: Sequence[Run], extras: Extras) -> Iterator[Table]:
             yield disagreements
 
 
-def extra_tables(runs: Sequence[Run], card: PublishedCard, extras: Extras) -> list[Table]:
+def extra_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
     """All of these."""
-    return [*protocol_tables(runs, card, extras), *grader_tables(runs, extras)]
+    return [*protocol_tables(runs, extras), *grader_tables(runs, extras)]

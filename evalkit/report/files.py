@@ -2,14 +2,16 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from evalkit.card.graded import read_graded
+from evalkit.card.load import card_of_run
 from evalkit.card.paired import read_scores
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import Run, runs_of
+from evalkit.card.runs import Run, most_complete, runs_of
 from evalkit.errors import StoreError
-from evalkit.report.card_tables import card_tables, verdict_table
+from evalkit.report.card_tables import card_tables, cards_of, verdict_table
 from evalkit.report.extras import Extras, extra_tables
 from evalkit.report.html import render_html
 from evalkit.report.markdown import render_report
@@ -24,52 +26,78 @@ from evalkit.store.read import find_runs, read_summary
 from evalkit.types import Summary
 
 
-def write_report(folders: Sequence[Path], card: PublishedCard, output: Path, *, png: bool = False) -> list[Path]:
+@dataclass(frozen=True)
+class Content:
+    """What a report is made of."""
+
+    runs: Sequence[Run]  # of those that differ in how much was asked alone, the most complete
+    others: Sequence[Run]
+    questions: Mapping[int, Sequence[Answered]]  # by the run's place
+    extras: Extras
+
+    @property
+    def pages(self) -> dict[str, str]:
+        """report.md and report.html, by name."""
+        return {
+            "report.md": render_report(self.runs, self.questions, self.extras, self.others),
+            "report.html": render_html(self.runs, self.questions, self.extras, self.others),
+        }
+
+
+def read_runs(folders: Sequence[Path], card: PublishedCard | None = None) -> list[Run]:
+    """The runs of some folders, each beside its own card, or all beside `card`.
+
+    Raises StoreError where a folder is no run's, ConfigError where a run's card is not here.
+    """
+    return runs_of(*_summaries(folders, card))
+
+
+def write_report(
+    folders: Sequence[Path], output: Path, card: PublishedCard | None = None, *, png: bool = False
+) -> list[Path]:
     """Write the report over run folders in every form; the files written.
 
-    png: the plots as PNG too. Raises StoreError where a run folder is not one, or the output folder cannot be
-    written, ConfigError where PNG cannot be drawn.
+    card: the runs' own where it is None. png: the plots as PNG too. Raises StoreError where a run folder is not one,
+    or the output folder cannot be written, ConfigError where PNG cannot be drawn.
     """
     if png:
         require_png()
-    summaries, runs, questions, extras = _read(folders, card)
-    plots = _plots(runs, questions)
+    content = _read(folders, card)
+    plots = _plots(content.runs, content.questions)
     contents: dict[str, str | bytes] = {
-        "report.md": render_report(summaries, card, questions, extras),
-        "report.html": render_html(runs, card, questions, extras),
-        **_tables(runs, card, extras),
+        **content.pages,
+        **_tables(content.runs, content.extras),
         **plots,
         **({f"{name.removesuffix('.svg')}.png": png_of(plot) for name, plot in plots.items()} if png else {}),
     }
-    return [write_file(output / name, content) for name, content in contents.items()]
+    return [write_file(output / name, text) for name, text in contents.items()]
 
 
-def pages(folders: Sequence[Path], card: PublishedCard) -> dict[str, str]:
+def pages(folders: Sequence[Path], card: PublishedCard | None = None) -> dict[str, str]:
     """report.md and report.html over run folders, by name: what a run leaves beside its outputs.
 
-    Raises StoreError where a run folder is not one.
+    Raises as `write_report` where a run folder is not one.
     """
-    summaries, runs, questions, extras = _read(folders, card)
-    return {
-        "report.md": render_report(summaries, card, questions, extras),
-        "report.html": render_html(runs, card, questions, extras),
-    }
+    return _read(folders, card).pages
 
 
-def write_pages(folder: Path, card: PublishedCard) -> None:
+def write_pages(folder: Path) -> None:
     """Write report.md and report.html over all runs of a model beside their folders. Raises as `pages`."""
-    for name, content in pages(find_runs([folder]), card).items():
+    for name, content in pages(find_runs([folder])).items():
         write_whole(folder / name, content)
 
 
-def _read(
-    folders: Sequence[Path], card: PublishedCard
-) -> tuple[list[Summary], list[Run], dict[int, list[Answered]], Extras]:
-    summaries = [read_summary(folder) for folder in folders]
-    runs = runs_of(summaries, card)
+def _read(folders: Sequence[Path], card: PublishedCard | None) -> Content:
+    summaries, cards = _summaries(folders, card)
     folder_of = {id(summary): folder for summary, folder in zip(summaries, folders, strict=True)}
+    runs, others = most_complete(summaries, cards)
     by_place = {place: folder_of[id(run.summary)] for place, run in enumerate(runs)}
-    return summaries, runs, _questions(by_place), _extras(by_place, runs)
+    return Content(runs, others, _questions(by_place), _extras(by_place, runs))
+
+
+def _summaries(folders: Sequence[Path], card: PublishedCard | None) -> tuple[list[Summary], list[PublishedCard]]:
+    summaries = [read_summary(folder) for folder in folders]
+    return summaries, [card or card_of_run(*of) for of in zip(folders, summaries, strict=True)]
 
 
 def write_file(path: Path, content: str | bytes) -> Path:
@@ -93,8 +121,9 @@ def _extras(by_place: Mapping[int, Path], runs: Sequence[Run]) -> Extras:
     return Extras(effects_of(runs, scores), graded)
 
 
-def _tables(runs: Sequence[Run], card: PublishedCard, extras: Extras) -> dict[str, str]:
-    tables = [verdict_table(runs), *card_tables(runs, card), *extra_tables(runs, card, extras), *group_tables(runs)]
+def _tables(runs: Sequence[Run], extras: Extras) -> dict[str, str]:
+    of_cards = [table for card in cards_of(runs) for table in card_tables(runs, card)]
+    tables = [verdict_table(runs), *of_cards, *extra_tables(runs, extras), *group_tables(runs)]
     named = {f"tables/{slug(table.title)}": table for table in tables}
     return {
         f"{name}.{suffix}": write(table)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from evalkit.card.figures import benchmark_title, figure, interval, signed
 from evalkit.card.graded import Graded, GradedQuestion
-from evalkit.card.runs import Run, mean_of
+from evalkit.card.runs import Run
 from evalkit.report.tables import Table
 
 _SHOWN = 12  # questions listed on which the rules disagree
@@ -13,7 +13,7 @@ _WIDTH = 40  # characters of an answer there
 
 def grader_table(run: Run, graded: Graded) -> Table:
     """One row per rule: its score over the same outputs, and how it differs from the run's own."""
-    mean = mean_of(run.summary, run.table)
+    mean = run.mean
     own = graded.metric(graded.own_rule, mean).value
     rows = []
     for rule in graded.rules:

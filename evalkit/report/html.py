@@ -7,9 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 from evalkit.card.graded import Graded
-from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run
-from evalkit.report.card_tables import architecture_table, card_tables, matrix_table, verdict_table
+from evalkit.report.card_tables import (
+    architecture_table,
+    card_tables,
+    cards_of,
+    matrix_table,
+    others_table,
+    tables_title,
+    title_of,
+    verdict_table,
+)
 from evalkit.report.extras import Extras, grader_tables, protocol_tables
 from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
 from evalkit.report.page import html_details, html_figure, html_page, html_table
@@ -21,35 +29,38 @@ from evalkit.store.questions import Answered, Context, QuestionsOf
 NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near ties
 
 
-def render_html(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, extras: Extras) -> str:
-    """The whole page. questions: those of each run, by its place; a run may have none."""
-    models = ", ".join(dict.fromkeys(run.summary.model for run in runs))
-    title = f"{models} beside the card of {card.title}"
-    there = {"protocols": bool(protocol_tables(runs, card, extras)), "graders": bool(extras.graded)}
-    there["questions"] = bool(questions)
+def render_html(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, others: Sequence[Run] = ()) -> str:
+    """The whole page. questions: those of each run, by its place; a run may have none. others: as render_report."""
+    there = {"protocols": bool(protocol_tables(runs, extras)), "graders": bool(extras.graded)}
+    there |= {"questions": bool(questions), "tables": bool(cards_of(runs))}
     order = ("verdict", "tables", "protocols", "groups", "plots", "causes", "graders", "questions", "provenance")
     names = [name for name in order if there.get(name, True)]
     sections = [
-        *_sections(runs, card, questions, extras),
+        *_sections(runs, questions, extras, others),
         _browser() if questions else "",
         "<h2 id='provenance'>Provenance</h2>",
         *(html_details(provenance_table(run)) for run in runs),
     ]
-    return html_page(title, sections, names, _data(runs, questions, extras))
+    return html_page(title_of(runs), sections, names, _data(runs, questions, extras))
 
 
-def _sections(runs: Sequence[Run], card: PublishedCard, questions: QuestionsOf, extras: Extras) -> Iterator[str]:
+def _sections(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, others: Sequence[Run]) -> Iterator[str]:
     yield f"<h2 id='verdict'>Verdict</h2>{_verdicts(runs)}"
     yield f"<p class='rule'>{html.escape(RULE_TEXT).replace('*', '')}</p>"
     yield f"<div class='plots'>{html_figure(overview_plot(runs))}</div>"
     if len({run.summary.model for run in runs}) > 1:
         yield f"<h2>All runs</h2>{html_table(matrix_table(runs))}"
-    yield f"<h2 id='tables'>The card's tables</h2><p class='note'>{html.escape(card.source)}; all in percent</p>"
-    for table in card_tables(runs, card):
-        yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
-    if architecture := architecture_table(runs, card):
-        yield f"<h3>{architecture.title}</h3>{html_table(architecture)}"
-    protocols = protocol_tables(runs, card, extras)
+    for number, card in enumerate(cards_of(runs)):
+        anchor = "" if number else " id='tables'"
+        yield f"<h2{anchor}>{html.escape(tables_title(card, runs), quote=False)}</h2>"
+        yield f"<p class='note'>{html.escape(card.source)}; all in percent</p>"
+        for table in card_tables(runs, card):
+            yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
+        if architecture := architecture_table(runs, card):
+            yield f"<h3>{architecture.title}</h3>{html_table(architecture)}"
+    if lesser := others_table(others):
+        yield f"<h2>{lesser.title}</h2>{html_table(lesser)}"
+    protocols = protocol_tables(runs, extras)
     yield "<h2 id='protocols'>Protocols</h2>" if protocols else ""
     for table in protocols:
         yield f"<h3>{html.escape(table.title)}</h3>{html_table(_narrow(table))}"

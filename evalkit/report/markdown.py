@@ -2,14 +2,22 @@
 
 from collections.abc import Sequence
 
-from evalkit.card.published import PublishedCard
-from evalkit.card.runs import Run, runs_of
-from evalkit.report.card_tables import architecture_table, card_tables, closing_table, matrix_table, verdict_table
+from evalkit.card.runs import Run
+from evalkit.report.card_tables import (
+    architecture_table,
+    card_tables,
+    cards_of,
+    closing_table,
+    matrix_table,
+    others_table,
+    tables_title,
+    title_of,
+    verdict_table,
+)
 from evalkit.report.extras import Extras, grader_tables, protocol_tables
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
 from evalkit.report.tables import Table, markdown, plain_text
 from evalkit.store.questions import QuestionsOf
-from evalkit.types import Summary
 
 RULE_TEXT = """\
 The rule, stated beforehand: *differs* where the published figure, with its rounding, lies outside the run's
@@ -26,30 +34,32 @@ _NO_EXTRAS = Extras()
 
 
 def render_report(
-    summaries: Sequence[Summary],
-    card: PublishedCard,
+    runs: Sequence[Run],
     questions: QuestionsOf | None = None,
     extras: Extras = _NO_EXTRAS,
+    others: Sequence[Run] = (),
 ) -> str:
-    """report.md over any number of runs: verdicts, the card's tables, groups, causes, provenance.
+    """report.md over any number of runs: verdicts, the cards' tables, groups, causes, provenance.
 
-    questions: those of each run, by its place among `runs_of(summaries, card)`; without them ties are not told.
-    extras: what the run folders tell of protocols and answer rules.
+    questions: those of each run, by its place; without them ties are not told. extras: what the run folders tell of
+    protocols and answer rules. others: runs of which a more complete one is among these.
     """
-    runs = runs_of(summaries, card)
     models = list(dict.fromkeys(run.summary.model for run in runs))
-    parts = [f"# {', '.join(models)} beside the card of {card.title}\n"]
+    parts = [f"# {title_of(runs)}\n"]
     parts += [_failed_check(run) for run in runs if run.summary.check and not run.summary.check["ok"]]
     parts += ["## Verdict\n", markdown(verdict_table(runs)), RULE_TEXT]
     if len(models) > 1:
         parts += ["## All runs\n", _noted(matrix_table(runs))]
-    parts += ["## The card's tables\n", f"Published figures: {card.source}. All in percent.\n"]
-    parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]
-    architecture = architecture_table(runs, card)
-    parts += [f"### {architecture.title}\n\n{markdown(architecture)}"] if architecture else []
-    protocols = protocol_tables(runs, card, extras)
+    for card in cards_of(runs):
+        parts += [f"## {tables_title(card, runs)}\n", f"Published figures: {card.source}. All in percent.\n"]
+        parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]
+        architecture = architecture_table(runs, card)
+        parts += [f"### {architecture.title}\n\n{markdown(architecture)}"] if architecture else []
+    protocols = protocol_tables(runs, extras)
     parts += ["## Protocols\n"] * bool(protocols)
     parts += [f"### {table.title}\n\n{_noted(table)}" for table in protocols]
+    lesser = others_table(others)
+    parts += [f"## {lesser.title}\n", markdown(lesser)] if lesser else []
     groups = list(group_tables(runs))
     parts += ["## Groups and subjects\n"] * bool(groups)
     parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
@@ -72,9 +82,9 @@ def _failed_check(run: Run) -> str:
     )
 
 
-def render_closing_table(summaries: Sequence[Summary], card: PublishedCard) -> str:
+def render_closing_table(runs: Sequence[Run]) -> str:
     """A compact plain-text table of all runs for the terminal."""
-    return plain_text(closing_table(runs_of(summaries, card)))
+    return plain_text(closing_table(runs))
 
 
 def _noted(table: Table) -> str:

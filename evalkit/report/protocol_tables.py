@@ -7,7 +7,6 @@ import numpy as np
 
 from evalkit.card.figures import asked, benchmark_title, figure, interval
 from evalkit.card.paired import Pairs, data_hashes, difference_cells
-from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, base_protocol, switches_of
 from evalkit.card.verdict import RULE
 from evalkit.metrics import holm
@@ -104,12 +103,12 @@ def _cell(run: Run, column: str) -> str:
     return f"{departure}{measured} ({interval(run.metric, run.decimals)}, n {asked(run)})"
 
 
-def effect_table(effects: Sequence[Effect], card: PublishedCard) -> Table | None:
+def effect_table(effects: Sequence[Effect]) -> Table | None:
     """One row per further protocol: the paired difference, its test, and what causes it; None without any."""
     if not effects:
         return None
     p_holm = dict(zip(_paired(effects), holm([e.pairs.p_value for e in effects if e.pairs]), strict=True))
-    rows = tuple(_effect_row(effect, p_holm.get(place), card) for place, effect in enumerate(effects))
+    rows = tuple(_effect_row(effect, p_holm.get(place)) for place, effect in enumerate(effects))
     note = (
         f"On the questions that both have scored. Exact McNemar test, Holm's p over {len(p_holm)} pairs; "
         "paired bootstrap of the benchmark's own mean. A cause of one switch is that switch's effect."
@@ -121,13 +120,13 @@ def _paired(effects: Sequence[Effect]) -> list[int]:
     return [place for place, effect in enumerate(effects) if effect.pairs]
 
 
-def _effect_row(effect: Effect, p_holm: float | None, card: PublishedCard) -> tuple[str, ...]:
+def _effect_row(effect: Effect, p_holm: float | None) -> tuple[str, ...]:
     first, other, pairs = effect.first, effect.other, effect.pairs
     head = (first.summary.model, _title(first), first.protocol, other.protocol)
     if pairs is None or p_holm is None:
         return (*head, "0", *["-"] * 8, effect.why_not, effect.cause)
-    difference = pairs.difference(np.random.default_rng(0), card)
-    measured = pairs.values(card)
+    difference = pairs.difference(np.random.default_rng(0), first.card)
+    measured = pairs.values(first.card)
     return (
         *head,
         str(len(pairs.scores)),

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from evalkit.card.calibration import is_choice
 from evalkit.card.figures import benchmark_title, figure, interval, signed
 from evalkit.card.graded import Graded
-from evalkit.card.runs import Run, mean_of
+from evalkit.card.runs import Run
 from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
 from evalkit.report.tables import Table
 from evalkit.store.questions import Answered, QuestionsOf
@@ -63,7 +63,7 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
 def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str:
     """The most that the choice of the answer rule can have cost, in points."""
     found = graded.get(place) if graded else None
-    cost = found.cost(mean_of(run.summary, run.table)) if found else None
+    cost = found.cost(run.mean) if found else None
     return signed(cost[0], 2) if cost else "-"
 
 
@@ -72,7 +72,7 @@ def _ties(run: Run, answered: Sequence[Answered]) -> GroupTies | None:
     tolerance = DTYPE_TOLERANCE.get(dtype_of(run.summary))
     if tolerance is None or not any(is_choice(question.logprobs) for question in answered):
         return None
-    return ties_by_group(answered, tolerance, run.table.mean if run.table else "micro")[0]
+    return ties_by_group(answered, tolerance, run.mean)[0]
 
 
 def cost_table(runs: Sequence[Run]) -> Table:

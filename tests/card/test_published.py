@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from evalkit.card.load import load_card
-from evalkit.card.published import Cell, PublishedCard, published_for, read_card
+from evalkit.card.published import Cell, PublishedCard, read_card
 from evalkit.errors import ConfigError
 
 
@@ -114,8 +114,10 @@ def test_every_row_names_its_model_or_why_there_is_none(card: PublishedCard) -> 
     }
 
 
-def test_published_for_gives_the_figure_with_its_source(card: PublishedCard) -> None:
-    found = published_for(card, "ceval", "test", "qwen-1_8b")
+def test_a_place_gives_the_figure_with_its_source(card: PublishedCard) -> None:
+    place = card.place("ceval", "test")
+    assert place is not None
+    found = place.published("qwen-1_8b")
     assert found is not None
     assert found.value == 56.2
     assert "C-Eval" in found.source
@@ -128,12 +130,34 @@ def test_published_for_gives_the_figure_with_its_source(card: PublishedCard) -> 
         ("ceval", "dev", "qwen-1_8b"),
         ("ceval", "val", "smollm2-135m"),
         ("ceval_small", "val", "qwen-1_8b"),
+        ("mmlu_pro", "accuracy", "qwen-1_8b"),
     ],
 )
-def test_published_for_is_none_where_the_card_prints_nothing(
-    card: PublishedCard, task: str, cell: str, model: str
-) -> None:
-    assert published_for(card, task, cell, model) is None
+def test_there_is_no_figure_where_the_card_prints_none(card: PublishedCard, task: str, cell: str, model: str) -> None:
+    assert card.cell(task, cell, model) is None
+
+
+def test_a_table_may_hold_columns_of_several_benchmarks(fields: dict[str, Any]) -> None:
+    table = fields["tables"]["mmlu"]
+    table["columns"] = {
+        "MMLU": {"label": "MMLU (cloze)", "benchmark": "mmlu", "split": "test", "questions": 14042},
+        "pets": {"label": "Pets", "benchmark": "pets", "protocol": None, "mean": "macro", "questions": 9},
+        "HellaSwag": {"label": "HellaSwag", "benchmark": None},
+    }
+    table["rows"] = [{"label": "A-1B", "model": "a-1b", "cells": {"MMLU": "16.0", "pets": "50.0", "HellaSwag": "1.0"}}]
+    card = read_card(**fields)
+    assert card.benchmarks == ["mmlu", "pets"]
+    assert (card.protocol_of("mmlu"), card.protocol_of("pets"), card.protocol_of("other")) == ("qwen", None, None)
+    by_split = card.place("mmlu", "accuracy", "test")
+    assert by_split is not None
+    assert (by_split.name, by_split.column.mean, by_split.cell_of("a-1b")) == ("MMLU", "micro", Cell("16.0"))
+    pets = card.place("pets", "pets")
+    assert pets is not None
+    assert pets.column.mean == "macro"
+    dev = card.place("mmlu", "dev", "dev")
+    assert dev is not None
+    assert dev.cell_of("a-1b") is None
+    assert card.place("HellaSwag", "HellaSwag") is None
 
 
 def test_a_cell_keeps_its_decimals(fields: dict[str, Any]) -> None:
@@ -170,7 +194,7 @@ def test_100_and_0_are_cells(fields: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        (("mmlu",), [], "published a-card: mmlu: list instead of a mapping"),
+        (("mmlu",), [], "card a-card: mmlu: list instead of a mapping"),
         (("mmlu", "mean"), "median", "mean is 'median', write micro or macro"),
         (("mmlu", "rows"), {}, "rows is dict, write a list"),
         (("mmlu", "rows", 0, "cells"), {}, "row 1 (A-1B): cells lacks accuracy"),
@@ -184,6 +208,7 @@ def test_100_and_0_are_cells(fields: dict[str, Any]) -> None:
         (("mmlu", "rows", 0, "colour"), "red", "has unknown colour"),
         (("mmlu", "columns", "accuracy", "questions"), 0, "column accuracy: questions is 0"),
         (("mmlu", "columns", "accuracy", "questions"), True, "questions is True"),
+        (("mmlu", "columns", "accuracy", "benchmark"), 3, "column accuracy: benchmark is 3, write a name or null"),
     ],
 )
 def test_a_wrong_shape_is_named(fields: dict[str, Any], path: tuple[Any, ...], value: Any, message: str) -> None:
@@ -196,7 +221,7 @@ def test_a_wrong_shape_is_named(fields: dict[str, Any], path: tuple[Any, ...], v
 
 
 def test_an_unknown_card_lists_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no published card 'gpt', there are: qwen-1_8b"):
+    with pytest.raises(ConfigError, match="no card 'gpt', there are: qwen-1_8b"):
         load_card("gpt")
 
 

@@ -23,9 +23,9 @@ from evalkit.card.verdict import (
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.types import Metric
 
-MMLU = Benchmark(14042, "micro", "qwen")
+MMLU = Benchmark(14042, "micro")
 Case: TypeAlias = tuple[Cell, int, Benchmark]
-HUMANEVAL = Benchmark(164, "micro", "qwen")
+HUMANEVAL = Benchmark(164, "micro")
 
 
 def measured(right: int, n: int) -> Metric:
@@ -48,7 +48,7 @@ def test_the_published_figure_outside_the_interval_differs() -> None:
 
 def test_rounding_of_the_published_figure_is_granted() -> None:
     """45.3 stands for 45.25 to 45.35, 45 for 44.5 to 45.5."""
-    benchmark = Benchmark(100_000_000, "micro", "qwen")
+    benchmark = Benchmark(100_000_000, "micro")
     metric = Metric(45.26, 100_000_000, 45.25, 45.27)
     assert judge(metric, Cell("45.3"), benchmark).answer is Answer.REPRODUCES
     assert judge(metric, Cell("45"), benchmark).answer is Answer.REPRODUCES
@@ -61,8 +61,8 @@ def test_few_questions_cannot_tell() -> None:
 
 def test_a_subset_needs_more_than_its_interval_to_differ() -> None:
     """First questions may be easier or harder than the rest, by up to the allowance."""
-    whole = Benchmark(1000, "micro", "qwen")
-    subset = Benchmark(10_000, "micro", "qwen")
+    whole = Benchmark(1000, "micro")
+    subset = Benchmark(10_000, "micro")
     metric = measured(395, 1000)
     assert judge(metric, Cell("45.3"), whole).answer is Answer.DIFFERS
     assert judge(metric, Cell("45.3"), subset).answer is Answer.CANNOT_TELL
@@ -70,7 +70,7 @@ def test_a_subset_needs_more_than_its_interval_to_differ() -> None:
 
 
 def test_a_small_subset_never_reproduces() -> None:
-    assert judge(measured(453, 1000), Cell("45.3"), Benchmark(10_000, "micro", "qwen")).answer is Answer.CANNOT_TELL
+    assert judge(measured(453, 1000), Cell("45.3"), Benchmark(10_000, "micro")).answer is Answer.CANNOT_TELL
 
 
 def test_a_figure_that_no_count_gives_was_made_by_another_protocol() -> None:
@@ -100,9 +100,8 @@ def test_what_cannot_be_compared_is_not_judged(
 ) -> None:
     metric = measured(6361, 14042)
     verdict = verdict_for(
-        card,
-        task="mmlu",
-        cell="accuracy",
+        card.place("mmlu", "accuracy"),
+        card=card.title,
         model=model,
         metric=metric,
         comparable=comparable,
@@ -112,7 +111,7 @@ def test_what_cannot_be_compared_is_not_judged(
 
 
 def test_withheld_labels_give_no_score() -> None:
-    assert judge(Metric(None, 0), Cell("56.2"), Benchmark(12342, "macro", "qwen")).answer is Answer.NO_SCORE
+    assert judge(Metric(None, 0), Cell("56.2"), Benchmark(12342, "macro")).answer is Answer.NO_SCORE
 
 
 @pytest.mark.parametrize(("right", "n"), [(0, 1), (1, 1), (0, 164), (164, 164)])
@@ -148,7 +147,7 @@ def cases(draw: st.DrawFn, num_questions: tuple[int, int] = (10, 90), shares: Se
     n = draw(st.integers(*num_questions))
     questions = round(n * draw(st.sampled_from(shares)))
     rate = 100 * draw(st.integers(0, questions)) / questions
-    return Cell(f"{rate:.{draw(st.integers(0, 2))}f}"), n, Benchmark(questions, "micro", "qwen")
+    return Cell(f"{rate:.{draw(st.integers(0, 2))}f}"), n, Benchmark(questions, "micro")
 
 
 @settings(max_examples=40, deadline=None)
@@ -186,7 +185,7 @@ def test_the_rule_keeps_its_shares_for_a_macro_mean_in_simulation(published: str
     """C-Eval's val split: 52 subjects of 11 to 50 questions with rates of their own."""
     rng = np.random.default_rng(11)
     sizes = rng.integers(11, 51, 52)
-    benchmark = Benchmark(int(sizes.sum()), "macro", "qwen")
+    benchmark = Benchmark(int(sizes.sum()), "macro")
     rates = rng.normal(0, 0.1, 52)
     rates += float(published) / 100 - rates.mean()
     wrong, detectable = differs_in(rates, sizes, Cell(published), benchmark, rng)

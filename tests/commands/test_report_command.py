@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from evalkit.card.published import PublishedCard
+from evalkit.card.runs import runs_of
 from evalkit.cli import call
 from evalkit.report.markdown import render_report
 from evalkit.store.read import read_lines, read_summary, summary_of
@@ -33,7 +34,7 @@ def test_the_report_of_run_folders_is_that_of_their_summaries(
     for summary in summaries:
         written(tmp_path, summary)
     assert call(["report", str(tmp_path)]) == 0
-    assert (tmp_path / "report.md").read_text() == render_report(summaries, card)
+    assert (tmp_path / "report.md").read_text() == render_report(runs_of(summaries, card))
 
 
 def test_several_folders_and_an_output_folder(tmp_path: Path, make_summary, capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,8 +116,8 @@ def test_each_models_folder_gets_its_own_report(tmp_path: Path, make_summary, ca
     written(tmp_path / "a", first)
     written(tmp_path / "b", second)
     assert call(["report", str(tmp_path), "--each"]) == 0
-    assert (tmp_path / "a" / "qwen-1_8b" / "report.md").read_text() == render_report([first], card)
-    assert (tmp_path / "b" / "bloom-1b1" / "report.md").read_text() == render_report([second], card)
+    assert (tmp_path / "a" / "qwen-1_8b" / "report.md").read_text() == render_report(runs_of([first], card))
+    assert (tmp_path / "b" / "bloom-1b1" / "report.md").read_text() == render_report(runs_of([second], card))
     assert not (tmp_path / "report.md").exists()
 
 

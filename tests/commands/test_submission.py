@@ -97,7 +97,7 @@ def test_a_recorded_score_stands_in_the_tables_as_such(run: Path) -> None:
     assert next(iter(summary.metrics.values())).value == 55.9
     card = load_card("qwen-1_8b")
     assert runs_of([summary], card)[0].label == "qwen-1_8b (score from the site)"
-    report = render_report([summary], card)
+    report = render_report(runs_of([summary], card))
     assert "| **Qwen-1.8B** | **56.1** | **56.2** | **55.9 (Test)** |" in report
     assert "scored by the benchmark's site, entered by hand" in report
     assert "| recorded.source | the site, 1 March |" in report

@@ -87,7 +87,7 @@ def test_a_csv_cell_is_never_a_formula() -> None:
 def test_an_output_that_cannot_be_written_is_named(results: Path, card: PublishedCard) -> None:
     (results / "taken").write_text("")
     with pytest.raises(StoreError, match=r"taken/report\.md cannot be written"):
-        write_report([results / "qwen-1_8b" / "mmlu"], card, results / "taken")
+        write_report([results / "qwen-1_8b" / "mmlu"], results / "taken", card)
 
 
 def test_a_title_becomes_a_file_name() -> None:

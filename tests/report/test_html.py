@@ -25,7 +25,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, card: PublishedCard) -> Path:
     write_run(results, choice_items(300, seed=1, skill=1.0), "mmlu", "qwen-1_8b")
     write_run(results, choice_items(300, seed=2), "mmlu", "smollm2-135m")
     write_run(results, text_items(20, lambda n: f"😀 {EVIL} is {n}\n\nQuestion: {EVIL}"), "gsm8k", "qwen-1_8b")
-    write_report(find_runs([results]), card, results)
+    write_report(find_runs([results]), results, card)
     return results / "report.html"
 
 
@@ -178,7 +178,7 @@ def test_every_element_is_closed(page: Path) -> None:
 def test_a_run_folder_without_outputs_has_tables_but_no_browser(tmp_path: Path, card: PublishedCard) -> None:
     folder = write_run(tmp_path, choice_items(20), "mmlu", "smollm2-135m")
     (folder / "outputs.jsonl").unlink()
-    write_report([folder], card, tmp_path)
+    write_report([folder], tmp_path, card)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "smollm2-135m" in text
     assert "id='questions'" not in text
@@ -191,7 +191,7 @@ def test_a_log_probability_that_is_no_number_does_not_break_the_page(
     lines = (folder / "outputs.jsonl").read_text().splitlines()
     broken = json.loads(lines[0]) | {"logprobs": [float("nan"), float("-inf"), -1.0, -2.0]}
     (folder / "outputs.jsonl").write_text("\n".join([json.dumps(broken), *lines[1:]]) + "\n")
-    write_report([folder], card, tmp_path)
+    write_report([folder], tmp_path, card)
     browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
     assert "subject_0/test/0" in detail(browser)
     assert browser.complaints() == []
@@ -203,7 +203,7 @@ def test_a_question_that_could_not_be_run_says_why(tmp_path: Path, card: Publish
     kept = {key: lines[0][key] for key in ("id", "request_sha", "prompt_sha", "num_prompt_tokens", "truncated")}
     lines[0] = kept | {"error": "does not fit in memory"}
     (folder / "outputs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_report([folder], card, tmp_path)
+    write_report([folder], tmp_path, card)
     browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
     assert "could not be run: does not fit in memory" in detail(browser)
     assert browser.complaints() == []

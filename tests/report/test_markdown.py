@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-import pytest
-
-from evalkit.card.published import PublishedCard
+from evalkit.card.published import PublishedCard, read_card
+from evalkit.card.runs import runs_of
 from evalkit.report.markdown import render_closing_table, render_report
 from evalkit.report.tables import Table, markdown, plain_text
 from evalkit.types import Summary
@@ -21,13 +20,13 @@ def table_lines(text: str) -> list[str]:
 
 
 def test_published_figures_that_no_count_gives_are_named(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary()], card)
+    report = render_report(runs_of([make_summary()], card))
     odd = "published, yet no count of 164 answers: Pythia-1B 3.67, Bloom-1.1B 2.48, Bloom-1.7B 4.03, "
     assert section(report, "HumanEval").strip().endswith(f"not run; {odd}Bloom-3B 6.48, Bloomz-1.7B 4.38")
 
 
 def test_the_verdict_comes_first_and_provenance_last(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary()], card)
+    report = render_report(runs_of([make_summary()], card))
     headings = [line for line in report.splitlines() if line.startswith("## ")]
     assert headings == [
         "## Verdict",
@@ -40,7 +39,7 @@ def test_the_verdict_comes_first_and_provenance_last(make_summary, card: Publish
 
 
 def test_every_row_of_the_card_stands_in_the_report_with_its_dashes(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary(model="smollm2-135m")], card)
+    report = render_report(runs_of([make_summary(model="smollm2-135m")], card))
     for table in card.tables.values():
         lines = [line for line in section(report, table.title).splitlines() if line.startswith("| ")][1:]
         labels = [line.split(" | ")[0].strip("| ") for line in lines]
@@ -49,28 +48,25 @@ def test_every_row_of_the_card_stands_in_the_report_with_its_dashes(make_summary
 
 
 def test_the_measured_figure_stands_in_the_row_of_its_model(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary(right=6361)], card)
+    report = render_report(runs_of([make_summary(right=6361)], card))
     row = next(line for line in section(report, "MMLU").splitlines() if "Qwen-1.8B" in line)
     assert row == "| **Qwen-1.8B** | **45.3** | **45.3** | **14042** | **44.5 to 46.1** | **0.0** |"
 
 
 def test_measured_figures_take_the_rounding_of_the_published_cell(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary("gsm8k", "pythia-1b", 30, 1319)], card)
+    report = render_report(runs_of([make_summary("gsm8k", "pythia-1b", 30, 1319)], card))
     row = next(line for line in section(report, "GSM8K").splitlines() if "Pythia-1B" in line)
     assert "**2.20** | **2.27** |" in row
     assert row.endswith("**+0.07** |")
 
 
 def test_a_model_the_card_does_not_list_has_a_row_below_the_cards(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary("humaneval", "smollm2-135m", 5, 164, cell="pass@1")], card)
+    report = render_report(runs_of([make_summary("humaneval", "smollm2-135m", 5, 164, cell="pass@1")], card))
     assert table_lines(section(report, "HumanEval"))[-1].startswith("| **smollm2-135m** | - | **3.05** | **164** |")
 
 
-@pytest.mark.parametrize("task", ["ceval", "ceval_small"])
-def test_a_bundled_sample_is_marked_and_never_in_the_models_own_row(
-    make_summary, card: PublishedCard, task: str
-) -> None:
-    report = render_report([make_summary(task, "qwen-1_8b", 16, 32, cell="val", comparable=False)], card)
+def test_a_bundled_sample_is_marked_and_never_in_the_models_own_row(make_summary, card: PublishedCard) -> None:
+    report = render_report(runs_of([make_summary("ceval", "qwen-1_8b", 16, 32, cell="val", comparable=False)], card))
     assert "| Qwen-1.8B | 56.1 | 56.2 | - | - | - | - |" in report
     assert "| **qwen-1\\_8b (bundled sample)** | - | - | **50.0 (Val)** | **32** |" in report
     assert "bundled sample, not comparable" in section(report, "C-Eval")
@@ -78,11 +74,11 @@ def test_a_bundled_sample_is_marked_and_never_in_the_models_own_row(
 
 
 def test_a_subset_is_shown_as_n_of_all(make_summary, card: PublishedCard) -> None:
-    assert "| 20 of 1319 |" in render_report([make_summary("gsm8k", right=3, n=20)], card)
+    assert "| 20 of 1319 |" in render_report(runs_of([make_summary("gsm8k", right=3, n=20)], card))
 
 
 def test_groups_and_causes_and_provenance_are_shown(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary()], card)
+    report = render_report(runs_of([make_summary()], card))
     assert "| anatomy | 100.0 | 10 |" in section(report, "MMLU, qwen-1_8b: by subject")
     assert "| 5 | 2 | 0 | - | - | - |" in section(report, "Causes")
     assert "| 144,400 | 86 % | 31 | 12.3 | 1.50 |" in section(report, "Cost")
@@ -98,7 +94,7 @@ def test_several_models_have_one_measured_column_each(make_summary, card: Publis
         make_summary(model="bloom-1b1", right=3750),
         make_summary("gsm8k", right=426, n=1319),
     ]
-    lines = section(render_report(summaries, card), "All runs").splitlines()
+    lines = section(render_report(runs_of(summaries, card)), "All runs").splitlines()
     assert lines[1] == "| benchmark | qwen-1\\_8b | bloom-1b1 |"
     assert lines[3].startswith("| MMLU | 45.3 (44.5 to 46.1, n 14042) / 45.3 | 26.7 (")
     assert lines[4].startswith("| GSM8K | 32.3 (")
@@ -106,7 +102,7 @@ def test_several_models_have_one_measured_column_each(make_summary, card: Publis
 
 
 def test_a_run_without_scores_is_reported_as_such(make_summary, card: PublishedCard) -> None:
-    report = render_report([make_summary("ceval", right=0, n=0, cell="test")], card)
+    report = render_report(runs_of([make_summary("ceval", right=0, n=0, cell="test")], card))
     assert "| no score | 56.2 | - | - |" in section(report, "Verdict")
 
 
@@ -116,7 +112,7 @@ def test_the_closing_table_is_aligned_and_fits_a_terminal(make_summary, card: Pu
         make_summary("gsm8k", "smollm2-135m", 3, 20),
         make_summary("ceval", "smollm2-135m", 9, 32, cell="val", comparable=False),
     ]
-    table = render_closing_table(summaries, card)
+    table = render_closing_table(runs_of(summaries, card))
     lines = table.splitlines()
     assert max(map(len, lines)) <= 110
     assert len({line.index("measured") + 8 for line in lines[:1]}) == 1
@@ -137,7 +133,7 @@ def test_wide_characters_take_two_columns_of_a_terminal() -> None:
 
 def test_changed_data_is_marked_with_what_changed(make_summary, card: PublishedCard) -> None:
     data = {"comparable": False, "remarks": ["test: 14041 rows instead of 14042"]}
-    report = render_report([make_summary(data=data)], card)
+    report = render_report(runs_of([make_summary(data=data)], card))
     assert "| changed data, not comparable |" in section(report, "Verdict")
     assert "test: 14041 rows instead of 14042" in section(report, "Verdict")
     assert "| **qwen-1\\_8b (changed data)** |" in section(report, "MMLU")
@@ -145,17 +141,17 @@ def test_changed_data_is_marked_with_what_changed(make_summary, card: PublishedC
 
 def test_the_architecture_as_loaded_stands_below_the_cards(make_summary, card: PublishedCard) -> None:
     model = {"architecture": {"n_layers": 24, "n_heads": 16, "d_model": 2048, "vocab_size": 151936}}
-    lines = section(render_report([make_summary()], card), "Architecture").splitlines()
+    lines = section(render_report(runs_of([make_summary()], card)), "Architecture").splitlines()
     assert lines[-1] == "| qwen-1\\_8b | 24 | 16 | 2048 | 151851 | 8192 |"
     summary = make_summary()
     loaded = replace(summary, provenance={**summary.provenance, "model": model})
-    lines = section(render_report([loaded], card), "Architecture").splitlines()
+    lines = section(render_report(runs_of([loaded], card)), "Architecture").splitlines()
     assert lines[-1] == "| qwen-1\\_8b (as loaded) | 24 | 16 | 2048 | 151936 | - |"
 
 
 def test_an_incomplete_bundled_run_is_still_called_bundled(make_summary, card: PublishedCard) -> None:
     summary = replace(make_summary(right=3, n=9, comparable=False), num_errors=2)
-    report = render_report([summary], card)
+    report = render_report(runs_of([summary], card))
     assert "incomplete, no verdict" in section(report, "Verdict")
     assert "qwen-1\\_8b (bundled sample)" in section(report, "MMLU")
     assert "| 5 | 2 | 2 |" in section(report, "Causes")
@@ -164,10 +160,29 @@ def test_an_incomplete_bundled_run_is_still_called_bundled(make_summary, card: P
 def test_a_run_that_is_off_the_plain_path_is_called_out_before_the_verdict(make_summary, card: PublishedCard) -> None:
     check = {"num_checked": 16, "max_abs_difference": 0.0123, "flipped": [], "tolerance": 1e-4, "ok": False}
     broken = replace(make_summary(), check=check)
-    head = render_report([broken], card).split("## Verdict")[0]
+    head = render_report(runs_of([broken], card)).split("## Verdict")[0]
     assert "Do not trust" in head
     assert "0.0123" in head
     sound = replace(make_summary(), check={**check, "max_abs_difference": 3e-5, "ok": True})
-    report = render_report([sound], card)
+    report = render_report(runs_of([sound], card))
     assert "Do not trust" not in report
     assert "16 within 3.0e-05" in section(report, "Cost")
+
+
+def test_a_benchmark_of_ones_own_is_never_taken_for_the_cards(make_summary, card: PublishedCard) -> None:
+    report = render_report(runs_of([make_summary("mmlu_pro", "qwen-1_8b", 16, 32)], card))
+    assert report.startswith("# qwen-1_8b\n")
+    assert "| qwen-1\\_8b | mmlu\\_pro | no published number |" in report
+    assert "The card's tables" not in report
+
+
+def test_each_run_stands_beside_its_own_card(make_summary, card: PublishedCard) -> None:
+    column = {"label": "Pets", "benchmark": "pets", "protocol": None, "questions": 100}
+    rows = [{"label": "Mine", "model": "mine", "cells": {"accuracy": "55"}}]
+    table = {"title": "Pets", "source": "p. 3", "columns": {"accuracy": column}, "rows": rows}
+    mine = read_card(name="mine", title="Mine", source="a paper", tables={"pets": table})
+    runs = runs_of([make_summary(), make_summary("pets", "mine", 54, 100)], [card, mine])
+    report = render_report(runs)
+    assert report.startswith("# qwen-1_8b, mine beside the cards of Qwen-1.8B and Mine\n")
+    assert "## The tables of Mine's card" in report
+    assert "| **Mine** | **55** | **54** |" in report

@@ -60,7 +60,7 @@ def results(tmp_path: Path, card: PublishedCard) -> Path:
     add(tmp_path, "qwen-corrected", set(range(12)), truncation="none")
     for name, content in {"report.md": "", "report.html": ""}.items():
         (tmp_path / name).write_text(content)
-    write_report(find_runs([tmp_path / "m"]), card, tmp_path)
+    write_report(find_runs([tmp_path / "m"]), tmp_path, card)
     return tmp_path
 
 
@@ -101,7 +101,7 @@ def test_a_lone_run_under_another_protocol_stands_in_the_tables_and_says_so(
     tmp_path: Path, card: PublishedCard
 ) -> None:
     folder = add(tmp_path, "lm-eval", {1}, header="double-space")
-    write_report([folder], card, tmp_path)
+    write_report([folder], tmp_path, card)
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| m, lm-eval | MMLU |" in report
     assert "## Protocols" not in report
@@ -124,7 +124,7 @@ def test_runs_on_other_data_or_other_questions_are_not_paired(tmp_path: Path, ca
     lines = (third / "scores.jsonl").read_text().replace("/test/", "/val/")
     (third / "scores.jsonl").write_text(lines)
     (third / "outputs.jsonl").unlink()
-    write_report(find_runs([tmp_path / "m"]), card, tmp_path)
+    write_report(find_runs([tmp_path / "m"]), tmp_path, card)
     found = {row[3]: row[-2] for row in rows(tmp_path, "what-a-protocol-changes")[1:]}
     assert found["lm-eval"] == "not paired: other data in split test"
     assert found["hendrycks"] == "not paired: no scored question in common"
@@ -192,7 +192,7 @@ def test_the_table_of_graders_gives_each_rules_score_and_the_most_the_choice_has
 ) -> None:
     folder = write_run(tmp_path, text_items(4), "gsm8k", "m")
     write_graded(folder, GRADED)
-    write_report([folder], card, tmp_path)
+    write_report([folder], tmp_path, card)
     header, *lines = rows(tmp_path, "graders-gsm8k-m")
     found = {line[0]: dict(zip(header, line, strict=True)) for line in lines}
     assert [found[name]["score"] for name in found] == ["50.00", "66.67", "50.00", "75.00"]
@@ -249,7 +249,7 @@ def test_hostile_answers_do_not_get_out_of_the_tables(tmp_path: Path, card: Publ
     folder = write_run(tmp_path, text_items(1), "gsm8k", "m")
     question = GradedQuestion("test/0", "", "7", (EVIL, "|\n7", EVIL, "-"), (0.0, 1.0, 0.0, 0.0))
     write_graded(folder, replace(GRADED, questions=(question,)))
-    write_report([folder], card, tmp_path)
+    write_report([folder], tmp_path, card)
     assert "<img" not in (tmp_path / "report.html").read_text(encoding="utf-8").replace("\\u003cimg", "")
     section = (tmp_path / "report.md").read_text(encoding="utf-8").split("Graders disagree")[1]
     assert len([line for line in section.splitlines() if line.startswith("| test/0 ")]) == 1
@@ -262,7 +262,7 @@ def test_the_page_shows_protocols_graders_and_what_other_rules_read_of_a_questio
     add(tmp_path, "lm-eval", {2, 3}, truncation="none")
     folder = write_run(tmp_path, text_items(4), "gsm8k", "m")
     write_graded(folder, GRADED)
-    write_report(find_runs([tmp_path]), card, tmp_path)
+    write_report(find_runs([tmp_path]), tmp_path, card)
     browser.open(tmp_path / "report.html", "#q=m/gsm8k/test/1")
     links = browser.run("[...document.querySelectorAll('nav a')].map((a) => a.textContent)")
     assert links == "verdict tables protocols groups plots causes graders questions provenance".split()
@@ -296,7 +296,7 @@ EXAMPLE = Path(__file__).parent.parent.parent / "results" / "examples" / "protoc
 
 
 def test_the_committed_example_follows_from_what_is_committed_with_it(tmp_path: Path, card: PublishedCard) -> None:
-    write_report(find_runs([EXAMPLE]), card, tmp_path)
+    write_report(find_runs([EXAMPLE]), tmp_path, card)
     written, derived = ((folder / "report.md").read_text(encoding="utf-8") for folder in (EXAMPLE, tmp_path))
     for title in ("Verdict", "The card's tables", "Protocols", "Groups and subjects", "Graders", "Cost", "Provenance"):
         start, end = f"## {title}\n", "\n## "
