@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 from evalkit.backends.base import Backend
@@ -66,9 +67,14 @@ def _examples(task: Task, subset: Subset | None) -> Sequence[Example]:
     return [example for example in examples if example.id in ids]
 
 
-def unanswered(questions: Sequence[Question], store: RunStore) -> list[Question]:
-    """The questions whose answer the store does not hold for the very same request, or holds as an error only."""
-    return [q for q in questions if _answer(q, store.records) is None]
+def unanswered(
+    questions: Sequence[Question], store: RunStore, beside: Records = MappingProxyType({})
+) -> list[Question]:
+    """The questions whose answer is not held for the very same request, or as an error only.
+
+    beside: what other runs hold.
+    """
+    return [q for q in questions if _answer(q, store.records) is None and _answer(q, beside) is None]
 
 
 def _answer(question: Question, records: Records) -> Output | None:

@@ -15,7 +15,6 @@ from evalkit.data.pins import BY_SUBJECT
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.provenance import environment
 from evalkit.evaluation.subset import Subset
-from evalkit.store.run_name import run_name
 from evalkit.store.run_store import RunStore, Session
 from evalkit.task import Switched, Task
 from evalkit.types import Json, sha256_of, sha256_of_text
@@ -29,17 +28,16 @@ class Manifest:
         task: Task,
         backend: Backend,
         store: RunStore,
-        questions: Sequence[Question],
         config: Mapping[str, Json],
-        limit: int | None,
-        subset: Subset | None = None,
+        derived: Mapping[str, Json],
     ) -> None:
+        """derived: what follows from the task and its questions, as `derived_provenance` tells, with the run's name."""
         self._backend = backend
         self._store = store
         self._config = config_of(config, task)
         card = (kept_card(config) or {}).get("name", DEFAULT_CARD)
         beside: dict[str, Json] = {} if card == DEFAULT_CARD else {"card": card}
-        self._derived = {**derived_provenance(task, questions, limit, subset), **beside}
+        self._derived = {**derived, **beside}
         self._data = task.provenance()["data"]
         self.token_ids_sha: str | None = None  # over all prompts' token ids, where the backend tells them
         self._environment: dict[str, Json] | None = None
@@ -93,11 +91,6 @@ def _with_other_processes(session: Session, measured: Json) -> Session:
     )
 
 
-def name_of_run(task: Task) -> str:
-    """What the task's run is called: by its protocol as set; settings with keys of their own do not rename it."""
-    return run_name(task.name, task.protocols.parse(task.protocol).name) if isinstance(task, Switched) else task.name
-
-
 def config_of(config: Mapping[str, Json], task: Task) -> dict[str, Json]:
     """The configuration under which this task alone would be run as it was."""
     tasks = config.get("tasks")
@@ -114,17 +107,18 @@ def derived_provenance(
     derived = task.provenance()
     data = derived["data"]
     assert isinstance(data, dict)
+    num_all = len(task.examples())
+    is_part = len(questions) < num_all  # a limit that leaves nothing out is none
     return {
         **derived,
         "data": {key: value for key, value in data.items() if key != BY_SUBJECT},
-        "run": name_of_run(task),
         **({"split": str(task.split)} if hasattr(task, "split") and not isinstance(task, Switched) else {}),
         "cell": task.cell,
         "metric": task.metric,
-        "limit": limit,
-        **({"subset": subset.describe(task.name)} if subset else {}),
+        "limit": limit if is_part else None,
+        **({"subset": subset.describe(task.name)} if subset and is_part else {}),
         "num_questions": len(questions),
-        "num_all_questions": len(task.examples()),
+        "num_all_questions": num_all,
         "first_prompt_sha": sha256_of_text(questions[0].request.prompt),
         "prompt_set_sha": sha256_of([[q.example.id, q.request_sha] for q in questions]),
     }

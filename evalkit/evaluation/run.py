@@ -10,7 +10,7 @@ from evalkit.backends.base import Backend
 from evalkit.errors import ConfigError
 from evalkit.evaluation.forecast import calibrate, forecast
 from evalkit.evaluation.loop import Question, evaluate, questions_of, requests_of, unanswered
-from evalkit.evaluation.manifest import name_of_run
+from evalkit.evaluation.places import ask_of, base_name, place_of
 from evalkit.evaluation.preflight import (
     KnowsModelFacts,
     Workload,
@@ -44,11 +44,16 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
     folder = settings.folder
     require_writable(folder)
     summaries = []
+    asks = {name: ask_of(task, questions[name], settings.limit, settings.subset) for name, task in named.items()}
     with ExitStack() as stack:
-        stores = {name: stack.enter_context(RunStore(folder / name, fingerprint)) for name in named}
-        workloads = _workloads(backend, [n for n in named if unanswered(questions[n], stores[n])], questions)
+        stores = {
+            name: stack.enter_context(RunStore(place_of(folder, named[name], ask, fingerprint), fingerprint))
+            for name, ask in asks.items()
+        }
+        held = {name: _other_records(folder, name, stores.values(), fingerprint) for name in named}
+        missing = [name for name in named if unanswered(questions[name], stores[name], held[name])]
+        workloads = _workloads(backend, missing, questions)
         for names in _by_benchmark(named):
-            other_records = _other_records(folder, names, fingerprint)
             known = [workloads[name] for name in names if name in workloads]
             eta = EtaLogger(combined(known) if known else None)
             task_runs = [
@@ -60,9 +65,10 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
                     questions=questions[name],
                     backend=backend,
                     settings=settings,
+                    derived={**asks[name].provenance, "run": stores[name].folder.name},
                     workload=workloads.get(name),
                     eta=eta,
-                    other_records=other_records,
+                    other_records=held[name],
                 )
                 for position, name in enumerate(names)
             ]
@@ -71,11 +77,11 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
 
 
 def _questions(tasks: Sequence[Task], settings: Settings) -> tuple[dict[str, Task], dict[str, Sequence[Question]]]:
-    """Tasks, and what they ask, by the names of their runs."""
+    """Tasks, and what they ask, by their plain names: `mmlu`, `mmlu@lm-eval`."""
     named: dict[str, Task] = {}
     questions: dict[str, Sequence[Question]] = {}
     for task in tasks:
-        name = name_of_run(task)
+        name = base_name(task)
         if name in named:
             raise ConfigError(f"{name} is chosen twice, name each task and protocol once")
         named[name] = task
@@ -93,10 +99,10 @@ def _by_benchmark(names: Iterable[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _other_records(folder: Path, names: Sequence[str], fingerprint: Mapping[str, Json]) -> Records:
-    """What this model's other runs of a benchmark hold: another protocol may have made the very same requests."""
-    task = task_of(names[0])
-    beside = [path for path in sorted(folder.iterdir()) if task_of(path.name) == task and path.name not in names]
+def _other_records(folder: Path, name: str, stores: Iterable[RunStore], fingerprint: Mapping[str, Json]) -> Records:
+    """What this model's other runs of a benchmark hold: some of them may have made the very same requests."""
+    task, own = task_of(name), {store.folder for store in stores}
+    beside = [path for path in sorted(folder.iterdir()) if task_of(path.name) == task and path not in own]
     return {key: record for path in beside for key, record in read_records(path, fingerprint).items()}
 
 

@@ -107,15 +107,16 @@ class TaskRun:
     questions: Sequence[Question]
     backend: Backend
     settings: Settings
+    derived: Mapping[str, Json]  # what follows from the task and its questions
     workload: Workload | None
     eta: EtaLogger  # shared by those that run together
     other_records: Records  # answers of the same model in runs of the benchmark that are not made now
 
     def __post_init__(self) -> None:
-        config, limit, subset = self.settings.config, self.settings.limit, self.settings.subset
         self._num_missing = len(unanswered(self.questions, self.store))
+        self._num_beside = self._num_missing - len(unanswered(self.questions, self.store, self.other_records))
         self._before = read_scores(self.store.folder)
-        self._manifest = Manifest(self.task, self.backend, self.store, self.questions, config, limit, subset)
+        self._manifest = Manifest(self.task, self.backend, self.store, self.settings.config, self.derived)
         if self.workload is not None:
             self._manifest.token_ids_sha = self.workload.token_ids_sha
 
@@ -124,10 +125,12 @@ class TaskRun:
         if store.num_rejected:
             log.warning("%s: %d damaged lines moved to outputs.rejected.jsonl", store.folder, store.num_rejected)
         num_done = num_questions - self._num_missing
-        log.info("%s: %d questions, %d already answered", self.name, num_questions, num_done)
-        if self._num_missing:
+        beside = f", {self._num_beside} in runs beside it" if self._num_beside else ""
+        log.info("%s: %d questions, %d already answered%s", self.name, num_questions, num_done, beside)
+        if self._num_missing > self._num_beside:
             rule = "-" * 8
             log.info("%s: the first prompt\n%s\n%s\n%s", self.name, rule, self.questions[0].request.prompt, rule)
+        if self._num_missing:
             self._manifest.begin()
         self._bar = _bar(self.name, num_questions, num_done, self.bar_position)
         progress = ProgressBar(self._bar, self.eta)

@@ -1,16 +1,15 @@
-"""What a run is called among the runs of its model: its folder, and how two runs are known for the same test."""
-
-DEFAULT_PROTOCOL = "qwen"  # its runs go by the benchmark's name alone
+"""What a run is called among the runs of its model."""
 
 
-def run_name(task: str, protocol: str) -> str:
-    """`mmlu` under the default protocol, `mmlu@lm-eval` under another.
+def run_name(task: str, *departures: str) -> str:
+    """`mmlu` for the benchmark as it stands, `mmlu@lm-eval,limit=1` for what was asked otherwise.
 
     ":" of a protocol with a switch set is written "=", which every file system takes.
     """
-    return task if protocol == DEFAULT_PROTOCOL else f"{task}@{protocol.replace(':', '=').replace('/', '_')}"
+    tail = ",".join(part.replace(":", "=").replace("/", "_") for part in departures)
+    return f"{task}@{tail}" if tail else task
 
 
 def task_of(name: str) -> str:
     """The benchmark of a run's name."""
-    return name.partition("@")[0]
+    return name.partition("@")[0].partition(",")[0]

@@ -219,7 +219,12 @@ def test_a_protocol_of_a_single_task_has_a_folder_beside_the_default_one(
         assert evalkit("task=mmlu", "data_dir=bundled", "limit=1", f"tasks.mmlu.protocol={protocol}").code == 0
     assert evalkit("task=mmlu", "data_dir=bundled", "limit=1", "tasks.mmlu.num_fewshot=2").code == 0
     names = sorted(path.name for path in (tmp_path / "results" / "smollm2-135m").iterdir() if path.is_dir())
-    assert names == ["mmlu", "mmlu@qwen+truncation=none", "mmlu@qwen-corrected"]
+    assert names == [
+        "mmlu",
+        "mmlu@qwen+num_fewshot=2,limit=1,data=bundled",
+        "mmlu@qwen+truncation=none",
+        "mmlu@qwen-corrected",
+    ]
 
 
 @pytest.mark.parametrize(

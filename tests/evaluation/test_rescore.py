@@ -5,7 +5,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from evalkit.tasks.gsm8k import READ_ANSWER
 
+from evalkit.answers import last_number
 from evalkit.cli import main
 
 SAID = ["so it is 20,800", "the answer is 12", "3.50"]
@@ -35,10 +37,8 @@ def test_another_answer_rule_changes_exactly_the_questions_it_reads_otherwise(
     assert not (folder / "rescored.jsonl").exists()
     outputs = (folder / "outputs.jsonl").read_bytes()
     capfd.readouterr()
-    folder = folder.rename(
-        folder.with_name("gsm8k@qwen-corrected")
-    )  # as if the rule of qwen-corrected had been another
-    run(monkeypatch, [*arguments, "tasks.gsm8k.protocol=qwen-corrected"])
+    monkeypatch.setitem(READ_ANSWER, "last-digits", last_number)  # as if the rule had been repaired since
+    run(monkeypatch, arguments)
     err = capfd.readouterr().err
     assert "3 questions, 3 already answered" in err
     assert "scored again, 2 of 3 questions changed" in err
