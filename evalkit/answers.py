@@ -17,8 +17,8 @@ _ABOVE_ZERO = 1e-3  # rounding may lift the log-probability of a certain token a
 _MAX_DIGITS = 4300
 
 
-def best_choice(logprobs: Sequence[float], letters: str) -> str | None:
-    """The letter whose log-probability is largest, the first of equals; None if one is not a number."""
+def best_choice(logprobs: Sequence[float], letters: Sequence[str]) -> str | None:
+    """The letter, or other choice, whose log-probability is largest, the first of equals; None if one is no number."""
     if len(logprobs) != len(letters) or any(math.isnan(value) for value in logprobs):
         return None
     return letters[max(range(len(letters)), key=logprobs.__getitem__)]

@@ -80,7 +80,7 @@ class Sampling:
 
 def fields_of(request: Any) -> dict[str, Any]:
     """A request's fields; those that came later only where they are set, so that hashes and files stay as they were."""
-    later = {"turns": (), "seam": "prompt", "last_token": True, "sampling": None}
+    later = {"turns": (), "seam": "prompt", "last_token": True, "sampling": None, "count_tokens": False}
     return {key: value for key, value in asdict(request).items() if key not in later or value != later[key]}
 
 
@@ -108,6 +108,7 @@ class LoglikelihoodRequest:
     turns: tuple[Turn, ...] = ()
     seam: Seam = "prompt"
     last_token: bool = True  # False: the last token of each continuation is not scored
+    count_tokens: bool = False  # True: the output tells how many tokens of each continuation were scored
 
     @property
     def sha(self) -> str:
@@ -162,7 +163,7 @@ class LoglikelihoodOutput:
     num_prompt_tokens: int  # after truncation
     num_cached_tokens: int = 0  # of these, how many were computed for an earlier sequence
     truncated: bool = False
-    num_tokens: tuple[int, ...] = ()  # of each continuation, as scored; empty where the backend does not tell
+    num_tokens: tuple[int, ...] = ()  # of each continuation, as scored; empty where the request does not ask
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from evalkit.models.continuations import (
     EncodedPrompt,
     encode_choice_requests,
     encode_generate_requests,
+    scored_tokens,
 )
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
@@ -64,8 +65,11 @@ class Batch:
             self._sums[index][continuation] += logprob
         self._open[index] -= 1
         if not self._open[index]:
-            logprobs = tuple(self._sums[index])
-            yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, question.encoded.truncated)
+            request, encoded = question.request, question.encoded
+            assert isinstance(request, LoglikelihoodRequest)
+            assert isinstance(encoded, EncodedChoices)
+            logprobs, num_tokens = tuple(self._sums[index]), scored_tokens(request, encoded)
+            yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, encoded.truncated, num_tokens)
 
     def add(self, question: Question, sequences: Sequence[tuple[TokenSequence, tuple[int, ...]]]) -> None:
         """One more question with its sequences, each with the continuation that every target belongs to."""

@@ -1,8 +1,9 @@
 """Outputs made elsewhere, scored as if the model had said them.
 
 A file of JSON lines, each with `id` (the example's) and either `text` (a continuation) or `logprobs` (one per
-choice, natural log). Of several protocols run together the others than the first ask under `{id}@{protocol}`; where
-the file has no such line, that of the id alone is theirs too.
+choice, natural log; beside them `num_tokens`, one per choice, for a task that compares by token). Of several protocols
+run together the others than the first ask under `{id}@{protocol}`; where the file has no such line, that of the id
+alone is theirs too.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.backends.base import Answer, Item
-from evalkit.errors import DataError
+from evalkit.errors import ConfigError, DataError
 from evalkit.types import GenerateOutput, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Request
 
 
@@ -79,9 +80,27 @@ class ReplayBackend:
                 raise DataError(
                     f"{self.path}: {example_id} has {len(values)} logprobs for {len(request.continuations)} choices"
                 )
-            return LoglikelihoodOutput(tuple(map(float, values)), num_prompt_tokens=0)
+            num_tokens = self._num_tokens(example_id, line, request)
+            return LoglikelihoodOutput(tuple(map(float, values)), num_prompt_tokens=0, num_tokens=num_tokens)
         text = line.get("text")
         if not isinstance(text, str):
             raise DataError(f"{self.path}: {example_id} needs text, a string")
         stopped = any(stop in text for stop in request.stop)
         return GenerateOutput(text, "stop" if stopped else "length", num_tokens=0, num_prompt_tokens=0)
+
+    def _num_tokens(self, example_id: str, line: Mapping[str, Any], request: LoglikelihoodRequest) -> tuple[int, ...]:
+        if not request.count_tokens:
+            return ()
+        values = line.get("num_tokens")
+        if values is None:
+            raise ConfigError(
+                f"{self.path}: {example_id} has no num_tokens, and the task compares its choices by token; add them to "
+                "the file, or compare by=raw or by=characters"
+            )
+        if not isinstance(values, list) or not all(type(value) is int and value > 0 for value in values):
+            raise DataError(f"{self.path}: {example_id} needs num_tokens, a list of whole numbers above 0")
+        if len(values) != len(request.continuations):
+            raise DataError(
+                f"{self.path}: {example_id} has {len(values)} num_tokens for {len(request.continuations)} choices"
+            )
+        return tuple(values)

@@ -14,13 +14,13 @@ from evalkit.backends.engine_batch import Question, encode
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import resolve
-from evalkit.models.continuations import EncodedChoices
+from evalkit.models.continuations import EncodedChoices, scored_tokens
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.loading import end_of_text_ids
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer_files import load_tokenizer
-from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput
+from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput, LoglikelihoodRequest
 
 _TOP = 20  # most likely next tokens that vLLM tells by default at most
 
@@ -139,7 +139,9 @@ class VllmBackend:
             logprobs = tuple(found[question.id, index] for index in range(len(encoded.continuation_ids)))
             num_prompt = len(encoded.prompt_ids)
             num_cached = min(cached.get(question.id, 0), num_prompt)
-            yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, encoded.truncated)
+            assert isinstance(question.request, LoglikelihoodRequest)
+            num_tokens = scored_tokens(question.request, encoded)
+            yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, encoded.truncated, num_tokens)
 
     def _continue(self, question: Question) -> Any:
         assert isinstance(question.request, GenerateRequest)

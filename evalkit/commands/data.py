@@ -1,7 +1,8 @@
-"""`evalkit data check|fetch [TASK…] [KEY=VALUE…]`
+"""`evalkit data check|fetch|pin [TASK…] [KEY=VALUE…]`
 
     check   hold every split of the tasks against its pins: rows, hashes, labels, and where they come from
     fetch   write the publishers' files into data_dir=FOLDER, for machines without network, and check them
+    pin     print the pins of tasks in YAML as their rows are now; --write puts them into the tasks' files
 
 Tasks are all of them where none is named; keys are those of the run, e.g. data_dir=FOLDER, data_check=warn. fetch
 goes on where it was stopped: a file that is listed in SHA256SUMS with the content it has is not fetched again.
@@ -14,14 +15,16 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
+from evalkit import plugins
 from evalkit.commands.argument import CommandParser
 from evalkit.configuration.compose import build, compose
 from evalkit.data import BUNDLED, Source
 from evalkit.data.folder import fetch_files
-from evalkit.data.pins import BY_SUBJECT
+from evalkit.data.pins import BY_SUBJECT, SplitCheck, pin_block, with_pins
 from evalkit.errors import ConfigError, DataError
+from evalkit.store.durable import write_whole
 from evalkit.task import Task
 
 
@@ -30,6 +33,28 @@ class HoldsData(Task, Protocol):
 
     data: Source
     split: str
+
+
+@runtime_checkable
+class Pinnable(Task, Protocol):
+    """A task whose pins, if it has any, are a key of its own file."""
+
+    split: str
+    licence: str | None
+    pins: Mapping[str, Any] | None
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Every split that it names."""
+        ...
+
+    def found(self, split: str) -> Mapping[str, Any]:
+        """The pin of a split as its rows are now. Raises DataError where they cannot be read."""
+        ...
+
+    def held(self, split: str) -> SplitCheck:
+        """A split held against its pin, where it has one. Raises DataError at a difference."""
+        ...
 
 
 class Publishes(Protocol):
@@ -45,28 +70,52 @@ class Publishes(Protocol):
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("data", __doc__)
-    arguments.add_argument("action", choices=("check", "fetch"))
+    arguments.add_argument("action", choices=("check", "fetch", "pin"))
     arguments.add_argument("arguments", nargs="*", metavar="TASK or KEY=VALUE")
+    arguments.add_argument("--write", action="store_true", help="pin: put the pins into the tasks' files")
     return arguments
 
 
 def run(options: Namespace) -> int:
-    """Check or fetch, print a line a split; the exit code."""
-    tasks = _tasks(options.arguments)
+    """Check, fetch or pin, print a line a split; the exit code."""
+    names = [argument for argument in options.arguments if "=" not in argument]
+    overrides = [argument for argument in options.arguments if "=" in argument]
+    if options.write and options.action != "pin":
+        raise ConfigError("--write belongs to evalkit data pin")
+    if options.action == "pin":
+        return _pin(names, overrides, options.write)
+    tasks = _tasks(names, overrides)
     if options.action == "fetch":
         _fetch(tasks)
     return _check(tasks)
 
 
-def _tasks(arguments: Sequence[str]) -> list[HoldsData]:
-    names = [argument for argument in arguments if "=" not in argument]
-    overrides = [argument for argument in arguments if "=" in argument]
+def _tasks(names: Sequence[str], overrides: Sequence[str]) -> list[HoldsData | Pinnable]:
     config = compose([*([f"task=[{','.join(names)}]"] if names else []), *overrides])
     return [build(config, f"tasks.{name}") for name in config.tasks]
 
 
-def _fetch(tasks: Sequence[HoldsData]) -> None:
+def _pin(names: Sequence[str], overrides: Sequence[str], write: bool) -> int:
+    if not names:
+        raise ConfigError("pin: name the tasks, e.g. evalkit data pin TASK --write")
+    for name in names:
+        for task in _tasks([name], overrides):
+            if not isinstance(task, Pinnable):
+                raise ConfigError(f"{name} has its pins in files of its own; evalkit data pin is for tasks in YAML")
+            block = pin_block({split: task.found(split) for split in task.splits})
+            _print(block.rstrip("\n"))
+            path = plugins.find("task", name)
+            if write and path is not None:
+                write_whole(path, with_pins(path.read_text(encoding="utf-8"), block))
+                _print(f"# written into {path}")
+    return 0
+
+
+def _fetch(tasks: Sequence[HoldsData | Pinnable]) -> None:
     for task in tasks:
+        if isinstance(task, Pinnable):
+            _print(f"{task.name}: its rows are where its file says, nothing to fetch")
+            continue
         data_dir = task.data.data_dir
         if not hasattr(task, "published_files"):
             _print(f"{task.name}: comes with {task.data.hub}, nothing to fetch")
@@ -82,17 +131,36 @@ def _fetch(tasks: Sequence[HoldsData]) -> None:
             _print(f"{task.name} {split}: {fetched} files fetched from {source.where}, {kept} were there; in {folder}")
 
 
-def _check(tasks: Sequence[HoldsData]) -> int:
+def _check(tasks: Sequence[HoldsData | Pinnable]) -> int:
     wrong = 0
     for task in tasks:
-        for split in _splits(task):
+        for split in task.splits if isinstance(task, Pinnable) else _splits(task):
             try:
-                for line in _describe(task, split):
+                for line in _held(task, split) if isinstance(task, Pinnable) else _describe(task, split):
                     _print(line)
             except DataError as error:
                 wrong += 1
-                _print(f"WRONG  {task.name} {split}: {error} [published at hub {task.data.hub}, {task.data.licence}]")
+                published = "" if isinstance(task, Pinnable) else _published(task)
+                _print(f"WRONG  {task.name} {split}: {error}{published}")
     return DataError.exit_code if wrong else 0
+
+
+def _published(task: HoldsData) -> str:
+    return f" [published at hub {task.data.hub}, {task.data.licence}]"
+
+
+def _held(task: Pinnable, split: str) -> Iterator[str]:
+    """What there is of a split of a task in YAML; of the one that is asked, the prompts too. Raises DataError."""
+    check = task.held(split)
+    if split == task.split:
+        for example in task.examples():
+            task.request(example)
+    pinned = "pinned" if split in (task.pins or ()) else f"not pinned (evalkit data pin {task.name} --write)"
+    licence = task.licence or "licence not stated"
+    mark = "DIFFERS" if check.difference else "ok   "
+    yield f"{mark}  {task.name} {split}: {check.rows:,} rows, {pinned}, sha256 {check.sha256[:16]}…, {licence}"
+    if check.difference:
+        yield f"         {check.difference}"
 
 
 def _splits(task: HoldsData) -> Sequence[str]:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -116,29 +116,38 @@ def read_csv(path: Path, columns: Sequence[str], *, optional: Sequence[str] | No
     "" where the header lacks them.
     Raises DataError for a file that is missing, torn, not UTF-8, or has a row with another number of cells.
     """
+    records = csv_records(path)
+    names = list(columns) if optional is None else _header(next(records, (0, []))[1], columns, path)
+    blank = dict.fromkeys((*columns, *(optional or ())), "")
     rows: list[Row] = []
+    for line, cells in records:
+        if len(cells) != len(names):
+            raise DataError(
+                f"{path} line {line}: {len(cells)} cells instead of {len(names)}; the file is torn, fetch it again"
+            )
+        found = dict(zip(names, cells, strict=True))
+        rows.append(blank | {name: found[name] for name in blank if name in found})
+    return rows
+
+
+def csv_records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Each record of a csv file as text, with the number of the line in which it ends.
+
+    Raises DataError for a file that is missing, torn or not UTF-8.
+    """
     line = 0
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            names = list(columns) if optional is None else _header(next(reader, []), columns, path)
-            blank = dict.fromkeys((*columns, *(optional or ())), "")
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
             for cells in reader:
                 line = reader.line_num
-                if len(cells) != len(names):
-                    raise DataError(
-                        f"{path} line {line}: {len(cells)} cells instead of {len(names)}; "
-                        "the file is torn, fetch it again"
-                    )
-                found = dict(zip(names, cells, strict=True))
-                rows.append(blank | {name: found[name] for name in blank if name in found})
+                yield line, cells
     except FileNotFoundError:
         raise DataError(f"{path} is missing; fetch it again from the publisher") from None
     except csv.Error as error:
         raise DataError(f"{path} behind line {line}: {error}; the file is torn, fetch it again") from None
     except (UnicodeDecodeError, OSError) as error:
         raise DataError(f"{path} cannot be read: {error}") from None
-    return rows
 
 
 def _header(names: list[str], columns: Sequence[str], path: Path) -> list[str]:
@@ -154,20 +163,30 @@ def read_jsonl(path: Path, fields: Sequence[str]) -> list[Row]:
 
     Raises DataError for a file that is missing or a line that is torn or lacks a field.
     """
+    rows: list[Row] = []
+    for number, value in json_lines(path):
+        try:
+            rows.append({name: value[name] for name in fields})
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} line {number} is torn or lacks a field ({error}); fetch the file again") from None
+    return rows
+
+
+def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    """What each line of a JSON-lines file holds, with its number; empty lines are left out.
+
+    Raises DataError for a file that cannot be read or a line that is no JSON.
+    """
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    rows: list[Row] = []
     for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-            rows.append({name: value[name] for name in fields})
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} line {number} is torn or lacks a field ({error}); fetch the file again") from None
-    return rows
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise DataError(f"{path} line {number} is torn ({error}); fetch the file again") from None
 
 
 def csv_text(rows: Iterable[Mapping[str, str]], columns: Sequence[str], *, header: bool = False) -> str:
@@ -197,9 +216,12 @@ def check_answers(tables: Tables, allowed: str, where: str) -> None:
                 )
 
 
-def read_hub(source: Source, split: str, config: str | None = None) -> list[dict[str, Any]]:
+def read_hub(
+    source: Source, split: str, config: str | None = None, otherwise: str = "name a local copy with data_dir=FOLDER"
+) -> list[dict[str, Any]]:
     """All rows of a split of a dataset on the hub, through `datasets`.
 
+    otherwise: what mends it where that fails.
     Raises DataError where it is neither in the local cache nor reachable.
     """
     import datasets  # with pyarrow and pandas under it: only who reads from the hub pays for them
@@ -209,8 +231,7 @@ def read_hub(source: Source, split: str, config: str | None = None) -> list[dict
     except Exception as error:  # noqa: BLE001 - datasets, the hub client, httpx and pyarrow each raise their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"cannot load {source.hub} ({config or 'default'}, {split}) from the hub: {reason}; "
-            "name a local copy with data_dir=FOLDER"
+            f"cannot load {source.hub} ({config or 'default'}, {split}) from the hub: {reason}; {otherwise}"
         ) from None
     return list(table)
 

@@ -5,15 +5,19 @@ hex digits of each row's own hash, in tasks/pins/, name the first subject and ro
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from evalkit.data import Row, Source, Tables, pinned_digests
 from evalkit.errors import DataError
 from evalkit.types import Json, sha256_of
 
 BY_SUBJECT = "by_subject"  # the part of a description that is kept in manifest.json only
+_BLOCK = re.compile(r"^pins:.*(?:\n[ \t]+\S.*)*\n?", re.MULTILINE)
 _ROW_DIGITS = 4  # hex digits of a row's hash kept to name the first row that differs
 
 
@@ -61,14 +65,24 @@ class SplitCheck:
 def describe(source: Source, checks: Mapping[str, SplitCheck]) -> dict[str, Json]:
     """What the manifest and the report say of the data: its place, licence and splits, and whether a score on
     it may be set beside a published one."""
-    reasons = [f"{split}: {check.difference}" for split, check in checks.items() if check.difference]
     if source.bundled:
-        reasons.append("bundled sample, not comparable")
+        return describe_data(source.where, "MIT", checks, ["bundled sample, not comparable"])
+    return describe_data(source.where, source.licence, checks)
+
+
+def describe_data(
+    where: str, licence: str, checks: Mapping[str, SplitCheck], reasons: Sequence[str] = (), notes: Sequence[str] = ()
+) -> dict[str, Json]:
+    """The same of data from any place.
+
+    reasons: why it is not comparable, besides differences from its pins. notes: remarks that do not touch that.
+    """
+    reasons = [*(f"{split}: {check.difference}" for split, check in checks.items() if check.difference), *reasons]
     return {
-        "source": source.where,
-        "licence": "MIT" if source.bundled else source.licence,
+        "source": where,
+        "licence": licence,
         "comparable": not reasons,
-        "remarks": list(reasons),
+        "remarks": [*reasons, *notes],
         "splits": {
             split: {"rows": c.rows, "sha256": c.sha256, "subjects": c.subjects, "labelled": c.labelled}
             for split, c in checks.items()
@@ -128,3 +142,18 @@ def first_difference(tables: Tables, digests: Mapping[str, str]) -> str:
 
 def _pieces(text: str) -> Iterable[str]:
     return (text[i : i + _ROW_DIGITS] for i in range(0, len(text), _ROW_DIGITS))
+
+
+def pin_block(pins: Mapping[str, Mapping[str, Any]]) -> str:
+    """Pins by split as the lines of a task's file."""
+    plain = re.compile(r"[A-Za-z][\w./-]*")
+    keys = {split: split if plain.fullmatch(split) else json.dumps(split, ensure_ascii=False) for split in pins}
+    lines = (f"  {keys[split]}: {{rows: {pin['rows']}, sha256: {pin['sha256']}}}\n" for split, pin in pins.items())
+    return "".join(["pins:\n", *lines])
+
+
+def with_pins(text: str, block: str) -> str:
+    """A task's file with these pins in the place of its own, or at its end; every other line stays as it is."""
+    if _BLOCK.search(text):
+        return _BLOCK.sub(lambda _: block, text, count=1)
+    return f"{text}{'' if text.endswith(chr(10)) or not text else chr(10)}{block}"

@@ -34,6 +34,13 @@ class EncodedChoices:
         return self.prompt_ids[: self.context_lengths[index]]
 
 
+def scored_tokens(request: LoglikelihoodRequest, encoded: EncodedChoices) -> tuple[int, ...]:
+    """How many tokens of each continuation are scored; empty where the request does not ask."""
+    if not request.count_tokens:
+        return ()
+    return tuple(len(ids) - (not request.last_token) for ids in encoded.continuation_ids)
+
+
 @dataclass(frozen=True)
 class EncodedPrompt:
     """A GenerateRequest's prompt in token ids, truncation done."""

@@ -167,7 +167,7 @@ def _joined(
         logprobs=tuple(output.get("logprobs", ())),
         text=output.get("text"),
         finish_reason=output.get("finish_reason", ""),
-        num_tokens=output.get("num_tokens", 0),
+        num_tokens=output.get("num_tokens", 0) if "text" in output else 0,
         num_prompt_tokens=output["num_prompt_tokens"],
         truncated=output["truncated"],
         error=output.get("error", ""),

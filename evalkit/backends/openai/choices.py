@@ -12,7 +12,7 @@ from evalkit.backends.openai.ask import Ask, Prompt
 from evalkit.backends.openai.probe import Capabilities
 from evalkit.backends.openai.tokens import Tokens
 from evalkit.backends.openai.wire import Completion, GarbledError, Position, echoed, prompted
-from evalkit.models.continuations import EncodedChoices
+from evalkit.models.continuations import EncodedChoices, scored_tokens
 from evalkit.types import ErrorOutput, LoglikelihoodOutput, LoglikelihoodRequest
 
 _FIRST_TOP = 20  # of the most likely next tokens: a small answer, and nearly always enough
@@ -64,7 +64,8 @@ class Choices:
         if scored.missing:
             return ErrorOutput(self._why(scored, one_each), len(encoded.prompt_ids), encoded.truncated)
         logprobs = tuple(scored.logprobs[index] for index in range(len(encoded.continuation_ids)))
-        return LoglikelihoodOutput(logprobs, len(encoded.prompt_ids), scored.num_cached, encoded.truncated)
+        num_tokens = scored_tokens(request, encoded)
+        return LoglikelihoodOutput(logprobs, len(encoded.prompt_ids), scored.num_cached, encoded.truncated, num_tokens)
 
     async def _by_next_token(self, scored: Scored, number: int) -> None:
         context = scored.encoded.context(0)
