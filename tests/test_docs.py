@@ -132,6 +132,26 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 @pytest.mark.slow
+def test_the_tasks_in_yaml_run_as_they_stand(tmp_path: Path) -> None:
+    page = "tasks-in-yaml.md"
+    names = ("pets", "stories", "sums")
+    rows = dict(
+        zip(("pets.csv", "stories.jsonl", "sums.jsonl"), blocks(page, "csv") + blocks(page, "jsonl"), strict=True)
+    )
+    files = rows | {f"conf/task/{name}.yaml": text for name, text in zip(names, blocks(page, "yaml"), strict=True)}
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    asked = {"pets": (6, "[-1,-2,-3,-4]"), "stories": (3, "[-1,-2,-3]"), "sums": (3, "[0]")}
+    for name, (number, logprobs) in asked.items():
+        words = [f"task={name}", "model=smollm2-135m", "backend=scripted", f"backend.logprobs={logprobs}"]
+        command = [sys.executable, "-m", "evalkit", "--config-dir", "conf", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert re.search(rf"^{name} +smollm2-135m.* {number} .*no published number$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
 def test_the_examples_of_an_own_task_card_and_model_run_as_they_stand(tmp_path: Path) -> None:
     rows = next(block for block in blocks("adding-tasks.md", "") if '"number"' in block)
     files = {

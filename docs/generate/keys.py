@@ -125,6 +125,7 @@ def about(target: str) -> str:
 def page() -> Iterator[str]:
     """The keys of a run, then a section for every group."""
     yield from _run_keys()
+    yield from _task_in_yaml_keys()
     for folder in sorted(path for path in CONFIGS.iterdir() if path.is_dir() and any(path.glob("*.yaml"))):
         files = [read(path) for path in sorted(folder.glob("*.yaml"))]
         yield f"\n## {folder.name}\n"
@@ -147,6 +148,12 @@ def _run_keys() -> Iterator[str]:
         if not name.startswith("override"):
             shown = f"[{','.join(value)}]" if isinstance(value, list) else str(value or "null")
             yield f"| [`{name}`](#{name}) | `{shown}` |"
+
+
+def _task_in_yaml_keys() -> Iterator[str]:
+    file = read(CONFIGS / "task_in_yaml.yaml")
+    yield f"\n## Keys of a task in YAML\n\n{file.about}\n\n| key | default | meaning |\n| --- | --- | --- |"
+    yield from (_row(f"tasks.NAME.{key.name}", key.value, key.comment) for key in file.keys)
 
 
 def _one_table(files: Sequence[File], group: str) -> Iterator[str]:

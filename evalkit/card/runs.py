@@ -140,7 +140,13 @@ def most_complete(summaries: Sequence[Summary], cards: Cards, rule: Rule = RULE)
 
 def _judged_together(runs: Sequence[Run], rule: Rule) -> list[Run]:
     verdicts = corrected([run.verdict for run in runs], rule)
-    return [replace(run, verdict=verdict) for run, verdict in zip(runs, verdicts, strict=True)]
+    return [replace(run, verdict=_with_remarks(run, verdict)) for run, verdict in zip(runs, verdicts, strict=True)]
+
+
+def _with_remarks(run: Run, verdict: Verdict) -> Verdict:
+    """The verdict with what is to be said of data that it holds for all the same: that it is not pinned, say."""
+    remarks = remarks_of(run.summary.provenance) if run.comparable else ()
+    return replace(verdict, reason="; ".join(filter(None, (verdict.reason, *remarks)))) if remarks else verdict
 
 
 def _uncorrected(summaries: Sequence[Summary], cards: Cards, rule: Rule) -> list[Run]:

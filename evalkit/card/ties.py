@@ -38,12 +38,23 @@ def dtype_of(summary: Summary) -> str:
     return str(dtype or "unknown").removeprefix("torch.")
 
 
+def is_by_letter(question: Answered) -> bool:
+    """Does a question choose between letters, each choice standing for the letter of its place?
+
+    Of choices by their texts no tie is told: they may be compared per character, say.
+    """
+    letters = ascii_uppercase[: len(question.logprobs)]
+    return is_choice(question.logprobs) and all(
+        name is None or (len(name) == 1 and name in letters) for name in (question.target, question.answer)
+    )
+
+
 def ties_by_group(questions: Sequence[Answered], tolerance: float, mean: Mean) -> list[GroupTies]:
     """One entry for all questions, then one per subject that has a near decision.
 
     tolerance: natural log. A choice stands for the letter of its place: the first for A.
     """
-    choices = [question for question in questions if is_choice(question.logprobs)]
+    choices = [question for question in questions if is_by_letter(question)]
     by_group: dict[str, list[Answered]] = {}
     for question in choices:
         by_group.setdefault(question.group, []).append(question)

@@ -78,6 +78,9 @@ def build_tasks(config: DictConfig) -> list[Task]:
     Raises ConfigError where no task is chosen, and where `protocols` is no list of names, names one that no chosen task
     has, or is given beside a task's own.
     """
+    if isinstance(misplaced := config.get("task"), DictConfig):
+        name = misplaced.get("name") or "NAME"
+        raise ConfigError(f"a task's file must begin with the line `# @package tasks.{name}`, before any comment")
     nodes = config.get("tasks")
     if not isinstance(nodes, DictConfig) or not all(isinstance(node, DictConfig) for node in nodes.values()):
         there = ", ".join(options_of("task"))

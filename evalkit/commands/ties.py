@@ -13,12 +13,12 @@ from pathlib import Path
 from string import ascii_uppercase
 
 from evalkit.backends.base import Backend
-from evalkit.card.calibration import is_choice, margin
+from evalkit.card.calibration import margin
 from evalkit.card.figures import figure
 from evalkit.card.load import card_of_run, load_card
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import mean_of, name_of, place_of
-from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
+from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, is_by_letter, one_letter_warning, ties_by_group
 from evalkit.commands.argument import CommandParser, distance
 from evalkit.errors import ConfigError, StoreError
 from evalkit.models.spec import ModelSpec
@@ -58,7 +58,7 @@ def run(options: Namespace) -> int:
 
 
 def _choices(folder: Path) -> list[Answered]:
-    return [question for question in read_answered(folder) if is_choice(question.logprobs)]
+    return [question for question in read_answered(folder) if is_by_letter(question)]
 
 
 def tolerance_for(summary: Summary, given: float | None) -> float:

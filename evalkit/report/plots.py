@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from evalkit.card.calibration import calibration_bins, expected_calibration_error, is_choice
+from evalkit.card.calibration import calibration_bins, expected_calibration_error
 from evalkit.card.figures import benchmark_title
 from evalkit.card.runs import Run
+from evalkit.card.ties import is_by_letter
 from evalkit.report.svg import Interval, Plot, histogram, interval_plot, reliability_plot, share_plot
 from evalkit.store.questions import Answered
 
@@ -28,7 +29,7 @@ def run_plots(run: Run, answered: Sequence[Answered]) -> Iterator[Plot]:
         rows.sort(key=lambda row: -1.0 if row.metric.value is None else row.metric.value, reverse=True)
         if rows:
             yield interval_plot(f"{slug}-by-{kind}", f"{title}: by {kind}, in percent", rows)
-    yield from _choice_plots(slug, title, [question for question in answered if is_choice(question.logprobs)])
+    yield from _choice_plots(slug, title, [question for question in answered if is_by_letter(question)])
     yield from _length_plots(slug, title, answered)
 
 

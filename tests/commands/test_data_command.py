@@ -209,3 +209,61 @@ def test_a_download_that_broke_off_goes_on_and_its_hash_is_checked(
     with pytest.raises(DataError, match="is not what was pinned"):
         fetch(url, path, "0" * 64)
     assert list(path.parent.iterdir()) == []
+
+
+@pytest.fixture
+def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of a task in YAML over two rows, in a folder that EVALKIT_PATH names."""
+    (tmp_path / "rows.csv").write_text("q,label\nup,A\ndown,B\n", encoding="utf-8")
+    path = tmp_path / "configs" / "task" / "own.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(
+        "# @package tasks.own\ndefaults: [/task_in_yaml@_here_]\nname: own\nrows: {test: rows.csv, dev: rows.csv}\n"
+        'query: "{{ q }}:"   # a question\nletters: AB\nanswer: "{{ label }}"\n',
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVALKIT_PATH", str(tmp_path))
+    return path
+
+
+def test_a_task_in_yaml_is_pinned_checked_and_found_changed(own_task: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def data(*arguments: str) -> tuple[int, str]:
+        code = call(["data", *arguments, f"hydra.searchpath=[file://{own_task.parent.parent}]"])
+        captured = capsys.readouterr()
+        return code, captured.out + captured.err
+
+    before = own_task.read_text(encoding="utf-8")
+    assert data("check", "own") == (
+        0,
+        "ok     own test: 2 rows, not pinned (evalkit data pin own --write), sha256 a9a4ac7ea91807a0…, licence not stated\n"
+        "ok     own dev: 2 rows, not pinned (evalkit data pin own --write), sha256 a9a4ac7ea91807a0…, licence not stated\n",
+    )
+    code, block = data("pin", "own")
+    assert (code, own_task.read_text(encoding="utf-8")) == (0, before)
+    code, out = data("pin", "own", "--write")
+    assert (code, out) == (0, f"{block}# written into {own_task}\n")
+    assert own_task.read_text(encoding="utf-8") == before + block
+    assert "ok     own test: 2 rows, pinned, sha256" in data("check", "own")[1]
+    (own_task.parents[2] / "rows.csv").write_text("q,label\nup,A\ndown,B\nleft,A\n", encoding="utf-8")
+    code, out = data("check", "own")
+    assert code == 3
+    assert (
+        "WRONG  own test: rows.csv (own, split test) is not what was pinned: 3 rows instead of 2; get the pinned" in out
+    )
+    assert "DIFFERS  own test: 3 rows, pinned" in data("check", "own", "data_check=warn")[1]
+    assert data("pin", "own", "--write")[0] == data("check", "own")[0] == 0
+    assert own_task.read_text(encoding="utf-8").count("pins:") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["pin"], "pin: name the tasks, e.g. evalkit data pin TASK --write"),
+        (["pin", "mmlu"], "mmlu has its pins in files of its own; evalkit data pin is for tasks in YAML"),
+        (["check", "mmlu", "--write"], "--write belongs to evalkit data pin"),
+    ],
+)
+def test_what_cannot_be_pinned_is_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["data", *arguments]) == 2
+    assert capsys.readouterr().err == f"evalkit data: {line}\n"
