@@ -2,7 +2,7 @@
 
     # conf/task/pets.yaml
     # @package tasks.pets
-    defaults: [/task_in_yaml@_here_]
+    defaults: [/task_in_yaml]
     name: pets
     kind: choice
     rows: pets.csv

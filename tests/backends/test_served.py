@@ -43,12 +43,16 @@ def test_the_servers_own_tokenizer_is_enough(kind: str, tiny: TinyLanguageModel)
     )
     items = [*choices(tiny, 2), ("cut", cut)]
     if kind == "vllm":  # llama-server scores next tokens only
-        items.append(("two tokens", LoglikelihoodRequest("Answer:", (words, words[:4]))))
+        items.append(("two tokens", LoglikelihoodRequest("Answer:", (words, words[:4]), count_tokens=True)))
     with serving(kind, tiny) as server:
         answers = dict(backend_for(server).answer(items))
     assert all(right(tiny, request, answers[name]) for name, request in items)
     assert answers["cut"].truncated
     assert answers["cut"].num_prompt_tokens == 19
+    for name, request in items:
+        counts = isinstance(request, LoglikelihoodRequest) and request.count_tokens
+        ids = [len(tiny.encode(text)) for text in getattr(request, "continuations", ())]
+        assert getattr(answers[name], "num_tokens") == (tuple(ids) if counts else ())  # noqa: B009
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "zeros"])

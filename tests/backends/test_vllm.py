@@ -49,7 +49,7 @@ def questions(tiny: TinyLanguageModel) -> list[Item]:
         (f"one/{n}", LoglikelihoodRequest(f"Question {n}:", words(tiny, n, n + 1, n + 2))) for n in range(6)
     ]
     items.append(("far", LoglikelihoodRequest("Question:", ("?", *words(tiny, 3)))))
-    items.append(("two", LoglikelihoodRequest("Question:", (two, *words(tiny, 3)))))
+    items.append(("two", LoglikelihoodRequest("Question:", (two, *words(tiny, 3)), count_tokens=True)))
     items.append(("cut", LoglikelihoodRequest("Question: a long one? " * 9, words(tiny, 1, 2), Truncation(20, 19))))
     items += [(f"text/{n}", GenerateRequest(f"Write {n}:", words(tiny, n, n + 5), 12)) for n in range(12)]
     return items
@@ -74,6 +74,7 @@ def test_answers_are_the_models_own(tiny: TinyLanguageModel, spec: ModelSpec, mo
             reasons.add(output.finish_reason)
     assert reasons == {"stop", "end_of_text", "length"}
     assert outputs["cut"].truncated
+    assert [outputs[name].num_tokens for name in ("two", "far")] == [(2, 1), ()]
 
 
 def test_one_token_choices_read_the_prefix_cache(

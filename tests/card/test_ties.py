@@ -30,6 +30,13 @@ def test_the_range_over_tie_breaks_covers_every_choice_within_the_tolerance() ->
     assert group.name == "g"
 
 
+def test_choices_by_their_texts_make_no_ties() -> None:
+    by_text = replace(question((0.0, 0.0)), target="the fridge.", answer="his shoe.")
+    beyond = replace(question((0.0, 0.0)), answer="C")
+    (whole,) = ties_by_group([by_text, beyond, question((0.0, -3.0))], 0.1, "micro")
+    assert (whole.n, whole.num_near) == (1, 0)
+
+
 def test_without_near_decisions_the_range_is_the_score() -> None:
     (whole,) = ties_by_group([question((0.0, -3.0)), question((0.0, -3.0), "B")], 1e-4, "micro")
     assert (whole.lowest, whole.value, whole.highest) == (50.0, 50.0, 50.0)

@@ -218,7 +218,7 @@ def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "configs" / "task" / "own.yaml"
     path.parent.mkdir(parents=True)
     path.write_text(
-        "# @package tasks.own\ndefaults: [/task_in_yaml@_here_]\nname: own\nrows: {test: rows.csv, dev: rows.csv}\n"
+        "# @package tasks.own\ndefaults: [/task_in_yaml]\nname: own\nrows: {test: rows.csv, dev: rows.csv}\n"
         'query: "{{ q }}:"   # a question\nletters: AB\nanswer: "{{ label }}"\n',
         encoding="utf-8",
     )

@@ -411,7 +411,7 @@ def test_exit_codes_tell_settings_from_data() -> None:
 
 
 CHOICE = """# @package tasks.stories
-defaults: [/task_in_yaml@_here_]
+defaults: [/task_in_yaml]
 name: stories
 rows: stories.jsonl
 query: "{{ context }}"
@@ -487,10 +487,26 @@ def test_numbers_of_tokens_are_asked_for_and_stored_where_choices_are_compared_b
     assert evalkit("verify", "a/tiny/stories").code == 0
 
 
-def test_a_file_whose_first_line_does_not_say_where_it_belongs_is_explained(evalkit: Callable[..., Result]) -> None:
-    write_task(f"# my stories\n{CHOICE}")
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            f"# my stories\n{CHOICE}",
+            "a task's file must begin with the line `# @package tasks.stories`, before any comment",
+        ),
+        (
+            CHOICE.replace("defaults: [/task_in_yaml]\n", ""),
+            "tasks.stories does not say what it is: its file needs `defaults: [/task_in_yaml]`, or a class as its `_target_`",
+        ),
+        (
+            CHOICE.replace("rows:", " rows:"),
+            "conf/task/stories.yaml line 4 is no YAML: mapping values are not allowed here",
+        ),
+        (CHOICE.replace("choices:", "choises:"), "tasks.stories has no key 'choises'; its keys are name, kind, rows"),
+    ],
+)
+def test_a_file_that_is_no_task_is_explained(text: str, line: str, evalkit: Callable[..., Result]) -> None:
+    write_task(text)
     done = evalkit("--config-dir", "conf", "task=stories", "backend=scripted")
-    assert (done.code, done.line) == (
-        2,
-        "evalkit: a task's file must begin with the line `# @package tasks.stories`, before any comment",
-    )
+    assert done.code == 2
+    assert line in done.line
