@@ -148,19 +148,14 @@ class Described:
         """The data, and how it is asked; version: a hash over every key that makes a prompt or a score."""
         name = f"{self.num_fewshot}-shot"
         switches: dict[str, Json] = {key: as_text(value) for key, value in self._asked.items() if value is not None}
-        protocol: dict[str, Json] = {
-            "name": name,
-            "base": name,
-            "switches": switches,
-            "split": self.split,
-            "version": sha256_of(self._asked)[:16],
-        }
+        protocol: dict[str, Json] = {"name": name, "base": name, "switches": switches, "split": self.split}
         notes = [
             f"{split}: not pinned (evalkit data pin {self.name})" for split in self._used if split not in self._pins
         ]
         where = ", ".join(dict.fromkeys(self._source.where(split) for split in self._used))
         checks = {split: self.held(split) for split in self._used}
-        return {"data": describe_data(where, self.licence or "not stated", checks, notes=notes), "protocol": protocol}
+        data = describe_data(where, self.licence or "not stated", checks, notes=notes)
+        return {"data": data, "protocol": protocol, "version": sha256_of(self._asked)[:16]}
 
     @property
     def splits(self) -> Sequence[str]:

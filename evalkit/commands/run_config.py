@@ -88,8 +88,8 @@ def build_tasks(config: DictConfig) -> list[Task]:
     chosen = [str(name) for name, node in nodes.items() if "_target_" in node]  # an experiment may set up others
     for untold in set(map(str, nodes)) - {*chosen}:
         if "name" in nodes[untold]:
-            lacking = "`defaults: [/task_in_yaml]`, or a class as its `_target_`"
-            raise ConfigError(f"tasks.{untold} does not say what it is: its file needs {lacking}")
+            needed = "`defaults: [/task_in_yaml]`, or a class as its `_target_`"
+            raise ConfigError(f"tasks.{untold} does not say what it is: its file needs {needed}")
     tasks: list[Task] = [build(config, f"tasks.{name}") for name in chosen]
     if config.protocols is None:
         return tasks

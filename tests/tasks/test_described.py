@@ -279,7 +279,7 @@ def test_what_is_asked_is_named_and_unpinned_data_is_said_to_be_so() -> None:
     assert (task.cell, pets(rows={"dev": "pets.csv"}, split="dev").cell) == ("accuracy", "dev")
 
     def version(**keys: Any) -> Any:
-        return pets(**keys).provenance()["protocol"]["version"]  # type: ignore[call-overload, index]
+        return pets(**keys).provenance()["version"]
 
     assert version() == version(by="raw") == version(licence="own") == version(fewshot="test")
     assert (
