@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from evalkit import FORMER_NAMES, __version__
+from evalkit import FORMER_NAMES, __version__, plugins
 from evalkit.errors import ConfigError, EvalkitError
 from evalkit.machine.interrupt import INTERRUPTED, end_by_signal
 from evalkit.machine.streams import guard_standard_streams
@@ -43,12 +43,15 @@ def main() -> int:
 
 def call(arguments: Sequence[str]) -> int:
     """What `evalkit ARGUMENT…` does; the exit code. An error that a user can mend is one line on standard error."""
-    if arguments:
-        arguments = [*FORMER_NAMES.get(arguments[0], arguments[:1]), *arguments[1:]]
-    name = arguments[0] if arguments else ""
-    who = f"evalkit {name}" if name in COMMANDS else "evalkit"
+    who = "evalkit"
     try:
-        return _run_command(name, arguments[1:]) if name in COMMANDS else _run(arguments)
+        words, folders = plugins.take_config_dirs(arguments)
+        if words:
+            words = [*FORMER_NAMES.get(words[0], words[:1]), *words[1:]]
+        name = words[0] if words else ""
+        who = f"evalkit {name}" if name in COMMANDS else "evalkit"
+        with plugins.config_dirs(folders):
+            return _run_command(name, words[1:]) if name in COMMANDS else _run(words)
     except EvalkitError as error:
         sys.stderr.write(f"{who}: {error}\n")
         return error.exit_code

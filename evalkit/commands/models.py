@@ -8,9 +8,9 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 
+from evalkit import plugins
 from evalkit.commands.argument import CommandParser
 from evalkit.configuration.compose import build, compose
-from evalkit.configuration.groups import options_of
 from evalkit.models.spec import ModelSpec
 
 # The quickstart prompt of the card: two capitals are given, the third is asked for.
@@ -20,7 +20,7 @@ _NUM_NEW_TOKENS = 24
 
 def parser() -> ArgumentParser:
     """The command's arguments."""
-    arguments = CommandParser("models", f"{__doc__}\nModels: {', '.join(options_of('model'))}")
+    arguments = CommandParser("models", f"{__doc__}\nModels: {plugins.listed('model')}")
     arguments.add_argument("model", metavar="MODEL", help="a name of configs/model")
     arguments.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="keys of its file, e.g. path=FOLDER")
     return arguments

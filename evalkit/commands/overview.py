@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from textwrap import fill
 
+from evalkit import plugins
 from evalkit.configuration.groups import groups, top_level_keys
 
 _PAGE = """\
@@ -44,7 +45,7 @@ def text(commands: Mapping[str, str]) -> str:
     keys = [(f"{key}={default}", meaning) for key, default, meaning in top_level_keys()]
     return _PAGE.format(
         commands=_columns(list(commands.items())),
-        groups=_columns([(group, ", ".join(options)) for group, options in groups().items()]),
+        groups=_columns([(group, plugins.listed(group)) for group in groups()]),
         keys=_columns([*keys, *_DEEPER_KEYS]),
     )
 

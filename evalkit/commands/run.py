@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
+from evalkit import plugins
 from evalkit.configuration.compose import run_jobs
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.provenance import command
@@ -48,9 +49,12 @@ def run(arguments: Sequence[str]) -> int:
 def _run_jobs(arguments: Sequence[str], ranks: "Leader | Follower | None") -> int:
     codes: list[int] = []
     process = os.getpid()
+    config_dirs = plugins.current_config_dirs()
 
     def job(config: DictConfig) -> None:
         try:
+            for folder in reversed(config_dirs):  # in a launcher's own process they are not known
+                plugins.use_config_dir(folder)
             # By its name: what a run takes is imported once its configuration is known to be right.
             import_module("evalkit.commands.run_config").run_config(config, ranks)
         except EvalkitError as error:

@@ -8,11 +8,11 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from evalkit import plugins
 from evalkit.backends.base import Backend
 from evalkit.card.load import card_from
 from evalkit.card.runs import runs_of
 from evalkit.configuration.compose import build
-from evalkit.configuration.groups import options_of
 from evalkit.errors import ConfigError
 from evalkit.evaluation.run import dry_run, run_tasks
 from evalkit.evaluation.subset import read_subset
@@ -83,7 +83,7 @@ def build_tasks(config: DictConfig) -> list[Task]:
         raise ConfigError(f"a task's file must begin with the line `# @package tasks.{name}`, before any comment")
     nodes = config.get("tasks")
     if not isinstance(nodes, DictConfig) or not all(isinstance(node, DictConfig) for node in nodes.values()):
-        there = ", ".join(options_of("task"))
+        there = plugins.listed("task")
         raise ConfigError(f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {there}")
     chosen = [str(name) for name, node in nodes.items() if "_target_" in node]  # an experiment may set up others
     for untold in set(map(str, nodes)) - {*chosen}:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 from omegaconf import DictConfig
 
+from evalkit import plugins
 from evalkit.commands.argument import CommandParser, whole_number
 from evalkit.configuration.compose import build, compose
 from evalkit.errors import ConfigError
@@ -39,10 +40,11 @@ def run(options: Namespace) -> int:
 
 def sample(name: str, settings: Sequence[str], seed: int) -> dict[str, Json]:
     """The content of a subset's file. Raises EvalkitError."""
-    base = compose([])
-    sizes, overrides = _sorted_out(settings, list(base.tasks))
+    known = plugins.options_of("task")
+    sizes, overrides = _sorted_out(settings, known)
     if not sizes:
-        raise ConfigError(f"no benchmark is named; write TASK=N, e.g. mmlu=1, of {', '.join(base.tasks)}")
+        example = next(iter(plugins.own_options_of("task") or known))
+        raise ConfigError(f"no benchmark is named; write TASK=N, e.g. {example}=1, of {plugins.listed('task')}")
     config = compose([f"task=[{','.join(sizes)}]", *overrides])
     tasks: dict[str, Json] = {task: list[Json](_ids(config, task, size, seed)) for task, size in sizes.items()}
     return {"name": name, "drawn": {"seed": seed, **sizes}, "tasks": tasks}

@@ -1,7 +1,7 @@
 """A configuration composed from command-line words, and the objects that its nodes describe.
 
-The packaged groups lie in `evalkit.configs`; constructors are the schema: a node has a `_target_` and the fields of
-its constructor.
+The packaged groups lie in `evalkit.configs`, others where `evalkit.plugins` finds them; constructors are the schema: a
+node has a `_target_` and the fields of its constructor.
 """
 
 import os
@@ -11,16 +11,38 @@ from typing import Any
 
 import hydra
 import yaml
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from evalkit import plugins
 from evalkit.configuration.arguments import as_command_line, with_present_groups
 from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor
 from evalkit.errors import ConfigError, EvalkitError
 
 CONFIGS = "evalkit.configs"
+PRIMARY = "config"  # the file that all configurations begin with
+
+
+class OwnFolders(SearchPathPlugin):
+    """Hydra finds groups where evalkit.plugins does, in the same order: evalkit's own last."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put the others before evalkit's own."""
+        for folder in plugins.config_folders()[:-1]:
+            search_path.prepend("evalkit.plugins", str(folder), anchor="main")
+
+
+def _let_hydra_search() -> None:
+    """Raises ConfigError for a folder that is none, or that holds a primary configuration of its own."""
+    for folder in plugins.config_folders()[:-1]:
+        if (surplus := folder / f"{PRIMARY}.yaml").is_file():
+            raise ConfigError(f"{surplus} would replace evalkit's own; move its keys into experiment/NAME.yaml")
+    Plugins.instance().register(OwnFolders)
 
 
 def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> None:
@@ -33,10 +55,11 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
     if not any(word.startswith("-") or "hydra" in word for word in arguments):
         job(compose(arguments))  # hydra.main would compose twice, the first time to look for hydra.mode
         return
+    _let_hydra_search()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
     with as_command_line(arguments), _errors_explained(arguments):
         try:
-            hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name="config")(job)()
+            hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=PRIMARY)(job)()
         except EvalkitError as error:  # of a job that a launcher ran in another process, perhaps on another machine
             raise type(error)(f"a job of the sweep failed: {error}") from None
 
@@ -66,8 +89,9 @@ def _errors_explained(words: Sequence[str]) -> Iterator[None]:
 
 
 def _compose(overrides: Sequence[str]) -> DictConfig:
+    _let_hydra_search()
     with hydra.initialize_config_module(CONFIGS, version_base="1.3"):
-        return hydra.compose("config", overrides=list(overrides))
+        return hydra.compose(PRIMARY, overrides=list(overrides))
 
 
 def _explained(error: Exception, overrides: Sequence[str]) -> str:
@@ -85,6 +109,7 @@ def build(config: DictConfig, key: str) -> Any:
 
     Raises ConfigError for a key its constructor does not know, or lacks, or refuses.
     """
+    plugins.let_modules_be_imported()
     node = OmegaConf.select(config, key)
     try:
         return instantiate(node, _convert_="all")

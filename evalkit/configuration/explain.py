@@ -7,7 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from evalkit.configuration.groups import options_of, packaged_node
+from evalkit import plugins
+from evalkit.configuration.groups import groups, node_of
 
 NO_GROUP = "Config group override must be a string or a list"  # Hydra's, for a plain ValueError
 
@@ -21,19 +22,20 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines)
     if found := re.search(r"Could not (?:find|load) '([\w/]+)/([^'/]*)'", text):
-        return f"unknown {found[1]} {found[2]!r}; use one of {', '.join(options_of(found[1]))}"
+        return f"unknown {found[1]} {found[2]!r}; use one of {plugins.listed(found[1])}"
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = found[1].partition("=")
         return f"{found[1]}: several in one run are {key}=[{values}]; one run for each is a sweep: add -m"
     if found := re.search(r"Error parsing override '([^']*)'", text):
         return f"{found[1]!r}: write key=value; evalkit --help lists the keys"
     if NO_GROUP in text:
-        return "a group (model, backend, sandbox, card) was set to null: choose one of its files by name"
+        of_one = ", ".join(group for group in groups() if group not in ("task", "experiment"))
+        return f"a group ({of_one}) was set to null: choose one of its files by name"
     if found := re.search(r"Could not override '([^']+)'", text):
         parent = found[1].rpartition(".")[0]
-        node = packaged_node(parent, arguments)
+        node = node_of(parent, arguments)
         if node is None:
-            config = compose([argument for argument in arguments if options_of(argument.partition("=")[0])])
+            config = compose([argument for argument in arguments if plugins.options_of(argument.partition("=")[0])])
             node = OmegaConf.select(config, parent) if parent else config
         return _explain_key(found[1], node)
     return lines[0] if lines else type(error).__name__
@@ -41,6 +43,11 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
 
 def explain_constructor(key: str, node: DictConfig, error: BaseException) -> str:
     """One line on a node whose object could not be made."""
+    if isinstance(error, ModuleNotFoundError):
+        return (
+            f"{key}: {node.get('_target_')} needs the module {error.name}, which is not found; install it, or name the "
+            "folder that it lies beside with --config-dir, or the one that it lies in with EVALKIT_PATH"
+        )
     text = str(error).splitlines()[0]
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
         known = ", ".join(str(name) for name in node if name not in ("_target_", unknown[1]))
@@ -53,7 +60,7 @@ def _explain_key(key: str, node: Any) -> str:
     parent, _, name = key.rpartition(".")
     if not isinstance(node, Mapping | DictConfig):
         task = key.split(".")[1] if key.startswith("tasks.") else ""
-        lacking = f"task {task} is not chosen" if task in options_of("task") else "unknown key"
+        lacking = f"task {task} is not chosen" if task in plugins.options_of("task") else "unknown key"
         return f"{lacking}: {key!r}; evalkit --cfg job shows all keys"
     known = [str(k) for k in node if k != "_target_"] + ([] if parent else ["task", "experiment"])
     close = difflib.get_close_matches(name, known, n=1)

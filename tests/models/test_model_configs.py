@@ -12,11 +12,11 @@ from tiny_models import make_checkpoint
 
 from evalkit.cli import call
 from evalkit.commands.models import PROMPT, read_spec
-from evalkit.configuration.groups import options_of
 from evalkit.errors import ConfigError
 from evalkit.models.checkpoint import resolve
 from evalkit.models.describe import continue_greedily
 from evalkit.models.loading import load
+from evalkit.plugins import options_of
 
 ROOT = Path(__file__).parents[2]
 HUB = {
