@@ -64,8 +64,8 @@ class Switched(Task, Protocol):
         ...
 
     @property
-    def protocol(self) -> str:
-        """The setting, e.g. "qwen+truncation:none"."""
+    def protocol(self) -> str | None:
+        """The setting, a protocol's name with or without switches flipped; None: the first that it offers."""
         ...
 
     @property

@@ -65,7 +65,7 @@ class CEval:
     data: Source
     split: str = "val"
     num_fewshot: int | None = None
-    protocol: str = "qwen"
+    protocol: str | None = None  # as the card says, else the first
     name = "ceval"
     metric = "accuracy"
     protocols = protocols_of("ceval")

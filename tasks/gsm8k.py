@@ -84,7 +84,7 @@ class GSM8K:
     split: str = "test"
     num_fewshot: int | None = None
     max_new_tokens: int | None = None
-    protocol: str = "qwen"
+    protocol: str | None = None  # as the card says, else the first
     name = "gsm8k"
     metric = "accuracy"
     protocols = protocols_of("gsm8k")

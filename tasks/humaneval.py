@@ -57,7 +57,7 @@ class HumanEval:
     num_fewshot: int = 0
     max_new_tokens: int | None = None
     timeout: float | None = None
-    protocol: str = "qwen"
+    protocol: str | None = None  # as the card says, else the first
     name = "humaneval"
     metric = "pass@1"
     protocols = protocols_of("humaneval")

@@ -89,7 +89,7 @@ class MMLU:
     data: Source
     split: str = "test"
     num_fewshot: int | None = None
-    protocol: str = "qwen"
+    protocol: str | None = None  # as the card says, else the first
     name = "mmlu"
     metric = "accuracy"
     protocols = protocols_of("mmlu")

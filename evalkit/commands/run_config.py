@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
     """Tasks, backend and settings. Raises ConfigError for a value that cannot be meant."""
     card = card_from(_resolved(config.card))
     model = build(config, "model")
-    tasks = build_tasks(config)
+    tasks = build_tasks(config, card.protocol_of)
     backend = build(config, "backend")
     if not isinstance(config.dry_run, bool):
         raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
@@ -72,9 +73,10 @@ def _resolved(node: DictConfig) -> dict[str, Any]:
     return dict(found)
 
 
-def build_tasks(config: DictConfig) -> list[Task]:
+def build_tasks(config: DictConfig, protocol_of: Callable[[str], str | None] = lambda task: None) -> list[Task]:
     """The chosen tasks, each under its own protocol, or once for every one of `protocols` that it has.
 
+    protocol_of: by a task's name, the protocol of a task whose settings name none; None: the first that it offers.
     Raises ConfigError where no task is chosen, and where `protocols` is no list of names, names one that no chosen task
     has, or is given beside a task's own.
     """
@@ -83,8 +85,7 @@ def build_tasks(config: DictConfig) -> list[Task]:
         raise ConfigError(f"a task's file must begin with the line `# @package tasks.{name}`, before any comment")
     nodes = config.get("tasks")
     if not isinstance(nodes, DictConfig) or not all(isinstance(node, DictConfig) for node in nodes.values()):
-        there = plugins.listed("task")
-        raise ConfigError(f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {there}")
+        raise ConfigError(_no_task(config))
     chosen = [str(name) for name, node in nodes.items() if "_target_" in node]  # an experiment may set up others
     for untold in set(map(str, nodes)) - {*chosen}:
         if "name" in nodes[untold]:
@@ -92,40 +93,70 @@ def build_tasks(config: DictConfig) -> list[Task]:
             raise ConfigError(f"tasks.{untold} does not say what it is: its file needs {needed}")
     tasks: list[Task] = [build(config, f"tasks.{name}") for name in chosen]
     if config.protocols is None:
-        return tasks
-    names = protocol_names(config.protocols)
+        return [_under_default(task, protocol_of(task.name)) for task in tasks]
+    names = _protocol_names(config.protocols, tasks)
     for task in tasks:
-        if isinstance(task, Switched) and task.protocol != "qwen":
+        if isinstance(task, Switched) and task.protocol not in (None, task.protocols.names[0]):
             own = f"tasks.{task.name}.protocol={task.protocol}"
             raise ConfigError(f"{own} and protocols=[{','.join(names)}]: name all of them in protocols")
+        if not isinstance(task, Switched):
+            log.info("%s has no protocols and is run once", task.name)
+    _refuse_unknown([task for task in tasks if isinstance(task, Switched)], names)
+    return [found for task in tasks for found in _under_each(task, names)]
+
+
+def _no_task(config: DictConfig) -> str:
+    misplaced = config.get("task")  # where Hydra puts a file that names no place for itself
+    if isinstance(misplaced, DictConfig) and "_target_" in misplaced:
+        return f"the file of the task ({misplaced['_target_']}) has no place: begin it with # @package tasks.NAME"
+    return f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {plugins.listed('task')}"
+
+
+def _under_default(task: Task, by_card: str | None) -> Task:
+    """The task; under the card's protocol, or its first, where its settings name none."""
+    if not isinstance(task, Switched) or task.protocol is not None:
+        return task
+    names = task.protocols.names
+    if by_card is not None and by_card.partition("+")[0] not in names:
+        raise ConfigError(
+            f"the card's figures of {task.name} were made under {by_card}, which the task does not have; "
+            f"choose one with tasks.{task.name}.protocol=NAME: {', '.join(names)}"
+        )
+    found: Task = with_protocol(task, by_card or names[0])
+    return found
+
+
+def _under_each(task: Task, names: Sequence[str]) -> list[Task]:
+    """The task under every protocol that it has of those named; one without protocols as it is."""
+    if not isinstance(task, Switched):
+        return [task]
+    return [with_protocol(task, name) for name in names if _has_protocol(task, name)]
+
+
+def _refuse_unknown(tasks: Sequence[Switched], names: Sequence[str]) -> None:
+    """Say which tasks lack a protocol. Raises ConfigError for one that all of them lack."""
     for name in names:
         lacking = [task for task in tasks if not _has_protocol(task, name)]
-        lines = [f"{task.name} has {_protocols_of(task)}" for task in lacking]
-        if len(lacking) == len(tasks):
+        lines = [f"{task.name} has {', '.join(task.protocols.names)}" for task in lacking]
+        if tasks and len(lacking) == len(tasks):
             raise ConfigError(f"protocols: no chosen task has {name}; {'; '.join(lines)}")
         for line in lines:
             log.info("protocol %s is left out: %s", name, line)
-    return [with_protocol(task, name) for task in tasks for name in names if _has_protocol(task, name)]
 
 
-def _has_protocol(task: Task, setting: str) -> bool:
+def _has_protocol(task: Switched, setting: str) -> bool:
     """Whether a task has a protocol, and every switch that is flipped in it."""
-    if not isinstance(task, Switched):
-        return False
     name, *flips = setting.split("+")
     switches = {switch.name for switch in task.protocols.switches}
     return name in task.protocols.names and {flip.partition(":")[0] for flip in flips} <= switches
 
 
-def _protocols_of(task: Task) -> str:
-    return ", ".join(task.protocols.names) if isinstance(task, Switched) else "none"
-
-
-def protocol_names(value: Any) -> list[str]:
+def _protocol_names(value: Any, tasks: Sequence[Task]) -> list[str]:
     """The content of the key `protocols`, each name once. Raises ConfigError where it is no list of names."""
     names = [value] if isinstance(value, str) else list(value) if isinstance(value, ListConfig) else []
     if not names or not all(isinstance(name, str) and name for name in names):
-        raise ConfigError(f"protocols={value}: write a list of names, e.g. protocols=[qwen,lm-eval], or null")
+        some = next((task.protocols.names for task in tasks if isinstance(task, Switched)), ("NAME", "NAME"))
+        raise ConfigError(f"protocols={value}: write a list of names, e.g. protocols=[{','.join(some[:2])}], or null")
     return list(dict.fromkeys(names))
 
 

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from evalkit import plugins
 from evalkit.configuration.arguments import as_command_line, with_present_groups
 from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor
+from evalkit.configuration.task_words import with_tasks_of_card
 from evalkit.errors import ConfigError, EvalkitError
 
 CONFIGS = "evalkit.configs"
@@ -51,7 +52,7 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
     Raises ConfigError for words that make no configuration; what `job` raises, which is an EvalkitError only where a
     launcher ran it elsewhere.
     """
-    arguments = with_present_groups(arguments)
+    arguments = with_tasks_of_card(with_present_groups(arguments))
     if not any(word.startswith("-") or "hydra" in word for word in arguments):
         job(compose(arguments))  # hydra.main would compose twice, the first time to look for hydra.mode
         return
@@ -66,7 +67,7 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
 
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration that command-line words describe. Raises ConfigError for a wrong one."""
-    overrides = with_present_groups(overrides)
+    overrides = with_tasks_of_card(with_present_groups(overrides))
     with _errors_explained(overrides):
         return _compose(overrides)
 

@@ -134,7 +134,7 @@ class TaskRun:
             self._manifest.begin()
         self._bar = _bar(self.name, num_questions, num_done, self.bar_position)
         progress = ProgressBar(self._bar, self.eta)
-        protocol = self.task.protocol if isinstance(self.task, Switched) else ""
+        protocol = (self.task.protocol or "") if isinstance(self.task, Switched) else ""
         return Evaluation(self.task, protocol, self.questions, store, progress, self._manifest.keep, self.other_records)
 
     def __exit__(self, *_: object) -> None:

@@ -105,12 +105,13 @@ class Protocols:
         """The protocols' names, the default first."""
         return tuple(self.named)
 
-    def parse(self, text: str, **settings: Number | None) -> ChosenProtocol:
-        """The protocol that a setting names.
+    def parse(self, text: str | None, **settings: Number | None) -> ChosenProtocol:
+        """The protocol that a setting names; None: the first.
 
         settings: switches with keys of their own (tasks.NAME.num_fewshot); None: as the protocol says.
         Raises ConfigError for an unknown name, switch or value, and a switch that is set twice.
         """
+        text = self.names[0] if text is None else text
         where = f"tasks.{self.task}.protocol={text}"
         name, *flips = str(text).split("+")
         if name not in self.named:

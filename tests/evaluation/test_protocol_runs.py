@@ -234,7 +234,7 @@ def test_a_protocol_of_a_single_task_has_a_folder_beside_the_default_one(
         (("task=[gsm8k,mmlu]", "protocols=[qwen,qwne]"), "no chosen task has qwne"),
         (("task=mmlu", "protocols=[qwen+cut:top-level]"), "no chosen task has qwen+cut:top-level"),
         (("task=mmlu", "protocols=[qwen+truncation:some]"), "truncation has no value 'some'"),
-        (("task=mmlu", "protocols=[]"), "write a list of names, e.g. protocols=[qwen,lm-eval]"),
+        (("task=mmlu", "protocols=[]"), "write a list of names, e.g. protocols=[qwen,qwen-corrected]"),
         (("task=mmlu", "protocols=3"), "write a list of names"),
         (("task=mmlu", "protocols={a:1}"), "write a list of names"),
         (("task=mmlu", "protocols=[qwen,[lm-eval]]"), "write a list of names"),

@@ -34,7 +34,7 @@ def mmlu(data_dir: Path, task_builder: Callable[..., Any]) -> Any:
 
 def changed_by(task: Any, flip: str) -> list[str]:
     """The questions whose request one flip changes."""
-    other = with_protocol(task, f"{task.protocol}+{flip}")
+    other = with_protocol(task, f"{task.chosen.base}+{flip}")
     before = {example.id: task.request(example) for example in task.examples()}
     after = {example.id: other.request(example) for example in other.examples()}
     assert before.keys() == after.keys()
