@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from evalkit.errors import ConfigError
-from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.protocols import ChosenProtocol, Protocols, Switch
 from evalkit.types import Aggregate, Example, Json, Output, Request, Score
 
 SwitchedT = TypeVar("SwitchedT", bound="Any")
@@ -71,6 +71,35 @@ class Switched(Task, Protocol):
     @property
     def chosen(self) -> ChosenProtocol:
         """The setting read, every switch with its value."""
+        ...
+
+
+class Form(Protocol):
+    """One way of asking a benchmark's rows and reading the answers; made of the task and the protocol chosen.
+
+    `Cloze(task, chosen)`: the task gives the rows, `chosen` the value of every switch of the form.
+    """
+
+    @property
+    def switches(self) -> Sequence[Switch]:
+        """What its protocols set: an attribute of the class."""
+        ...
+
+    @property
+    def shots_from(self) -> str | None:
+        """The split that worked examples come from; None where they come from none."""
+        ...
+
+    def request(self, example: Example) -> Request:
+        """See Task."""
+        ...
+
+    def score(self, example: Example, output: Output) -> Score:
+        """See Task."""
+        ...
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """See Task."""
         ...
 
 

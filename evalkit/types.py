@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 # Where a continuation begins: behind the prompt's last token, or before the white space that ends the prompt (which is
 # then scored with it, as lighteval and lm-eval do).
 Seam: TypeAlias = Literal["prompt", "white-space"]
+EOS_TOKEN = "eos_token"  # in a GenerateRequest: the token that the tokenizer's files name as the end of a text
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
@@ -80,7 +81,14 @@ class Sampling:
 
 def fields_of(request: Any) -> dict[str, Any]:
     """A request's fields; those that came later only where they are set, so that hashes and files stay as they were."""
-    later = {"turns": (), "seam": "prompt", "last_token": True, "sampling": None, "count_tokens": False}
+    later = {
+        "turns": (),
+        "seam": "prompt",
+        "last_token": True,
+        "sampling": None,
+        "count_tokens": False,
+        "end_of_text": (),
+    }
     return {key: value for key, value in asdict(request).items() if key not in later or value != later[key]}
 
 
@@ -122,6 +130,8 @@ class GenerateRequest:
 
     Decoding ends with the token that completes the first of the `stop` strings, with an end-of-text token, or
     after `max_new_tokens`. turns: as of a LoglikelihoodRequest.
+    end_of_text: the tokens that end it by their spellings, EOS_TOKEN for the one that the checkpoint's tokenizer names
+    so; empty: those of the model's config.
     """
 
     prompt: str
@@ -130,6 +140,7 @@ class GenerateRequest:
     truncation: Truncation | None = None
     turns: tuple[Turn, ...] = ()
     sampling: Sampling | None = None
+    end_of_text: tuple[str, ...] = ()
 
     @property
     def sha(self) -> str:
@@ -149,6 +160,7 @@ def request_of(fields: Mapping[str, Any]) -> Request:
         return LoglikelihoodRequest(**{**value, "continuations": tuple(value["continuations"])})
     sampling = value.get("sampling")
     value["sampling"] = Sampling(**sampling) if sampling else None
+    value["end_of_text"] = tuple(value.get("end_of_text", ()))
     return GenerateRequest(**{**value, "stop": tuple(value["stop"])})
 
 

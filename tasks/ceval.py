@@ -30,7 +30,7 @@ from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_tex
 from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol
+from evalkit.protocols import ChosenProtocol, Protocols
 from evalkit.task import by_group, check_choice, in_order
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
 
@@ -68,11 +68,15 @@ class CEval:
     protocol: str | None = None  # as the card says, else the first
     name = "ceval"
     metric = "accuracy"
-    protocols = protocols_of("ceval")
 
     def __post_init__(self) -> None:
         check_choice("tasks.ceval.split", self.split, ("val", "test", "dev"))
         _ = self.chosen  # refuses a wrong one
+
+    @cached_property
+    def protocols(self) -> Protocols:
+        """What it offers, protocols of one's own among them."""
+        return protocols_of("ceval")
 
     @cached_property
     def chosen(self) -> ChosenProtocol:

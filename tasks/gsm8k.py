@@ -32,16 +32,16 @@ from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.errors import ConfigError, DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol
-from evalkit.task import check_choice
-from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
+from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.task import Form, check_choice
+from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Request, Score
 
 from . import HOME
-from .protocols import protocols_of
+from .protocols import SWITCHES, protocols_of
 
 FIELDS = ("question", "answer")
 END_OF_TEXT = "<|endoftext|>"
-CUT: Mapping[str, tuple[str, ...]] = {
+CUT: Mapping[str, tuple[str, ...] | Callable[[], Sequence[str]]] = {
     "blank-line": (END_OF_TEXT, "\n\n", "Question:"),
     "next-question": ("Question:", "</s>", "<|im_end|>", END_OF_TEXT),
 }
@@ -75,6 +75,70 @@ def worked(row: Row, question: str) -> str:
     return layout(row, question) + ends[0] + row["answer"] + ends[1]
 
 
+class ChainOfThought:
+    """Worked examples and a question, answered in steps: the form of all protocols in tasks/protocols.py."""
+
+    switches = SWITCHES["gsm8k"]
+
+    def __init__(self, task: "GSM8K", chosen: ChosenProtocol) -> None:
+        self.task = task
+        self.chosen = chosen
+
+    @property
+    def shots_from(self) -> str | None:
+        """The train split where the worked examples are drawn; None where they are the prompt file's."""
+        return "train" if self.chosen["shots"] == "train-sampled" else None
+
+    @cached_property
+    def _cut(self) -> tuple[str, ...]:
+        """The strings at which a text is cut."""
+        cut = self.chosen.choose("cut", CUT)
+        return cut if isinstance(cut, tuple) else tuple(cut())
+
+    def request(self, example: Example) -> GenerateRequest:
+        """The greedy continuation of the worked problems and the question."""
+        query = layout(example.row, self.chosen["question"])
+        stop = self._cut if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
+        shots = self._sampled_shots(example) if self.chosen["shots"] == "train-sampled" else self._shots
+        return GenerateRequest(Prompt(shots=shots, query=query).text, stop, self.chosen.number("max_new_tokens"))
+
+    def score(self, example: Example, output: Output) -> Score:
+        """The number read out of the continuation against the gold one."""
+        assert isinstance(output, GenerateOutput)
+        found = self.chosen.choose("answer", READ_ANSWER)(cut_at(output.text, self._cut))
+        target = example.target if isinstance(found, str) or example.target is None else int(example.target)
+        answer = None if found is None else str(found)
+        right = found is not None and found == target
+        return Score(example.id, example.group, answer, example.target, float(right))
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The share of problems solved."""
+        return Aggregate({self.task.metric: micro_mean([score.value for score in scores])})
+
+    @cached_property
+    def _shots(self) -> tuple[str, ...]:
+        """The first of the card's worked problems; all eight of them are the file whole, to its last newline."""
+        problems = read_file(self.task.prompt_file, self.task.data, HOME).rstrip("\n").split("\n\n")
+        shots = "\n\n".join(problems[: self.chosen.number("num_fewshot")])
+        end = "\n" if self.chosen["question"] == "step-by-step" else "\n\n"
+        return (shots + end,) if shots else ()
+
+    def _sampled_shots(self, example: Example) -> tuple[str, ...]:
+        drawn = self._draws[int(example.id.rpartition("/")[2])]
+        return tuple(worked(self.task.rows("train")[index], self.chosen["question"]) for index in drawn)
+
+    @cached_property
+    def _draws(self) -> list[list[int]]:
+        """The train rows drawn for every question, one question after the other from one generator.
+
+        Where the questions are the train rows themselves, one more is drawn and the question's own left out.
+        """
+        num_shots, own = self.chosen.number("num_fewshot"), self.task.split == "train"
+        generator, pool = Random(SAMPLER_SEED), range(len(self.task.rows("train")))
+        draws = (generator.sample(pool, num_shots + own) for _ in self.task.rows(self.task.split))
+        return [[i for i in drawn if not own or i != number][:num_shots] for number, drawn in enumerate(draws)]
+
+
 @dataclass(frozen=True)
 class GSM8K:
     """The constructor is the schema of configs/task/gsm8k.yaml."""
@@ -87,15 +151,20 @@ class GSM8K:
     protocol: str | None = None  # as the card says, else the first
     name = "gsm8k"
     metric = "accuracy"
-    protocols = protocols_of("gsm8k")
 
     def __post_init__(self) -> None:
         check_choice("tasks.gsm8k.split", self.split, ("test", "train"))
-        if self.chosen["shots"] == "train-sampled" and "train" not in self.data.pins[self.data.pin_set]:
+        if self.form.shots_from == "train" and "train" not in self.data.pins[self.data.pin_set]:
             raise ConfigError(
                 f"tasks.gsm8k.protocol={self.protocol}: its worked examples come from the train split, which "
-                f"data_dir={self.data.data_dir} lacks; name the full data, or add +shots:card-file"
+                f"data_dir={self.data.data_dir} lacks; name the full data"
+                + (", or add +shots:card-file" if self.chosen.form is None else "")
             )
+
+    @cached_property
+    def protocols(self) -> Protocols:
+        """What it offers, protocols of one's own among them."""
+        return protocols_of("gsm8k")
 
     @cached_property
     def chosen(self) -> ChosenProtocol:
@@ -109,39 +178,43 @@ class GSM8K:
 
     def examples(self) -> Sequence[Example]:
         """Every problem in file order."""
-        rows, _ = self._load
+        rows = self.rows(self.split)
         return [Example(f"{self.split}/{index}", row, str(gold(row))) for index, row in enumerate(rows)]
 
-    def request(self, example: Example) -> GenerateRequest:
-        """The greedy continuation of the worked problems and the question."""
-        query = layout(example.row, self.chosen["question"])
-        stop = CUT[self.chosen["cut"]] if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
-        shots = self._sampled_shots(example) if self.chosen["shots"] == "train-sampled" else self._shots
-        return GenerateRequest(Prompt(shots=shots, query=query).text, stop, self.chosen.number("max_new_tokens"))
+    @cached_property
+    def form(self) -> Form:
+        """How the protocol asks and scores."""
+        form: Form = (self.chosen.form or ChainOfThought)(self, self.chosen)
+        return form
+
+    def request(self, example: Example) -> Request:
+        """What the protocol's form asks of a row."""
+        return self.form.request(example)
 
     def score(self, example: Example, output: Output) -> Score:
-        """The number read out of the continuation against the gold one."""
-        assert isinstance(output, GenerateOutput)
-        found = READ_ANSWER[self.chosen["answer"]](cut_at(output.text, CUT[self.chosen["cut"]]))
-        target = example.target if isinstance(found, str) or example.target is None else int(example.target)
-        answer = None if found is None else str(found)
-        right = found is not None and found == target
-        return Score(example.id, example.group, answer, example.target, float(right))
+        """What the protocol's form makes of an output."""
+        return self.form.score(example, output)
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The share of problems solved."""
-        return Aggregate({self.metric: micro_mean([score.value for score in scores])})
+        """The scores put together by the protocol's form."""
+        return self.form.aggregate(scores)
+
+    def rows(self, split: str) -> Sequence[Row]:
+        """The rows of a split. Raises DataError where they are not the pinned ones."""
+        return self._split(split)[0]
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        if self.chosen["shots"] == "card-file":
-            data = describe(self.data, {self.split: self._load[1]})
-            data["prompt_file_sha256"] = self.prompt_file.sha256[self.data.pin_set]
+        shots, checks = self.form.shots_from, {self.split: self._split(self.split)[1]}
+        if shots is None:
+            data = describe(self.data, checks)
         else:
-            data = describe(self.data, {self.split: self._load[1], "train": self._train[1]})
+            data = describe(self.data, {**checks, shots: self._split(shots)[1]})
             splits = data["splits"]
             assert isinstance(splits, dict)
-            data["worked_examples"] = splits["train"] if self.split == "train" else splits.pop("train")
+            data["worked_examples"] = splits[shots] if self.split == shots else splits.pop(shots)
+        if self.chosen.switches.get("shots") == "card-file":
+            data["prompt_file_sha256"] = self.prompt_file.sha256[self.data.pin_set]
         return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property
@@ -157,39 +230,18 @@ class GSM8K:
         }
 
     @cached_property
-    def _load(self) -> tuple[Sequence[Row], SplitCheck]:
-        return self._rows(self.split)
+    def _load(self) -> dict[str, tuple[Sequence[Row], SplitCheck]]:
+        """The splits read so far."""
+        return {}
 
-    @cached_property
-    def _train(self) -> tuple[Sequence[Row], SplitCheck]:
-        return self._load if self.split == "train" else self._rows("train")
+    def _split(self, split: str) -> tuple[Sequence[Row], SplitCheck]:
+        if split not in self._load:
+            self._load[split] = self._read(split)
+        return self._load[split]
 
-    def _rows(self, split: str) -> tuple[Sequence[Row], SplitCheck]:
+    def _read(self, split: str) -> tuple[Sequence[Row], SplitCheck]:
         if self.data.data_dir is not None:
             rows = read_jsonl(benchmark_folder(self.data, HOME) / f"{split}.jsonl", FIELDS)
         else:
             rows = [{name: row[name] for name in FIELDS} for row in read_hub(self.data, split, "main")]
         return rows, check_split(self.data, HOME, split, {"": rows})
-
-    @cached_property
-    def _shots(self) -> tuple[str, ...]:
-        """The first of the card's worked problems; all eight of them are the file whole, to its last newline."""
-        problems = read_file(self.prompt_file, self.data, HOME).rstrip("\n").split("\n\n")
-        shots = "\n\n".join(problems[: self.chosen.number("num_fewshot")])
-        end = "\n" if self.chosen["question"] == "step-by-step" else "\n\n"
-        return (shots + end,) if shots else ()
-
-    def _sampled_shots(self, example: Example) -> tuple[str, ...]:
-        drawn = self._draws[int(example.id.rpartition("/")[2])]
-        return tuple(worked(self._train[0][index], self.chosen["question"]) for index in drawn)
-
-    @cached_property
-    def _draws(self) -> list[list[int]]:
-        """The train rows drawn for every question, one question after the other from one generator.
-
-        Where the questions are the train rows themselves, one more is drawn and the question's own left out.
-        """
-        num_shots, own = self.chosen.number("num_fewshot"), self.split == "train"
-        generator, pool = Random(SAMPLER_SEED), range(len(self._train[0]))
-        draws = (generator.sample(pool, num_shots + own) for _ in self._load[0])
-        return [[i for i in drawn if not own or i != number][:num_shots] for number, drawn in enumerate(draws)]

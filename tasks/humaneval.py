@@ -30,7 +30,7 @@ from evalkit.data import Row, Source
 from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol
+from evalkit.protocols import ChosenProtocol, Protocols
 from evalkit.sandbox.base import Sandbox, Split
 from evalkit.task import check_choice, check_range
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
@@ -60,12 +60,16 @@ class HumanEval:
     protocol: str | None = None  # as the card says, else the first
     name = "humaneval"
     metric = "pass@1"
-    protocols = protocols_of("humaneval")
 
     def __post_init__(self) -> None:
         check_choice("tasks.humaneval.split", self.split, ("test",))
         check_range("tasks.humaneval.num_fewshot", self.num_fewshot, 0, 0)
         _ = self.chosen  # refuses a wrong one
+
+    @cached_property
+    def protocols(self) -> Protocols:
+        """What it offers, protocols of one's own among them."""
+        return protocols_of("humaneval")
 
     @cached_property
     def chosen(self) -> ChosenProtocol:

@@ -32,8 +32,8 @@ from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_tex
 from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol
-from evalkit.task import by_group, check_choice, in_order
+from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.task import Form, by_group, check_choice, in_order
 from evalkit.types import (
     Aggregate,
     DropShots,
@@ -42,13 +42,14 @@ from evalkit.types import (
     LoglikelihoodOutput,
     LoglikelihoodRequest,
     Output,
+    Request,
     Score,
     Truncation,
 )
 
 from . import HOME
 from .multiple_choice import MEAN, chosen_letter, shown_tables
-from .protocols import protocols_of
+from .protocols import SWITCHES, protocols_of
 
 LETTERS = "ABCD"
 COLUMNS = ("question", *LETTERS, "answer")
@@ -82,47 +83,22 @@ def layout(row: Row, question: str, answer: str) -> str:
     return f"{'Question: ' if question == 'marked' else ''}{text}{choices}\nAnswer:{answer}"
 
 
-@dataclass(frozen=True)
-class MMLU:
-    """The constructor is the schema of configs/task/mmlu.yaml."""
+class Letters:
+    """Four choices under letters, and which letter comes next: the form of all protocols in tasks/protocols.py."""
 
-    data: Source
-    split: str = "test"
-    num_fewshot: int | None = None
-    protocol: str | None = None  # as the card says, else the first
-    name = "mmlu"
-    metric = "accuracy"
-    protocols = protocols_of("mmlu")
+    switches = SWITCHES["mmlu"]
+    shots_from = "dev"
 
-    def __post_init__(self) -> None:
-        check_choice("tasks.mmlu.split", self.split, ("test", "dev"))
-        _ = self.chosen  # refuses a wrong one
-
-    @cached_property
-    def chosen(self) -> ChosenProtocol:
-        """The protocol, every switch with its value."""
-        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
-
-    @property
-    def cell(self) -> str:
-        """The card's only column, for its split."""
-        return "accuracy" if self.split == "test" else self.split
-
-    def examples(self) -> Sequence[Example]:
-        """Every question, subject by subject in the script's order."""
-        tables = self._shown[self.split]
-        return [
-            Example(f"{subject}/{self.split}/{index}", row, row["answer"], subject)
-            for subject in in_order(tables, CATEGORIES)
-            for index, row in enumerate(tables[subject])
-        ]
+    def __init__(self, task: "MMLU", chosen: ChosenProtocol) -> None:
+        self.task = task
+        self.chosen = chosen
 
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
         chosen, subject = self.chosen, example.group
         space = {"space": " ", "bare": ""}[chosen["letters"]]
         about = {"single-space": "about ", "double-space": "about  "}[chosen["header"]] + subject.replace("_", " ")
-        shots = self._shown["dev"][subject][: chosen.number("num_fewshot")]
+        shots = self.task.rows("dev")[subject][: chosen.number("num_fewshot")]
         prompt = Prompt(
             header=f"The following are multiple choice questions (with answers) {about}.\n\n",
             shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
@@ -152,16 +128,82 @@ class MMLU:
             if subjects.keys() & set(members)
         }
         return Aggregate(
-            metrics={self.metric: mean(subjects)},
+            metrics={self.task.metric: mean(subjects)},
             groups={
                 "category": categories,
                 "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
             },
         )
 
+
+@dataclass(frozen=True)
+class MMLU:
+    """The constructor is the schema of configs/task/mmlu.yaml."""
+
+    data: Source
+    split: str = "test"
+    num_fewshot: int | None = None
+    protocol: str | None = None  # as the card says, else the first
+    name = "mmlu"
+    metric = "accuracy"
+
+    def __post_init__(self) -> None:
+        check_choice("tasks.mmlu.split", self.split, ("test", "dev"))
+        _ = self.chosen  # refuses a wrong one
+
+    @cached_property
+    def protocols(self) -> Protocols:
+        """What it offers, protocols of one's own among them."""
+        return protocols_of("mmlu")
+
+    @cached_property
+    def chosen(self) -> ChosenProtocol:
+        """The protocol, every switch with its value."""
+        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
+
+    @property
+    def cell(self) -> str:
+        """The card's only column, for its split."""
+        return "accuracy" if self.split == "test" else self.split
+
+    def examples(self) -> Sequence[Example]:
+        """Every question, subject by subject in the script's order."""
+        tables = self.rows(self.split)
+        return [
+            Example(f"{subject}/{self.split}/{index}", row, row["answer"], subject)
+            for subject in in_order(tables, CATEGORIES)
+            for index, row in enumerate(tables[subject])
+        ]
+
+    @cached_property
+    def form(self) -> Form:
+        """How the protocol asks and scores."""
+        form: Form = (self.chosen.form or Letters)(self, self.chosen)
+        return form
+
+    def request(self, example: Example) -> Request:
+        """What the protocol's form asks of a row."""
+        return self.form.request(example)
+
+    def score(self, example: Example, output: Output) -> Score:
+        """What the protocol's form makes of an output."""
+        return self.form.score(example, output)
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The scores put together by the protocol's form."""
+        return self.form.aggregate(scores)
+
+    def rows(self, split: str) -> Tables:
+        """The rows of a split by subject, as the protocol reads them. Raises DataError at a difference."""
+        if split not in self._shown:
+            self._shown[split] = shown_tables(self._split(split)[0], COLUMNS, self.chosen)
+        return self._shown[split]
+
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        return {"data": describe(self.data, self._load[1]), "protocol": self.chosen.json(split=self.split)}
+        read = dict.fromkeys(filter(None, (self.form.shots_from, self.split)))
+        data = describe(self.data, {split: self._split(split)[1] for split in read})
+        return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property
     def splits(self) -> Sequence[str]:
@@ -179,13 +221,19 @@ class MMLU:
 
     @cached_property
     def _shown(self) -> dict[str, Tables]:
-        """The rows as the protocol reads them."""
-        return {split: shown_tables(tables, COLUMNS, self.chosen) for split, tables in self._load[0].items()}
+        """The splits read so far as the protocol reads them."""
+        return {}
 
     @cached_property
-    def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:
-        tables = {split: self._tables(split) for split in dict.fromkeys(("dev", self.split))}
-        return tables, {split: check_split(self.data, HOME, split, table) for split, table in tables.items()}
+    def _load(self) -> dict[str, tuple[Tables, SplitCheck]]:
+        """The splits read so far."""
+        return {}
+
+    def _split(self, split: str) -> tuple[Tables, SplitCheck]:
+        if split not in self._load:
+            tables = self._tables(split)
+            self._load[split] = tables, check_split(self.data, HOME, split, tables)
+        return self._load[split]
 
     def _tables(self, split: str) -> Tables:
         if self.data.data_dir is not None:

@@ -7,6 +7,7 @@ from evalkit.data import Tables
 from evalkit.data.cells import as_pandas_reads, with_line_feeds
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.protocols import ChosenProtocol
+from evalkit.protocols.named import function_named, looks_named
 from evalkit.types import Metric
 
 Groups = Mapping[str, Sequence[float | None]]  # the scores of each subject
@@ -23,13 +24,16 @@ def chosen_letter(logprobs: Sequence[float], letters: str, softmax: str) -> str 
     """The likeliest letter by the switch `softmax`; None where a log-probability is not a number."""
     if softmax == "once":
         return best_choice(logprobs, letters)
+    if looks_named(softmax):
+        answer: str | None = function_named(softmax)(logprobs, letters)
+        return answer
     return twice_softmaxed_choice(logprobs, letters, softmax.removeprefix("twice-"))
 
 
 def shown_tables(tables: Tables, columns: Sequence[str], chosen: ChosenProtocol) -> Tables:
-    """The rows as a protocol reads them, by its switches `cells` and `line_ends`."""
-    if chosen["cells"] == "pandas":
+    """The rows as a protocol reads them, by its switches `cells` and `line_ends`; as they are where it has neither."""
+    if chosen.switches.get("cells") == "pandas":
         tables = {subject: as_pandas_reads(rows, columns) for subject, rows in tables.items()}
-    if chosen["line_ends"] == "lf":
+    if chosen.switches.get("line_ends") == "lf":
         tables = {subject: with_line_feeds(rows) for subject, rows in tables.items()}
     return tables

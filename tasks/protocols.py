@@ -14,6 +14,7 @@ ceval-authors   the prompt of the C-Eval authors (github.com/hkust-nlp/ceval: RE
 from collections.abc import Mapping
 
 from evalkit.protocols import Protocols, Switch
+from evalkit.protocols.files import with_own
 
 _CELLS = Switch(
     "cells",
@@ -237,5 +238,5 @@ PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 
 
 def protocols_of(task: str) -> Protocols:
-    """What a benchmark offers: its switches and every protocol that covers it."""
-    return Protocols(task, SWITCHES[task], {name: of[task] for name, of in PROTOCOLS.items() if task in of})
+    """What a benchmark offers: its switches and every protocol that covers it, those of files too."""
+    return with_own(Protocols(task, SWITCHES[task], {name: of[task] for name, of in PROTOCOLS.items() if task in of}))

@@ -15,6 +15,7 @@ from evalkit.models.continuations import (
     encode_generate_requests,
     scored_tokens,
 )
+from evalkit.models.tokenizer import ids_that_end
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
 _MIN_WATCHED_CHARACTERS = 16  # decoded in front of a new token, besides the longest stop string
@@ -38,6 +39,7 @@ class Batch:
     # by sequence: for each target, (the continuation it belongs to)
     continuation_of: list[tuple[int, ...]] = field(default_factory=list)
     first_sequence: list[int] = field(default_factory=list)  # by question
+    ends: dict[int, frozenset[int]] = field(default_factory=dict)  # by sequence: tokens that end it, if not the model's
     _open: list[int] = field(default_factory=list)  # by question: sequences without a result
     _sums: list[list[float]] = field(default_factory=list)  # by question: a log-probability per continuation
 
@@ -90,6 +92,10 @@ def make_batch(items: Sequence[Item], model: LoadedModel) -> Batch:
             batch.add(question, _scored(question.encoded, index))
         else:
             batch.add(question, [(_continued(question, index, model.max_length), ())])
+            assert isinstance(question.request, GenerateRequest)
+            if question.request.end_of_text:
+                ends = ids_that_end(question.request, model.tokenizer, model.end_of_text_ids)
+                batch.ends[batch.first_sequence[index]] = ends
         for sequence in batch.sequences[batch.first_sequence[index] :]:
             if len(sequence.ids) > model.max_length:
                 raise ModelError(

@@ -13,7 +13,8 @@ from evalkit.engine.runner import StepTooLargeError, catch_out_of_memory
 from evalkit.engine.selection import TOLERANCES
 from evalkit.models.base import LoadedModel
 from evalkit.models.continuations import EncodedChoices
-from evalkit.types import Json, LoglikelihoodOutput, LoglikelihoodRequest, Output
+from evalkit.models.tokenizer import ids_that_end
+from evalkit.types import GenerateRequest, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
 _ROWS_AT_ONCE = 64  # logits turned to float32 together
 
@@ -65,7 +66,7 @@ class PlainCheck:
         assert isinstance(question.encoded, EncodedChoices)
         plain = loglikelihood(model, question.request, question.id).logprobs
         for ids, ours, theirs in zip(question.encoded.continuation_ids, output.logprobs, plain, strict=True):
-            self._note_difference(abs(ours - theirs) / len(ids))
+            self._note_difference(abs(ours - theirs) / max(1, len(ids)))
         if _largest(output.logprobs) != _largest(plain):
             self.flipped.append(question.id)
 
@@ -84,7 +85,9 @@ class PlainCheck:
             own = new[start : start + _ROWS_AT_ONCE]
             for row, token in enumerate(own):
                 self._note_difference(abs(float(logprobs[row, token]) - output.logprobs[start + row]))
-        same = best[: len(new)] == list(new) and (not ended or best[-1] in model.end_of_text_ids)
+        assert isinstance(question.request, GenerateRequest)
+        ends = ids_that_end(question.request, model.tokenizer, model.end_of_text_ids)
+        same = best[: len(new)] == list(new) and (not ended or best[-1] in ends)
         if not same:
             self.flipped.append(question.id)
 

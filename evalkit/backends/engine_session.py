@@ -109,7 +109,7 @@ class EngineSession:
             for number, sequence in enumerate(batch.sequences)
             if isinstance(batch.questions[sequence.request].request, GenerateRequest)
         }
-        self.engine = self.engine_for(plan, watchers, model.end_of_text_ids)
+        self.engine = self.engine_for(plan, watchers, model.end_of_text_ids, batch.ends)
         with self.kernels():
             for number, result in self.engine.run():
                 index = batch.sequences[number].request
@@ -117,14 +117,20 @@ class EngineSession:
                     check.note(index, result if isinstance(result, Continued) else output)
                     yield example_id, output
 
-    def engine_for(self, plan: Plan, watchers: Mapping[int, Watcher], end_of_text_ids: frozenset[int]) -> Engine:
+    def engine_for(
+        self,
+        plan: Plan,
+        watchers: Mapping[int, Watcher],
+        end_of_text_ids: frozenset[int],
+        ends: Mapping[int, frozenset[int]] | None = None,
+    ) -> Engine:
         """An engine for one plan on the loaded model's best path, within the device's budget."""
         network = self.load().network
         budget = choose_budget(network, plan, self.max_batch_tokens)
         self.ran = self._describe(budget)
         runner = self._runner(network, plan, budget.num_rows, self._kernels)
         lookup = PromptLookup(plan, self._rates().step) if self.prompt_lookup else None
-        return Engine(plan, runner, budget, end_of_text_ids, watchers, lookup)
+        return Engine(plan, runner, budget, end_of_text_ids, watchers, lookup, ends or {})
 
     def _rates(self) -> Rates:
         return GPU if self.load().network.device.type == "cuda" else CPU

@@ -16,6 +16,7 @@ from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.loading import load
 from evalkit.models.spec import ModelSpec
+from evalkit.models.tokenizer import ids_that_end
 from evalkit.types import (
     FinishReason,
     GenerateOutput,
@@ -78,10 +79,11 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
     new_ids: list[int] = []
     text = ""
     reason: FinishReason = "length"
+    ends = ids_that_end(request, model.tokenizer, model.end_of_text_ids)
     room = max(1, model.max_length - len(encoded.prompt_ids) + 1)  # the last new token is never read again
     while len(new_ids) < min(request.max_new_tokens, room):
         token = int(_logits(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1].argmax())
-        if token in model.end_of_text_ids:
+        if token in ends:
             reason = "end_of_text"
             break
         new_ids.append(token)

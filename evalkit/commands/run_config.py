@@ -147,8 +147,10 @@ def _refuse_unknown(tasks: Sequence[Switched], names: Sequence[str]) -> None:
 def _has_protocol(task: Switched, setting: str) -> bool:
     """Whether a task has a protocol, and every switch that is flipped in it."""
     name, *flips = setting.split("+")
-    switches = {switch.name for switch in task.protocols.switches}
-    return name in task.protocols.names and {flip.partition(":")[0] for flip in flips} <= switches
+    if name not in task.protocols.names:
+        return False
+    switches = {switch.name for switch in task.protocols.switches_of(name)}
+    return {flip.partition(":")[0] for flip in flips} <= switches
 
 
 def _protocol_names(value: Any, tasks: Sequence[Task]) -> list[str]:

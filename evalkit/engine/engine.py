@@ -59,6 +59,7 @@ class Engine:
     end_of_text_ids: frozenset[int] = frozenset()
     watchers: Mapping[int, Watcher] = field(default_factory=dict)  # by sequence
     lookup: PromptLookup | None = None  # guesses at tokens, where the runner takes them
+    ends: Mapping[int, frozenset[int]] = field(default_factory=dict)  # by sequence: where they differ from the model's
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
@@ -135,7 +136,7 @@ class Engine:
     def _extend(self, sequence: int, token: int, logprob: float) -> FinishReason | None:
         """Append a decoded token; the reason why the sequence ends with it, or None."""
         token_ids = self._generated.setdefault(sequence, [])
-        if token in self.end_of_text_ids:
+        if token in self.ends.get(sequence, self.end_of_text_ids):
             return "end_of_text"
         token_ids.append(token)
         self.counters.num_decoded_tokens += 1

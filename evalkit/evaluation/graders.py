@@ -18,9 +18,9 @@ def graders(task: Switched) -> Mapping[str, Grader]:
     own = task.protocols.parse(task.protocol)
     return {
         f"{switch.name}:{value}": _grader(task, with_protocol(task, own.flip(switch.name, value)))
-        for switch in task.protocols.switches
+        for switch in own.offers
         if switch.stage == "score"
-        for value in switch.values
+        for value in dict.fromkeys((*switch.values, *([own[switch.name]] if switch.values else [])))
     }
 
 

@@ -30,9 +30,14 @@ def answers(asked: Request, output: Output, wanted: Request) -> bool:
         if not isinstance(asked, GenerateRequest) or not isinstance(wanted, GenerateRequest):
             return False
         whole = asked.truncation == wanted.truncation or _is_whole(asked, output, wanted)
-        same = (asked.prompt, asked.turns, asked.sampling) == (wanted.prompt, wanted.turns, wanted.sampling)
+        same = _same_text(asked) == _same_text(wanted)
         return asked == wanted or (same and whole and _holds(asked, output, wanted))
     return False
+
+
+def _same_text(request: GenerateRequest) -> tuple[object, ...]:
+    """What two requests must have in common for the one text to be the beginning of the other."""
+    return request.prompt, request.turns, request.sampling, request.end_of_text
 
 
 def _is_whole(asked: Request, output: LoglikelihoodOutput | GenerateOutput, wanted: Request) -> bool:

@@ -74,11 +74,20 @@ def encode_generate_request(tokenizer: TextTokenizer, request: GenerateRequest) 
 
 def encode_generate_requests(tokenizer: TextTokenizer, requests: Sequence[GenerateRequest]) -> list[EncodedPrompt]:
     """Token ids of many prompts to continue, tokenised in one call; errors as `encode_generate_request`."""
+    for request in requests:
+        _refuse_unknown(request)
     encoded = tokenizer.encode([request.prompt for request in requests], for_generation=True)
     return [_prompt(ids, request.truncation) for ids, request in zip(encoded, requests, strict=True)]
 
 
+def _refuse_unknown(request: LoglikelihoodRequest | GenerateRequest) -> None:
+    in_part = isinstance(request, LoglikelihoodRequest) and (request.seam != "prompt" or not request.last_token)
+    if request.turns or in_part:
+        raise ConfigError("conversations, and choices scored in part, cannot be asked yet")
+
+
 def _texts(request: LoglikelihoodRequest) -> Iterator[str]:
+    _refuse_unknown(request)
     if "" in request.continuations:
         raise ConfigError("a continuation is empty: there is nothing to score; give each choice some text")
     yield request.prompt

@@ -1,12 +1,14 @@
 """Tokenizers of the Hugging Face kind, as published: no clean-up, special tokens never parsed."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
 
+from evalkit.errors import ModelError
 from evalkit.models.base import TextTokenizer
 from evalkit.models.chunks import encode_in_chunks, may_be_cut
+from evalkit.types import EOS_TOKEN, GenerateRequest
 
 ANCHOR_TOKENS = 16  # of the text before: enough for a character's bytes and a word's first space
 
@@ -31,6 +33,36 @@ class CheckpointTokenizer(TextTokenizer, Protocol):
     def describe(self) -> dict[str, bool | int | str | None]:
         """Kind, BOS rule and size, for the provenance."""
         ...
+
+
+@runtime_checkable
+class KnowsTokens(Protocol):
+    """What a CheckpointTokenizer knows of single tokens."""
+
+    @property
+    def eos_id(self) -> int | None:
+        """See CheckpointTokenizer."""
+        ...
+
+    def id_of(self, token: str) -> int | None:
+        """See CheckpointTokenizer."""
+        ...
+
+
+def ids_that_end(request: GenerateRequest, tokenizer: TextTokenizer, of_the_model: frozenset[int]) -> frozenset[int]:
+    """The tokens that end a generation: those that the request names, else the model's.
+
+    Raises ModelError for a token that the vocabulary does not have.
+    """
+    if not request.end_of_text:
+        return of_the_model
+    if not isinstance(tokenizer, KnowsTokens):
+        raise ModelError("a request names the tokens that end its text, which this tokenizer cannot tell")
+    ids = [tokenizer.eos_id if token == EOS_TOKEN else tokenizer.id_of(token) for token in request.end_of_text]
+    for token, index in zip(request.end_of_text, ids, strict=True):
+        if index is None:
+            raise ModelError(f"the text is to end with {token}, which the checkpoint's tokenizer does not have")
+    return frozenset(index for index in ids if index is not None)
 
 
 class HuggingFaceTokenizer:

@@ -87,7 +87,7 @@ def test_every_flip_of_every_protocol_round_trips(task: str, data: st.DataObject
     base = data.draw(st.sampled_from(table.names))
     flips = {
         switch.name: data.draw(st.sampled_from(sorted(switch.values)) if switch.values else st.just(f"{switch.high}"))
-        for switch in table.switches
+        for switch in table.switches_of(base)
         if data.draw(st.booleans())
     }
     chosen = table.parse("+".join([base, *(f"{name}:{value}" for name, value in flips.items())]))
@@ -122,9 +122,9 @@ def test_every_value_of_a_switch_says_what_it_does() -> None:
 @pytest.mark.parametrize(
     ("task", "names"),
     [
-        ("mmlu", "qwen, qwen-corrected, lm-eval, hendrycks"),
+        ("mmlu", "qwen, qwen-corrected, lm-eval, hendrycks, smollm2"),
         ("ceval", "qwen, qwen-corrected, lm-eval, ceval-authors"),
-        ("gsm8k", "qwen, qwen-corrected, lm-eval"),
+        ("gsm8k", "qwen, qwen-corrected, lm-eval, smollm2"),
         ("humaneval", "qwen, qwen-corrected, lm-eval"),
     ],
 )

@@ -1,0 +1,35 @@
+"""What a dotted name stands for: a function or a class in a module of one's own."""
+
+import re
+from importlib import import_module
+from typing import Any
+
+from evalkit.errors import ConfigError
+from evalkit.plugins import config_folders
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
+
+
+def looks_named(text: str) -> bool:
+    """Whether a text could be a dotted name, "module.function"."""
+    return bool(_DOTTED.fullmatch(text))
+
+
+def function_named(dotted: str) -> Any:
+    """The function or class of that name. Raises ConfigError where it cannot be imported, or cannot be called."""
+    config_folders()  # modules beside the folders of EVALKIT_PATH can be imported from here on
+    module, _, name = dotted.rpartition(".")
+    try:
+        found = getattr(import_module(module), name)
+    except ImportError as error:
+        raise ConfigError(
+            f"{dotted} cannot be imported ({error}); put its module beside configs/ in a folder of EVALKIT_PATH, "
+            f"or install its package"
+        ) from error
+    except AttributeError as error:
+        raise ConfigError(f"{dotted}: the module {module} has no {name}") from error
+    except Exception as error:  # whatever a module of one's own may raise
+        raise ConfigError(f"{dotted}: importing {module} fails: {type(error).__name__}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{dotted} is a {type(found).__name__}, where a function is wanted")
+    return found
