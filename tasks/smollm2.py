@@ -172,6 +172,7 @@ class Cloze:
             turns=(Turn("user", len(prompt)),) if self._in_chat else (),
             seam="white-space" if self._in_chat and self.chosen["chat_newline"] == "scored" else "prompt",
             last_token=self.chosen["last_token"] == "scored",
+            count_tokens=True,
         )
 
     def score(self, example: Example, output: Output) -> Score:
