@@ -85,7 +85,8 @@ def build_tasks(config: DictConfig, protocol_of: Callable[[str], str | None] = l
         raise ConfigError(f"a task's file must begin with the line `# @package tasks.{name}`, before any comment")
     nodes = config.get("tasks")
     if not isinstance(nodes, DictConfig) or not all(isinstance(node, DictConfig) for node in nodes.values()):
-        raise ConfigError(_no_task(config))
+        there = plugins.listed("task")
+        raise ConfigError(f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {there}")
     chosen = [str(name) for name, node in nodes.items() if "_target_" in node]  # an experiment may set up others
     for untold in set(map(str, nodes)) - {*chosen}:
         if "name" in nodes[untold]:
@@ -103,13 +104,6 @@ def build_tasks(config: DictConfig, protocol_of: Callable[[str], str | None] = l
             log.info("%s has no protocols and is run once", task.name)
     _refuse_unknown([task for task in tasks if isinstance(task, Switched)], names)
     return [found for task in tasks for found in _under_each(task, names)]
-
-
-def _no_task(config: DictConfig) -> str:
-    misplaced = config.get("task")  # where Hydra puts a file that names no place for itself
-    if isinstance(misplaced, DictConfig) and "_target_" in misplaced:
-        return f"the file of the task ({misplaced['_target_']}) has no place: begin it with # @package tasks.NAME"
-    return f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {plugins.listed('task')}"
 
 
 def _under_default(task: Task, by_card: str | None) -> Task:

@@ -124,4 +124,4 @@ def test_a_file_of_a_task_without_its_place_says_which_line_is_missing(
     (tmp_path / "conf/task/bare.yaml").write_text("_target_: somewhere.Bare\n")
     refused = evalkit("task=bare", *SCRIPTED, "--config-dir", "conf")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
-    assert "begin it with # @package tasks.NAME" in refused.line
+    assert "must begin with the line `# @package tasks.NAME`" in refused.line
