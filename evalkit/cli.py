@@ -19,6 +19,7 @@ COMMANDS = {
     "compare": "two runs on the same questions: paired table and test, every flip with both answers",
     "gate": "exit code 4 where a run is worse than its baseline, or was not asked the same",
     "baseline": "what a gate needs of finished runs, small enough to commit",
+    "explain": "why a figure is not the published one: every rule tried on the stored answers",
     "verify": "derive everything in a run folder again and say what differs",
     "ties": "multiple-choice decisions within numerical noise; --float32 asks them again",
     "sample": "a subset of questions by seed, as ids",

@@ -120,8 +120,13 @@ def with_protocol(task: SwitchedT, text: str) -> SwitchedT:
 
     Settings of its own (tasks.NAME.num_fewshot) stay. Raises ConfigError for a protocol the task does not have.
     """
-    other = replace(task, protocol=text)
-    if "_load" in vars(task):  # the rows as read and checked, which no protocol changes
+    return with_settings(task, protocol=text)
+
+
+def with_settings(task: SwitchedT, **settings: Any) -> SwitchedT:
+    """The same task with other settings that do not change its rows; rows already read are shared."""
+    other = replace(task, **settings)
+    if "_load" in vars(task):  # the rows as read and checked
         vars(other)["_load"] = vars(task)["_load"]
     return other
 

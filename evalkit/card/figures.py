@@ -38,3 +38,12 @@ def asked(run: Run) -> str:
     """How many questions were scored, and of how many where these are not all."""
     whole = run.place.column.questions if run.place and run.comparable else 0
     return str(run.metric.n) if run.metric.n >= whole else f"{run.metric.n} of {whole}"
+
+
+def duration(seconds: float | None) -> str:
+    """A time for people."""
+    if seconds is None:
+        return "an unknown time"
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

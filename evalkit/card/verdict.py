@@ -143,15 +143,18 @@ def judge(metric: Metric, published: Cell, benchmark: Benchmark, rule: Rule = RU
     return _decided(verdict, is_outside, metric.n, benchmark.questions, rule)
 
 
-def corrected(verdicts: Sequence[Verdict], rule: Rule = RULE) -> list[Verdict]:
-    """Verdicts given together, with Holm's p-values: "differs" stands only where it still does."""
+def corrected(verdicts: Sequence[Verdict], rule: Rule = RULE, what: str = "cells") -> list[Verdict]:
+    """Verdicts given together, with Holm's p-values: "differs" stands only where it still does.
+
+    what: they are on, in words.
+    """
     tested = [i for i, verdict in enumerate(verdicts) if verdict.p_value is not None]
     adjusted = holm([verdicts[i].p_value or 0.0 for i in tested])
     result = list(verdicts)
     for i, p_holm in zip(tested, adjusted, strict=True):
         result[i] = replace(result[i], p_holm=p_holm)
         if result[i].answer is Answer.DIFFERS and p_holm > rule.level:
-            reason = f"{p_text(result[i].p_value)} alone, {p_text(p_holm)} among {len(tested)} cells"
+            reason = f"{p_text(result[i].p_value)} alone, {p_text(p_holm)} among {len(tested)} {what}"
             result[i] = replace(result[i], answer=Answer.CANNOT_TELL, reason=reason)
     return result
 

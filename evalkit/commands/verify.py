@@ -14,31 +14,24 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from evalkit.card.explained import EXPLAINED, explained_json, read_explained
 from evalkit.card.graded import GRADERS
-from evalkit.card.load import card_from, kept_card
-from evalkit.card.published import PublishedCard
 from evalkit.commands.argument import CommandParser
-from evalkit.configuration.compose import rebuild
 from evalkit.errors import EvalkitError, StoreError
+from evalkit.evaluation.explaining import explain
 from evalkit.evaluation.grading import grader_lines
-from evalkit.evaluation.loop import Question, questions_of, score_one
 from evalkit.evaluation.manifest import derived_provenance
 from evalkit.evaluation.rescore import changes_of, read_scores
-from evalkit.evaluation.subset import Subset, read_subset
+from evalkit.evaluation.run_folder import RunFolder
 from evalkit.evaluation.summary import summarize
 from evalkit.report.files import write_report
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
-from evalkit.store.read import find_runs
-from evalkit.store.records import model_sha, read_record
-from evalkit.store.run_name import task_of
-from evalkit.store.run_store import Session, read_manifest
-from evalkit.task import Task
-from evalkit.types import ErrorOutput, Record, Score
+from evalkit.store.read import find_runs, read_json, read_summary
+from evalkit.store.run_store import Session
 
 _SHOWN = 3  # differences named of each kind
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # in the words of a Python error; never twice the same
@@ -57,65 +50,8 @@ class Finding:
         return f"  {mark:11} {self.what}{f': {self.difference}' if self.difference else ''}"
 
 
-class RunFolder:
-    """A run folder, read and never written. Raises StoreError where it is not one."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        manifest = read_manifest(folder)
-        if manifest is None or "config" not in manifest or "provenance" not in manifest:
-            raise StoreError(f"{folder} holds no manifest.json of a run that answered; name a run folder")
-        self.manifest = manifest
-        self.config: Mapping[str, Any] = manifest["config"]
-
-    @cached_property
-    def task(self) -> Task:
-        """The task as the run was configured."""
-        found: Task = rebuild(self.config, f"tasks.{task_of(self.folder.name)}")
-        return found
-
-    @cached_property
-    def card(self) -> PublishedCard:
-        """The card that the run was set beside, as it was then."""
-        kept = kept_card(self.config)
-        if kept is None:
-            raise StoreError(f"{self.folder}/manifest.json names no card; run the task again")
-        return card_from(kept)
-
-    @cached_property
-    def questions(self) -> list[Question]:
-        """What the run asked."""
-        return questions_of(self.task, self.manifest["provenance"]["limit"], self.subset)
-
-    @cached_property
-    def subset(self) -> Subset | None:
-        """The subset that the run was of."""
-        name = self.config.get("subset")
-        return None if name is None else read_subset(name)
-
-    @cached_property
-    def lines(self) -> list[Record | None]:
-        """Each line of outputs.jsonl; None where its checksum or its model is not right."""
-        model = model_sha(self.manifest["fingerprint"])
-        content = self._read("outputs.jsonl").encode("ascii", "backslashreplace")
-        return [read_record(line, model) for line in content.split(b"\n") if line]
-
-    @cached_property
-    def records(self) -> dict[tuple[str, str], Record]:
-        """The answers: of each question the first, unless that is an error."""
-        held: dict[tuple[str, str], Record] = {}
-        for record in filter(None, self.lines):
-            known = held.get((record.id, record.request_sha))
-            if known is None or isinstance(known.output, ErrorOutput):
-                held[record.id, record.request_sha] = record
-        return held
-
-    @cached_property
-    def scores(self) -> list[Score]:
-        """Every answer scored again."""
-        return [
-            score_one(self.task, q.example, self.records[q.example.id, q.request_sha].output) for q in self.questions
-        ]
+class Verified(RunFolder):
+    """A run folder's checks: each says what differs, None where all agrees."""
 
     def outputs(self) -> str | None:
         """Checksums, and one answer for each question."""
@@ -157,7 +93,7 @@ class RunFolder:
     def summarized(self) -> str | None:
         """summary.json follows from scores, answers and sessions."""
         sessions = [Session(**session) for session in self.manifest["sessions"]]
-        model, card = rebuild(self.config, "model"), self.card
+        model, card = self.rebuild("model"), self.card
         provenance = self.manifest["provenance"]
         summary = summarize(
             self.task, self.questions, self.scores, self.records, sessions, card, model.name, provenance
@@ -173,6 +109,13 @@ class RunFolder:
         pairs = zip_longest(due.splitlines(), (written or "").splitlines())
         odd = [number for number, (line, found) in enumerate(pairs, start=1) if line != found]
         return f"{len(odd)} lines do not follow from the answers, first line {odd[0]}" if odd else None
+
+    def explained(self) -> str | None:
+        """explain.json follows from the answers, but for the costs; one of older figures is left alone."""
+        if read_explained(self.folder, read_summary(self.folder)) is None:
+            return None
+        due, written = explained_json(explain(self)), read_json(self.folder / EXPLAINED)
+        return _differing({key: due[key] for key in due if key != "requests"}, written)
 
     def asked(self) -> str | None:
         """questions.jsonl follows from the data."""
@@ -191,7 +134,7 @@ class RunFolder:
 
     def model(self) -> str | None:
         """The model's files are those that answered."""
-        found = dict(rebuild(self.config, "backend").fingerprint())
+        found = dict(self.rebuild("backend").fingerprint())
         return _differing(_from_json(found), self.manifest["fingerprint"])
 
     def _read(self, name: str) -> str:
@@ -203,7 +146,7 @@ class RunFolder:
 
 def verify(folder: Path) -> Iterator[Finding]:
     """Every check of a run folder. Raises EvalkitError where the folder or its data cannot be read at all."""
-    found = RunFolder(folder)
+    found = Verified(folder)
     checks: list[tuple[str, Callable[[], str | None]]] = [
         ("outputs.jsonl: checksums, model, one answer a question", found.outputs),
         ("data, prompts and their hashes", found.prompts),
@@ -211,6 +154,7 @@ def verify(folder: Path) -> Iterator[Finding]:
         ("summary.json", found.summarized),
         ("questions.jsonl", found.asked),
         ("graders.jsonl", found.graded),
+        *([(EXPLAINED, found.explained)] if (folder / EXPLAINED).exists() else []),
         ("report, tables and plots", found.reported),
     ]
     for what, check in checks:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evalkit.backends.base import Backend
+from evalkit.card.figures import duration
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.preflight import Workload
 from evalkit.machine.usage import GIB, memory_available, peak_memory_bytes
@@ -33,10 +34,14 @@ class Throughput:
 
     def seconds_left(self, num_questions: int, num_distinct_tokens: int) -> float | None:
         """What is left at this throughput of a task of so many questions and distinct prompt tokens."""
-        if not self.num_questions or not self.num_tokens or not self.seconds:
+        if not self.num_questions:
             return None
         tokens = num_distinct_tokens + self.num_generated / self.num_questions * num_questions
-        return max(0.0, tokens - self.num_tokens) * self.seconds / self.num_tokens
+        return self.seconds_for(max(0.0, tokens - self.num_tokens))
+
+    def seconds_for(self, num_tokens: float) -> float | None:
+        """What so many tokens take, computed and generated; None where nothing was measured."""
+        return num_tokens * self.seconds / self.num_tokens if self.num_tokens and self.seconds else None
 
 
 def calibrate(backend: Backend, questions: Sequence[Question]) -> Throughput:
@@ -71,12 +76,3 @@ def forecast(workload: Workload, throughput: Throughput, num_left: int) -> str:
         f"{workload.task}: {duration(left)} for {num_left:,} questions at {tokens_per_second:,.0f} "
         f"tokens/s; peak memory {peak / GIB:.2f} GiB{room}; the limit that will bind: {binds}"
     )
-
-
-def duration(seconds: float | None) -> str:
-    """A time for people."""
-    if seconds is None:
-        return "an unknown time"
-    if seconds < 90:
-        return f"about {seconds:.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evalkit.card.explained import Explained
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
+from evalkit.report.explain_tables import why_tables
 from evalkit.report.grader_tables import disagreement_table, grader_table
 from evalkit.report.protocol_tables import Effect, effect_table, protocol_matrix
 from evalkit.report.tables import Table
@@ -16,6 +18,7 @@ class Extras:
 
     effects: Sequence[Effect] = ()
     graded: Mapping[int, Graded] = field(default_factory=dict)  # by the run's place in the report
+    explained: Mapping[int, Explained] = field(default_factory=dict)  # likewise
 
 
 def protocol_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
@@ -31,6 +34,12 @@ def grader_tables(runs: Sequence[Run], extras: Extras) -> Iterator[Table]:
             yield disagreements
 
 
+def explain_tables(runs: Sequence[Run], extras: Extras) -> Iterator[Table]:
+    """What was tried on each run that was explained."""
+    for place, explained in sorted(extras.explained.items()):
+        yield from why_tables(runs[place], explained)
+
+
 def extra_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
     """All of these."""
-    return [*protocol_tables(runs, extras), *grader_tables(runs, extras)]
+    return [*protocol_tables(runs, extras), *explain_tables(runs, extras), *grader_tables(runs, extras)]

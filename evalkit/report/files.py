@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evalkit.card.explained import read_explained
 from evalkit.card.graded import read_graded
 from evalkit.card.load import card_of_run
 from evalkit.card.paired import read_scores
@@ -118,7 +119,8 @@ def _questions(by_place: Mapping[int, Path]) -> dict[int, list[Answered]]:
 def _extras(by_place: Mapping[int, Path], runs: Sequence[Run]) -> Extras:
     scores = {p: read_scores(folder) for p, folder in by_place.items() if (folder / "scores.jsonl").exists()}
     graded = {place: found for place, folder in by_place.items() if (found := read_graded(folder))}
-    return Extras(effects_of(runs, scores), graded)
+    explained = {p: why for p, folder in by_place.items() if (why := read_explained(folder, runs[p].summary))}
+    return Extras(effects_of(runs, scores), graded, explained)
 
 
 def _tables(runs: Sequence[Run], extras: Extras) -> dict[str, str]:

@@ -18,7 +18,8 @@ from evalkit.report.card_tables import (
     title_of,
     verdict_table,
 )
-from evalkit.report.extras import Extras, grader_tables, protocol_tables
+from evalkit.report.explain_tables import WHY_TEXT
+from evalkit.report.extras import Extras, explain_tables, grader_tables, protocol_tables
 from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
 from evalkit.report.page import html_details, html_figure, html_page, html_table
 from evalkit.report.plots import overview_plot, run_plots
@@ -32,8 +33,8 @@ NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near
 def render_html(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, others: Sequence[Run] = ()) -> str:
     """The whole page. questions: those of each run, by its place; a run may have none. others: as render_report."""
     there = {"protocols": bool(protocol_tables(runs, extras)), "graders": bool(extras.graded)}
-    there |= {"questions": bool(questions), "tables": bool(cards_of(runs))}
-    order = ("verdict", "tables", "protocols", "groups", "plots", "causes", "graders", "questions", "provenance")
+    there |= {"questions": bool(questions), "tables": bool(cards_of(runs)), "why": bool(extras.explained)}
+    order = ("verdict", "tables", "protocols", "groups", "plots", "causes", "why", "graders", "questions", "provenance")
     names = [name for name in order if there.get(name, True)]
     sections = [
         *_sections(runs, questions, extras, others),
@@ -72,6 +73,9 @@ def _sections(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, other
         yield f"<div class='plots'>{figures}</div>"
     yield f"<h2 id='causes'>Causes</h2>{html_table(cause_table(runs, questions, extras.graded))}"
     yield f"<h3>Cost</h3>{html_table(cost_table(runs))}"
+    yield f"<h2 id='why'>Why</h2><p class='note'>{html.escape(WHY_TEXT)}</p>" if extras.explained else ""
+    for table in explain_tables(runs, extras):
+        yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
     yield f"<h2 id='graders'>Graders</h2><p class='note'>{GRADERS_TEXT}</p>" if extras.graded else ""
     yield from (html_details(table) for table in grader_tables(runs, extras))
 

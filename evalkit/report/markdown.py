@@ -14,7 +14,8 @@ from evalkit.report.card_tables import (
     title_of,
     verdict_table,
 )
-from evalkit.report.extras import Extras, grader_tables, protocol_tables
+from evalkit.report.explain_tables import WHY_TEXT
+from evalkit.report.extras import Extras, explain_tables, grader_tables, protocol_tables
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
 from evalkit.report.tables import Table, markdown, plain_text
 from evalkit.store.questions import QuestionsOf
@@ -64,6 +65,9 @@ def render_report(
     parts += ["## Groups and subjects\n"] * bool(groups)
     parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
     parts += ["## Causes\n", _noted(cause_table(runs, questions or {}, extras.graded))]
+    why = list(explain_tables(runs, extras))
+    parts += ["## Why\n", f"{WHY_TEXT}\n"] if why else []
+    parts += [f"### {table.title}\n\n{_noted(table)}" for table in why]
     graders = list(grader_tables(runs, extras))
     parts += ["## Graders\n", f"{GRADERS_TEXT}\n"] if graders else []
     parts += [f"### {table.title}\n\n{_noted(table)}" for table in graders]

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.backends.base import Answer, Item
+from evalkit.card.figures import duration
 from evalkit.card.load import load_card
 from evalkit.errors import ModelError
-from evalkit.evaluation.forecast import Throughput, calibrate, duration, forecast
+from evalkit.evaluation.forecast import Throughput, calibrate, forecast
 from evalkit.evaluation.loop import Question, questions_of
 from evalkit.evaluation.preflight import memory_line, refuse_too_long, shown_prompts, workload_of
 from evalkit.evaluation.run import Settings, dry_run, run_tasks
