@@ -27,7 +27,7 @@ from evalkit.report.tables import plain_text
 from evalkit.store.durable import write_whole
 from evalkit.store.read import find_runs
 
-_WIDTH, _LABEL = 100, 36  # columns of the terminal, and of a text in a table
+_WIDTH, _LABEL = 100, 28  # columns of the terminal, and of a text in a table
 
 
 def parser() -> ArgumentParser:
@@ -41,31 +41,40 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Explain one run after the other; the exit code: 0, or that of the last that could not be explained."""
-    code = 0
-    for number, folder in enumerate(find_runs(options.runs)):
+    code, between = 0, ""
+    above: dict[Path, None] = {}
+    for folder in find_runs(options.runs):
         try:
-            found = RunFolder(folder)
-            explained = explain(found)
+            explained = explain(RunFolder(folder))
             if not options.no_write:
-                _keep(found, explained)
+                write_whole(folder / EXPLAINED, json.dumps(explained_json(explained), indent=2) + "\n")
+                above[folder.absolute().parent] = None
         except EvalkitError as error:
-            sys.stderr.write(f"evalkit explain: {error}\n")
-            code = error.exit_code
+            code = _told(error)
             continue
         if options.json:
             sys.stdout.write(json.dumps({"folder": str(folder), **explained_json(explained)}) + "\n")
         else:
-            sys.stdout.write("\n" * bool(number) + "".join(_section(folder, explained)))
+            sys.stdout.write(between + "".join(_section(folder, explained)))
         sys.stdout.flush()
+        between = "\n"
+    for folder in above:
+        try:
+            _report_again(folder)
+        except EvalkitError as error:
+            code = _told(error)
     return code
 
 
-def _keep(run: RunFolder, explained: Explained) -> None:
-    """Write explain.json, and the report beside the run again where there is one."""
-    write_whole(run.folder / EXPLAINED, json.dumps(explained_json(explained), indent=2) + "\n")
-    above = run.folder.absolute().parent
-    if all((above / name).exists() for name in ("report.md", "report.html")):
-        write_pages(above)
+def _told(error: EvalkitError) -> int:
+    sys.stderr.write(f"evalkit explain: {error}\n")
+    return error.exit_code
+
+
+def _report_again(folder: Path) -> None:
+    """Write the report of a model's runs again where there is one."""
+    if all((folder / name).exists() for name in ("report.md", "report.html")):
+        write_pages(folder)
 
 
 def _section(folder: Path, explained: Explained) -> Iterator[str]:

@@ -35,7 +35,8 @@ def _words(command: str) -> list[str] | None:
         return None
     words[:1] = [Path(word).name for word in words[:1]]
     program = next((p for p in _PROGRAMS if words[: len(p)] == p), None)
-    return None if program is None or _SWEEP & set(words) else words[len(program) :]
+    rest = words[len(program or ()) :]
+    return None if program is None or _SWEEP & set(rest) else rest
 
 
 def _stays(word: str, task: str, keys: Mapping[str, str]) -> bool:

@@ -42,7 +42,7 @@ def combination_table(explained: Explained, title: str) -> Table:
                 _verdict(combination),
             )
         )
-    header = ("combination", "score", "95 % interval", "difference", "alike", "verdict")
+    header = ("combination", "score", "95 % interval", "diff", "alike", "verdict")
     return Table(title, header, tuple(rows), align="lrrrrl", bold_rows=frozenset(bold), note=_note(explained))
 
 
@@ -64,7 +64,7 @@ def _figure(combination: Combination) -> str:
 
 
 def _verdict(combination: Combination) -> str:
-    exact = ", prints as it" if combination.rounds_to_it and combination.answer != Answer.DIFFERS else ""
+    exact = ", exact" if combination.rounds_to_it and combination.answer != Answer.DIFFERS else ""
     shown = combination.answer.replace(", not comparable", "").replace(" at this n", "") or "-"
     return shown + exact
 
