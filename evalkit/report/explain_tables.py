@@ -122,7 +122,7 @@ def _findings(explained: Explained) -> Iterator[str]:
     if differing := explained.found(Answer.DIFFERS):
         nearest = figure(differing[0].distance, 2)
         yield f"{len(differing)} of {len(searched)} found by search differ, the nearest by {nearest} points."
-    if not explained.tells_apart:
+    if not explained.tells_apart and any(c.answer != Answer.DIFFERS for c in explained.different):
         yield (
             "All figures lie inside this run's own interval: the stored answers cannot tell which of the combinations "
             "made the published one."

@@ -75,6 +75,7 @@ def test_no_combination_explains_and_it_is_said(tmp_path: Path, capsys: pytest.C
     assert call(["explain", str(run_toy(tmp_path, "95.0", logprobs(80, 20, 30, 10), Toy()))]) == 0
     out = " ".join(capsys.readouterr().out.split())
     assert "No combination found by search explains 95.0: the nearest, " in out
+    assert "cannot tell" not in out
     assert "consistent with" not in out
     assert "cannot tell" not in out
 
@@ -162,7 +163,7 @@ def test_where_nothing_is_published_the_combinations_stand_without_verdicts(
 
 def test_the_switches_that_need_new_answers_come_with_command_and_cost(tmp_path: Path, explain: Explain) -> None:
     model = run_toy(tmp_path, "50.0", logprobs(150, 50), Toy())
-    took(model / "toy@card", 12.0)
+    took(model / "toy", 12.0)
     (found,) = explain(model)
     of = {f"{entry['switch']}:{entry['value']}": entry for entry in found["requests"]}
     assert list(of) == ["tone:loud", "tone:even", "num_fewshot:2"] or "protocol:other" not in of
@@ -176,7 +177,7 @@ def test_the_switches_that_need_new_answers_come_with_command_and_cost(tmp_path:
 
 def test_answers_that_a_run_beside_it_holds_are_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = run_toy(tmp_path, "50.0", logprobs(150, 50), Toy(), Toy("card+tone:loud"))
-    assert call(["explain", str(model / "toy@card")]) == 0
+    assert call(["explain", str(model / "toy")]) == 0
     out = re.sub(r"\n +", " ", capsys.readouterr().out)  # a long text goes on below
     assert re.search(r"^tone:loud +0 of 400 +400 +0 +50\.00 +free: toy@card\+tone=loud +has the answers$", out, re.M)
 
@@ -208,7 +209,7 @@ def test_the_report_shows_it_and_verify_follows_it(tmp_path: Path, capsys: pytes
     model = run_toy(tmp_path, "50.0", logprobs(0, 100), Toy())
     assert "## Why" not in (model / "report.md").read_text()
     assert call(["explain", str(model), "--no-write"]) == 0
-    assert not (model / "toy@card" / "explain.json").exists()
+    assert not (model / "toy" / "explain.json").exists()
     assert call(["explain", str(model)]) == 0
     report = (model / "report.md").read_text()
     assert report.index("## Causes") < report.index("## Why") < report.index("## Cost")
@@ -218,13 +219,13 @@ def test_the_report_shows_it_and_verify_follows_it(tmp_path: Path, capsys: pytes
     capsys.readouterr()
     assert call(["verify", str(model)]) == 0
     assert "ok          explain.json" in capsys.readouterr().out
-    path = model / "toy@card" / "explain.json"
+    path = model / "toy" / "explain.json"
     path.write_text(path.read_text().replace('"value": 50.0', '"value": 51.0', 1))
     assert call(["verify", str(model)]) == 1
     assert "DIFFERS     explain.json: combinations" in capsys.readouterr().out
 
 
-def test_a_programm_runs_again_only_where_other_text_reaches_the_sandbox(tmp_path: Path, explain: Explain) -> None:
+def test_a_program_runs_again_only_where_other_text_reaches_the_sandbox(tmp_path: Path, explain: Explain) -> None:
     """Of ten programs three have something behind the cut."""
     texts = {f"p/{i}": "pass" + (" # more" if i < 3 else "") + "\n\n" for i in range(10)}
     toy_tasks.RUNS.clear()
@@ -240,10 +241,10 @@ def test_a_folder_that_cannot_be_explained_is_one_line_and_the_others_are_all_th
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = run_toy(tmp_path, "50.0", logprobs(150, 50), Toy(), Toy("card+tone:loud"))
-    (model / "toy@card" / "outputs.jsonl").write_text("")
+    (model / "toy" / "outputs.jsonl").write_text("")
     assert call(["explain", str(model)]) == 2
     out, err = capsys.readouterr()
     assert err.splitlines()[-2] == (
-        f"evalkit explain: {model}/toy@card: 400 of 400 questions have no answer, first a/0; run the same command again"
+        f"evalkit explain: {model}/toy: 400 of 400 questions have no answer, first a/0; run the same command again"
     )
     assert out.startswith(f"{model}/toy@card+tone=loud\n")
