@@ -199,7 +199,7 @@ def judged(
     """
     different = [c for c in combinations if c.same_as is None]
     alone = [_judge(c, published, questions, rule) for c in different]
-    together = corrected(alone, rule, "different figures")
+    together = corrected(alone, rule, "different results")
     verdicts = {}
     for combination, single, holm in zip(different, alone, together, strict=True):
         named = verdict if combination.is_run else single if combination.is_card else None

@@ -102,7 +102,7 @@ def _tried(explained: Explained) -> str:
     all_of = "" if explained.num_all <= num_tried else f" of {explained.num_all:,} (each switch alone, then pairs)"
     between = explained.spread
     spread = f", {figure(between[0], 2)} to {figure(between[1], 2)}" if between and between[0] < between[1] else ""
-    different = "one figure" if num_different == 1 else f"{num_different} different figures"
+    different = "one result" if num_different == 1 else f"{num_different} different results"
     return f"{num_tried:,} combinations{all_of} of {names} were tried on the stored answers: {different}{spread}."
 
 
@@ -120,8 +120,8 @@ def _findings(explained: Explained) -> Iterator[str]:
     if undecided:
         yield f"{len(undecided)} of {len(searched)} cannot be told from it at this n."
     if differing := explained.found(Answer.DIFFERS):
-        nearest = figure(differing[0].distance, 2)
-        yield f"{len(differing)} of {len(searched)} found by search differ, the nearest by {nearest} points."
+        nearest, verb = figure(differing[0].distance, 2), "differs" if len(differing) == 1 else "differ"
+        yield f"{len(differing)} of {len(searched)} found by search {verb}, the nearest by {nearest} points."
     if not explained.tells_apart and any(c.answer != Answer.DIFFERS for c in explained.different):
         yield (
             "All figures lie inside this run's own interval: the stored answers cannot tell which of the combinations "
@@ -143,8 +143,9 @@ def _unexplained(explained: Explained) -> str:
 
 def _consistent(explained: Explained, consistent: Sequence[Combination]) -> str:
     low, high = explained.range or (0.0, 100.0)
+    verb = "is" if len(consistent) == 1 else "are"
     return (
-        f"{len(consistent)} of {len(explained.searched)} found by search are consistent with {explained.published}, "
+        f"{len(consistent)} of {len(explained.searched)} found by search {verb} consistent with {explained.published}, "
         f"the nearest {explained.label(consistent[0])}; any figure between {figure(low)} and {figure(high)} would be "
         f"with {figure(explained.by_chance)} of them on average, by chance."
     )

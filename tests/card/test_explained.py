@@ -105,7 +105,7 @@ def test_a_lone_small_p_among_many_figures_does_not_differ() -> None:
     assert judge(measured(right), Cell("45.0"), Benchmark(N, "micro")).answer is Answer.DIFFERS
     told = among.combinations[1]
     assert told.answer == "cannot tell at this n"
-    assert "among 22 different figures" in told.reason
+    assert "among 22 different results" in told.reason
 
 
 def test_combinations_that_read_alike_make_one_test() -> None:
