@@ -82,8 +82,8 @@ def sentences(explained: Explained) -> Iterator[str]:
         yield "No single switch moves the figure."
     if num := sum(combination.at_most is not None for combination in explained.combinations):
         yield (
-            f"For {num} of the combinations some stored texts end too early; their figures are what these texts "
-            "could make of them."
+            f"For {num} of the combinations some stored texts end too early; their figures are the range that "
+            "these texts allow."
         )
 
 
