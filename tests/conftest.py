@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import logging
 import os
 import re
 import sys
@@ -172,8 +173,9 @@ def make_summary() -> SummaryMaker:
 def evalkit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Result]:
-    """Run `python -m evalkit ARGUMENT…` in an empty folder."""
+    """Run `python -m evalkit ARGUMENT…` in an empty folder; its log is not that of later tests."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
 
     def call(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from evalkit.models.spec import ModelSpec
 from evalkit.types import Json, Output, Request
 
 Item: TypeAlias = tuple[str, Request]  # (the example's id, what to ask)
@@ -52,4 +53,14 @@ class Divisible(Protocol):
     @property
     def check(self) -> Mapping[str, Json] | None:
         """What the comparison of the last answers with the plain path found; None where there was none."""
+        ...
+
+
+@runtime_checkable
+class LoadsCheckpoint(Protocol):
+    """A backend that loads a checkpoint here, in this process."""
+
+    @property
+    def checkpoint(self) -> ModelSpec:
+        """Which one, and how."""
         ...

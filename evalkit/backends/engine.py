@@ -66,6 +66,11 @@ class EngineBackend:
         """The model; its weights are read at the first call."""
         return self.session.load()
 
+    @property
+    def checkpoint(self) -> ModelSpec:
+        """See LoadsCheckpoint."""
+        return self.model
+
     def facts(self) -> ModelFacts:
         """What is known of the model before its weights are loaded."""
         from evalkit.models.facts import facts_of  # takes torch, as `session` does

@@ -43,6 +43,11 @@ class ReferenceBackend:
         """The fingerprint, and what the loaded model tells."""
         return {**self.fingerprint(), **(self._loaded.provenance if self._loaded else {})}
 
+    @property
+    def checkpoint(self) -> ModelSpec:
+        """See LoadsCheckpoint."""
+        return self.model
+
     def facts(self) -> ModelFacts:
         """What is known of the model before its weights are loaded."""
         return facts_of(self.model)

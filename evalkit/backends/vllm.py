@@ -6,7 +6,6 @@ against vLLM 0.33.0, whose arguments and results the tests hold it against; it w
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from evalkit.backends.base import Answer, Item
@@ -17,8 +16,8 @@ from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import EncodedChoices, scored_tokens
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
-from evalkit.models.loading import end_of_text_ids
 from evalkit.models.spec import ModelSpec
+from evalkit.models.taken import end_of_text_sources
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput, LoglikelihoodRequest
 
@@ -62,6 +61,11 @@ class VllmBackend:
         ran: dict[str, Json] = {"vllm": self._vllm.__version__} if self._engine is not None else {}
         return {**self.fingerprint(), **ran, "measured": {"tensor_parallel_size": self.tensor_parallel_size}}
 
+    @property
+    def checkpoint(self) -> ModelSpec:
+        """See LoadsCheckpoint."""
+        return self.model
+
     def facts(self) -> ModelFacts:
         """What is known of the model before its weights are loaded."""
         return facts_of(self.model)
@@ -71,8 +75,7 @@ class VllmBackend:
         is answered."""
         checkpoint, self._facts = resolve(self.model), self.facts()
         self._tokenizer = load_tokenizer(checkpoint, self.model)
-        config: Any = SimpleNamespace(eos_token_id=checkpoint.config.get("eos_token_id"))
-        self._end_ids = end_of_text_ids(checkpoint, self.model, self._tokenizer, config)
+        self._end_ids = frozenset(end_of_text_sources(checkpoint, self.model, self._tokenizer))
         questions = encode(items, self._tokenizer)
         for question in questions:
             self._refuse_too_long(question)

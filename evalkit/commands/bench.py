@@ -32,7 +32,7 @@ def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("bench", __doc__)
     arguments.add_argument("--case", nargs="+", default=list(CASES), choices=CASES)
-    arguments.add_argument("--model", default="smollm2-135m", help="a name of configs/model")
+    arguments.add_argument("--model", default="smollm2-135m", help="a name, a folder, a .gguf file or a hub id")
     arguments.add_argument("--data-dir", help="the publishers' layouts; without it the bundled sets are used")
     arguments.add_argument("--threads", type=whole_number(1), help="default: as torch chooses")
     arguments.add_argument("--max-batch-tokens", type=whole_number(1), help="default: what suits the device")

@@ -1,6 +1,7 @@
 """`evalkit models MODEL [KEY=VALUE…]`: load a model, print what it is, let it continue a text.
 
-MODEL is a name of configs/model/, e.g. qwen-1_8b; the keys are those of its file, e.g. path=FOLDER.
+MODEL is a configuration's name, e.g. qwen-1_8b, or a place: a folder, a .gguf file, a hub id (ORG/NAME). The keys are
+those of a model's file, e.g. dtype=float32.
 """
 
 import sys
@@ -21,8 +22,8 @@ _NUM_NEW_TOKENS = 24
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("models", f"{__doc__}\nModels: {plugins.listed('model')}")
-    arguments.add_argument("model", metavar="MODEL", help="a name of configs/model")
-    arguments.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="keys of its file, e.g. path=FOLDER")
+    arguments.add_argument("model", metavar="MODEL", help="a name, a folder, a .gguf file or a hub id")
+    arguments.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="keys of its file, e.g. dtype=float32")
     return arguments
 
 
@@ -32,18 +33,23 @@ def run(options: Namespace) -> int:
     # Here, once the arguments are known to be right: loading torch takes seconds.
     from evalkit.models.checkpoint import resolve
     from evalkit.models.describe import continue_greedily, describe
+    from evalkit.models.identity import differences, pinned_of
     from evalkit.models.loading import load
 
     started = time.perf_counter()
-    model = load(resolve(spec), spec)
+    checkpoint = resolve(spec)
+    model = load(checkpoint, spec)
     sys.stdout.write(describe(spec, model, time.perf_counter() - started))
+    pinned = pinned_of(spec.name)
+    if pinned and (differing := differences(checkpoint, pinned.facts)):
+        sys.stdout.write(f"this is not {spec.name}: {differing}; a run needs model.name=NAME\n")
     text = continue_greedily(model, PROMPT, _NUM_NEW_TOKENS)
     sys.stdout.write(f"\n{PROMPT}[{text}]\n")
     return 0
 
 
 def read_spec(name: str, settings: Sequence[str] = ()) -> ModelSpec:
-    """A model's config with keys replaced ("path=FOLDER"). Raises ConfigError for an unknown name or key."""
+    """A model by its name or place, with keys replaced ("dtype=float32"). Raises ConfigError for an unknown one."""
     words = (f"model.{setting.removeprefix('model.')}" for setting in settings)
     spec: ModelSpec = build(compose([f"model={name}", *words]), "model")
     return spec

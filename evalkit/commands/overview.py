@@ -12,7 +12,7 @@ evalkit: does a published model card reproduce?
 A run: evalkit KEY=VALUE…  The same command again goes on where it stopped.
 
   evalkit task=ceval model=qwen-1_8b                 one benchmark; several: task=[ceval,mmlu]; default: all four
-  evalkit task=mmlu model=qwen-1_8b model.path=FOLDER model.name=NAME data_dir=FOLDER limit=10
+  evalkit task=mmlu model=FOLDER limit=10            a checkpoint of your own; also a .gguf file, or a hub id (ORG/NAME)
   evalkit experiment=quickstart                      a small real model over the bundled sets
   evalkit -m model=pythia-1b,opt-1_3b task=mmlu      a sweep
   evalkit backend=openai backend.url=http://localhost:8000/v1 task=gsm8k          a model behind a server

@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from evalkit import plugins
-from evalkit.backends.base import Backend
+from evalkit.backends.base import Backend, LoadsCheckpoint
 from evalkit.card.load import card_from
 from evalkit.card.runs import runs_of
 from evalkit.configuration.compose import build
@@ -18,6 +18,7 @@ from evalkit.errors import ConfigError
 from evalkit.evaluation.run import dry_run, run_tasks
 from evalkit.evaluation.subset import read_subset
 from evalkit.evaluation.task_run import Settings
+from evalkit.models.identity import refuse_another
 from evalkit.ranks.follower import Follower
 from evalkit.ranks.leader import Leader
 from evalkit.ranks.place import started_alone_by_accelerate
@@ -40,6 +41,8 @@ def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> No
         ranks.serve(lambda: build(config, "backend"))
         return
     tasks, backend, settings = build_run(config)
+    if isinstance(backend, LoadsCheckpoint) and (said := refuse_another(backend.checkpoint)):
+        log.info("%s", said)
     if config.dry_run is True:
         for part in dry_run(tasks, backend, settings):
             sys.stdout.write(part)

@@ -5,6 +5,7 @@ node has a `_target_` and the fields of its constructor.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from evalkit import plugins
 from evalkit.configuration.arguments import as_command_line, with_present_groups
 from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor
+from evalkit.configuration.model_words import with_places
 from evalkit.configuration.task_words import with_tasks_of_card
 from evalkit.errors import ConfigError, EvalkitError
 
@@ -52,12 +54,12 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
     Raises ConfigError for words that make no configuration; what `job` raises, which is an EvalkitError only where a
     launcher ran it elsewhere.
     """
-    arguments = with_tasks_of_card(with_present_groups(arguments))
     if not any(word.startswith("-") or "hydra" in word for word in arguments):
         job(compose(arguments))  # hydra.main would compose twice, the first time to look for hydra.mode
         return
     _let_hydra_search()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
+    job, arguments = _under_typed_words(job), _for_hydra(arguments)
     with as_command_line(arguments), _errors_explained(arguments):
         try:
             hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=PRIMARY)(job)()
@@ -65,9 +67,28 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
             raise type(error)(f"a job of the sweep failed: {error}") from None
 
 
+def _for_hydra(words: Sequence[str]) -> list[str]:
+    """The words with what Hydra knows in place of what people may write."""
+    return list(with_places(with_tasks_of_card(with_present_groups(words))))
+
+
+def _under_typed_words(job: Callable[[DictConfig], None]) -> Callable[[DictConfig], None]:
+    """A job that finds sys.argv, of which a run keeps its command, as it was typed."""
+    typed = list(sys.argv)
+
+    def run(config: DictConfig) -> None:
+        for_hydra, sys.argv = sys.argv, typed
+        try:
+            job(config)
+        finally:
+            sys.argv = for_hydra
+
+    return run
+
+
 def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration that command-line words describe. Raises ConfigError for a wrong one."""
-    overrides = with_tasks_of_card(with_present_groups(overrides))
+    overrides = _for_hydra(overrides)
     with _errors_explained(overrides):
         return _compose(overrides)
 

@@ -32,7 +32,7 @@ Answered: TypeAlias = tuple[Question, Output]
 def switches_of(task: Switched, *stages: Stage) -> list[Switch]:
     """The switches of the task's protocol that work at these stages."""
     own = task.chosen.switches
-    return [switch for switch in task.protocols.switches if switch.stage in stages and switch.name in own]
+    return [switch for switch in task.chosen.offers if switch.stage in stages and switch.name in own]
 
 
 def setting_of(task: Switched, values: Values) -> str:
@@ -125,7 +125,7 @@ def _as_another(combination: Combination, first: str) -> Combination:
 def _figure(variant: Switched, values: Values, reading: Reading) -> Combination:
     score, most = reading.figures(variant)
     return Combination(
-        protocol=variant.protocol,
+        protocol=variant.protocol or variant.chosen.name,
         switches=values,
         score=score,
         at_most=most,

@@ -81,7 +81,7 @@ def _flipped(task: Switched, switch: Switch, value: str) -> Change:
 def _keys_of(task: Any) -> list[str]:
     """The switches that keys of their own can set: tasks.NAME.num_fewshot."""
     settings = [field.name for field in fields(task)] if is_dataclass(task) else []
-    return [switch.name for switch in task.protocols.switches if switch.name in settings]
+    return [switch.name for switch in task.chosen.offers if switch.name in settings]
 
 
 class Costs:
@@ -96,7 +96,7 @@ class Costs:
     def of(self, change: Change) -> NewAnswers:
         """The questions that a change has to ask, what they cost, and the figure as far as it is known."""
         keys = {f"tasks.{self._task.name}.{key}": value for key, value in change.keys.items()}
-        found = NewAnswers(change.switch, change.value, change.task.protocol, command_again(self._run, keys))
+        found = NewAnswers(change.switch, change.value, str(change.task.protocol), command_again(self._run, keys))
         try:
             questions = questions_of(change.task, self._run.manifest["provenance"]["limit"], self._run.subset)
         except EvalkitError as error:

@@ -8,11 +8,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from evalkit.configuration.places import PACKAGE_PREFIX, is_there, local_path, looks_like_hub_id
 from evalkit.errors import ModelError
 from evalkit.models.file_hash import sha256_of_file
 from evalkit.models.gguf_file import GgufHeader, read_gguf_header
 from evalkit.models.safetensors_file import TensorInfo, read_header, refuse_lfs_pointer
-from evalkit.models.spec import PACKAGE_PREFIX, ModelSpec, looks_like_hub_id
+from evalkit.models.spec import ModelSpec
 from evalkit.types import Json, sha256_of
 
 Format: TypeAlias = Literal["safetensors", "pytorch", "gguf"]
@@ -21,6 +22,8 @@ TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "merges.txt", "tokenizer.model", "qwen.tiktoken"),
 )
+# Splitting rules of byte-level vocabularies whose texts begin with BOS.
+_BEGINS_WITH_BOS = ("llama3", "llama-v3", "llama-bpe")
 
 
 @dataclass(frozen=True)
@@ -76,17 +79,55 @@ def resolve(spec: ModelSpec) -> Checkpoint:
     """
     end_of_text = None if spec.end_of_text is None else list[Json](spec.end_of_text)
     rules: dict[str, Json] = {"tokenizer": spec.tokenizer, "add_bos": spec.add_bos, "end_of_text": end_of_text}
-    return replace(_find(spec), rules=rules)
+    found = _find(spec)
+    return replace(found, rules={**rules, **_rules_read_anew(found, spec)})
+
+
+def _rules_read_anew(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, Json]:
+    """Rules that older versions took from elsewhere than the checkpoint, where theirs may have been others.
+
+    Part of the fingerprint there, so that a run begun by one of them is not gone on with under another rule.
+    """
+    anew: dict[str, Json] = {}
+    if checkpoint.gguf is None:
+        stated = "eos_token_id" in checkpoint.config or checkpoint.model_type == "qwen"
+        return anew if stated or spec.end_of_text is not None else {"default_eos": False}
+    if spec.add_bos is None and gguf_adds_bos(checkpoint.gguf)[0]:
+        anew["gguf_bos"] = True
+    ends = gguf_end_ids(checkpoint.gguf)
+    if spec.end_of_text is None and len(set(ends.values())) > 1:
+        anew["gguf_ends"] = list[Json](sorted(set(ends.values())))
+    return anew
+
+
+def gguf_adds_bos(header: GgufHeader) -> tuple[bool | None, str]:
+    """Whether a GGUF file's texts begin with BOS, and what says so; None where only its tokenizer would show it.
+
+    Where the header has no word of it, llama.cpp's rule holds: SentencePiece vocabularies and Llama 3's begin with BOS.
+    https://github.com/ggml-org/llama.cpp/blob/master/src/llama-vocab.cpp
+    """
+    stated = header.metadata.get("tokenizer.ggml.add_bos_token")
+    if isinstance(stated, bool):
+        return stated, "tokenizer.ggml.add_bos_token of the header"
+    kind, splitting = (header.metadata.get(f"tokenizer.ggml.{key}") for key in ("model", "pre"))
+    named = "tokenizer.ggml.bos_token_id" in header.metadata
+    if named and (kind == "llama" or (kind == "gpt2" and splitting in _BEGINS_WITH_BOS)):
+        return True, f"the format's rule for {splitting or kind} (the header states none)"
+    return None, "the tokenizer's own rule"
+
+
+def gguf_end_ids(header: GgufHeader) -> dict[str, int]:
+    """By the key of a GGUF file's header, the ids that end a text, a turn or a message."""
+    keys = [f"tokenizer.ggml.{name}_token_id" for name in ("eos", "eot", "eom")]
+    return {f"{key} of the header": value for key in keys if isinstance(value := header.metadata.get(key), int)}
 
 
 def _find(spec: ModelSpec) -> Checkpoint:
     if spec.path.startswith(PACKAGE_PREFIX):
         return _from_package(spec)
-    local = Path(spec.path).expanduser()
-    if local.is_dir():
-        return _open_folder(local, "folder", spec.gguf_file)
-    if local.is_file():
-        return _open_gguf(local, "file")
+    if is_there(spec.path):
+        local = local_path(spec.path)
+        return _open_folder(local, "folder", spec.gguf_file) if local.is_dir() else _open_gguf(local, "file")
     if not looks_like_hub_id(spec.path):
         raise ModelError(f"no model at {spec.path}: set model.path to a folder, a .gguf file or a hub id")
     return _from_hub(spec.path, spec)

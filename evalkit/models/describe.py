@@ -7,6 +7,7 @@ import torch
 from evalkit.machine.usage import peak_memory_bytes
 from evalkit.models.base import LoadedModel
 from evalkit.models.spec import ModelSpec
+from evalkit.models.taken import in_words
 
 
 def describe(spec: ModelSpec, model: LoadedModel, seconds: float) -> str:
@@ -17,7 +18,7 @@ def describe(spec: ModelSpec, model: LoadedModel, seconds: float) -> str:
         "dtype, device": f"{facts['dtype']}, {facts['device']}",
         "attention": facts["attention"],
         "tokenizer": ", ".join(f"{key} {value}" for key, value in facts["tokenizer"].items()),
-        "end of text ids": ", ".join(map(str, facts["end_of_text_ids"])),
+        **in_words(facts["taken_from"]),
         "weights": f"{facts['weight_bytes'] / 1e6:,.0f} MB",
         "loaded in": f"{seconds:.1f} s",
         "peak memory": f"{_peak_memory() / 1e6:,.0f} MB",

@@ -9,20 +9,14 @@ from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
 from evalkit.models.loading import placement
 from evalkit.models.spec import ModelSpec
+from evalkit.models.stated import HEADS, KV_HEADS, LAYERS, LENGTH, WIDTH, config_of, first
 from evalkit.models.tokenizer_files import load_tokenizer
-
-# The same facts under the names that the families of the card give them; the last ones are GGUF's.
-_LENGTH = ("seq_length", "max_position_embeddings", "n_positions", "context_length")
-_LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "block_count")
-_HEADS = ("num_attention_heads", "n_head", "num_heads", "attention.head_count")
-_KV_HEADS = ("num_key_value_heads", "attention.head_count_kv")
-_WIDTH = ("hidden_size", "n_embed", "n_embd", "embedding_length")
 
 
 def facts_of(spec: ModelSpec) -> ModelFacts:
     """What a model's files tell. Raises ModelError where they are missing or state no length."""
     checkpoint = resolve(spec)
-    config = _config(checkpoint)
+    config = config_of(checkpoint)
     item_size = placement(spec)[1].itemsize
     return ModelFacts(
         tokenizer=load_tokenizer(checkpoint, spec),
@@ -32,15 +26,8 @@ def facts_of(spec: ModelSpec) -> ModelFacts:
     )
 
 
-def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    if checkpoint.gguf is None:
-        return checkpoint.config
-    prefix = f"{checkpoint.model_type}."
-    return {name.removeprefix(prefix): value for name, value in checkpoint.gguf.metadata.items()}
-
-
 def _max_length(checkpoint: Checkpoint, config: Mapping[str, Any], override: int | None) -> int:
-    length = UNBOUNDED_LENGTH if checkpoint.model_type == "bloom" else _first(config, _LENGTH)
+    length = UNBOUNDED_LENGTH if checkpoint.model_type == "bloom" else first(config, LENGTH)
     return usable_length(length, config, override)
 
 
@@ -51,11 +38,7 @@ def _num_parameters(checkpoint: Checkpoint) -> int:
 
 
 def _keys_and_values(config: Mapping[str, Any], item_size: int) -> int | None:
-    layers, heads, width = (_first(config, names) for names in (_LAYERS, _HEADS, _WIDTH))
+    layers, heads, width = (first(config, names) for names in (LAYERS, HEADS, WIDTH))
     if layers is None or heads is None or width is None:
         return None
-    return 2 * layers * (_first(config, _KV_HEADS) or heads) * (width // heads) * item_size
-
-
-def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    return next((value for name in names if isinstance(value := config.get(name), int)), None)
+    return 2 * layers * (first(config, KV_HEADS) or heads) * (width // heads) * item_size

@@ -1,5 +1,6 @@
 """A checkpoint into a LoadedModel: every tensor accounted for, no code of the checkpoint executed."""
 
+import logging
 import pickle
 import time
 from collections.abc import Mapping
@@ -21,9 +22,11 @@ from evalkit.models.qwen import MODEL_TYPE as QWEN
 from evalkit.models.qwen import load_qwen, qwen2_config
 from evalkit.models.sharding import refuse_offload
 from evalkit.models.spec import ModelSpec
-from evalkit.models.tokenizer import CheckpointTokenizer
+from evalkit.models.taken import end_of_text_sources, in_words, taken_from
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import Json
+
+log = logging.getLogger(__name__)
 
 # Buffers that old checkpoints carry and that today's code computes: causal masks and rotary frequencies.
 _COMPUTED_BUFFERS = (
@@ -59,7 +62,9 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
     network, warnings = _load_network(checkpoint, dtype, device, spec.device_map)
     length = max_length(network.config, spec.max_length)
-    end_ids = end_of_text_ids(checkpoint, spec, tokenizer, network.config)
+    ends = end_of_text_sources(checkpoint, spec, tokenizer)
+    taken = taken_from(checkpoint, spec, tokenizer, length, ends)
+    log.info("%s", "; ".join(f"{rule} {words}" for rule, words in in_words(taken).items()))
     provenance: dict[str, Json] = {
         "source": checkpoint.source,
         "format": checkpoint.format,
@@ -68,29 +73,15 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         **_sharding(network),
         "attention": network.config._attn_implementation,
         "tokenizer": dict(tokenizer.describe()),
-        "end_of_text_ids": list[Json](sorted(end_ids)),
+        "end_of_text_ids": list[Json](sorted(ends)),
+        "taken_from": taken,
         "generation_config": dict(checkpoint.generation_config),
         "architecture": architecture_table(network, checkpoint.model_type, tokenizer.vocabulary_size, length),
         "weight_bytes": sum(p.numel() * p.element_size() for p in network.parameters()),
         "measured": {"load_seconds": round(time.perf_counter() - started, 2)},
         "warnings": list(warnings),
     }
-    return LoadedModel(network, tokenizer, end_ids, length, provenance)
-
-
-def end_of_text_ids(
-    checkpoint: Checkpoint, spec: ModelSpec, tokenizer: CheckpointTokenizer, config: Any
-) -> frozenset[int]:
-    """Ids that end a generation: the spec's tokens, or every eos id that the checkpoint's files name."""
-    if spec.end_of_text is not None:
-        ids = {token: tokenizer.id_of(token) for token in spec.end_of_text}
-        unknown = [token for token, index in ids.items() if index is None]
-        if unknown:
-            raise ModelError(f"model.end_of_text names {unknown[0]!r}, which is not in the vocabulary")
-        return frozenset(index for index in ids.values() if index is not None)
-    named = [checkpoint.generation_config.get("eos_token_id"), config.eos_token_id, tokenizer.eos_id]
-    flat = [index for value in named for index in (value if isinstance(value, list) else [value])]
-    return frozenset(index for index in flat if isinstance(index, int))
+    return LoadedModel(network, tokenizer, frozenset(ends), length, provenance)
 
 
 def _sharding(network: PreTrainedModel) -> dict[str, Json]:

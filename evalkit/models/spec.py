@@ -1,8 +1,8 @@
 """Which model to load, and how: the constructor is the schema of configs/model/*.yaml."""
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
 
 from evalkit.errors import ConfigError
@@ -13,9 +13,8 @@ Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 DeviceMap: TypeAlias = Literal["auto", "balanced", "balanced_low_0", "sequential"]
 TokenizerKind: TypeAlias = Literal["auto", "huggingface", "sentencepiece", "qwen"]
 
-_HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+")
 _NAME = re.compile(r"[\w][\w.\-]*")
-PACKAGE_PREFIX = "package:"
+FACTS = ("model_type", "layers", "heads", "hidden_size", "vocab_size")
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,8 @@ class ModelSpec:
     end_of_text: Sequence[str] | None = None  # tokens that end a generation; None: the checkpoint's eos ids
     max_length: int | None = None  # tokens in all; None: what the checkpoint's config states
     device_map: DeviceMap | None = None  # over all GPUs of this process, for weights larger than one; None: one device
+    # What the checkpoint of this name is, by FACTS; another checkpoint is not filed under it (models.identity).
+    facts: Mapping[str, int | str] | None = field(default=None, hash=False)
 
     def __post_init__(self) -> None:
         """Raise ConfigError for the first setting that cannot be meant."""
@@ -55,6 +56,8 @@ class ModelSpec:
             self.max_length,
             "a positive number of tokens or null",
         )
+        known = isinstance(self.facts or {}, Mapping) and set(self.facts or {}) <= set(FACTS)
+        _require(known, "facts", self.facts, f"null or some of {', '.join(FACTS)}")
         if self.end_of_text is not None:
             _require(not isinstance(self.end_of_text, str), "end_of_text", self.end_of_text, "a list of tokens")
             object.__setattr__(self, "end_of_text", tuple(self.end_of_text))
@@ -68,11 +71,6 @@ class ModelSpec:
             "end_of_text": ends,
             "max_length": self.max_length,
         }
-
-
-def looks_like_hub_id(path: str) -> bool:
-    """Whether a path could name a repository, "owner/name"."""
-    return bool(_HUB_ID.fullmatch(path)) and not path.startswith(".")
 
 
 def _require(holds: bool, key: str, value: object, expected: str) -> None:

@@ -17,6 +17,7 @@ from evalkit.models.qwen import MODEL_TYPE as QWEN
 from evalkit.models.qwen_tokenizer import load_qwen_tokenizer
 from evalkit.models.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
 from evalkit.models.spec import ModelSpec
+from evalkit.models.taken import stated_add_bos
 from evalkit.models.tokenizer import CheckpointTokenizer, HuggingFaceTokenizer
 
 _GPT2_FAMILIES = {"gpt2", "gpt_neo", "gptj", "opt"}
@@ -35,7 +36,7 @@ def load_tokenizer(checkpoint: Checkpoint, spec: ModelSpec) -> CheckpointTokeniz
     names = {path.name for path in checkpoint.tokenizer_files}
     alone = MODEL_FILE in names and "tokenizer.json" not in names
     if spec.tokenizer == "sentencepiece" or (spec.tokenizer == "auto" and alone):
-        add_bos = _stated_add_bos(checkpoint, spec)
+        add_bos = stated_add_bos(checkpoint, spec)[0]
         # Llama's rule where nothing is stated
         return SentencePieceTokenizer(checkpoint.folder / MODEL_FILE, add_bos=add_bos is None or add_bos)
     return _huggingface(checkpoint, spec)
@@ -54,21 +55,13 @@ def _huggingface(checkpoint: Checkpoint, spec: ModelSpec) -> HuggingFaceTokenize
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in present])
     ids = {role: backend.token_to_id(token) for role, token in roles.items()}
     bos_id = ids.get("bos_token")
-    add_bos = _stated_add_bos(checkpoint, spec)
+    add_bos, said_by = stated_add_bos(checkpoint, spec)
     if add_bos is None:
         add_bos = _adds_bos(backend, bos_id)
     if add_bos and bos_id is None:
-        raise ModelError(f"model.add_bos=true, but the tokenizer in {checkpoint.folder} names no BOS token")
+        where = f"the tokenizer in {checkpoint.folder} names no BOS token"
+        raise ModelError(f"{said_by} asks for one, but {where}; set model.add_bos=false")
     return HuggingFaceTokenizer(backend, bos_id=bos_id if add_bos else None, eos_id=ids.get("eos_token"))
-
-
-def _stated_add_bos(checkpoint: Checkpoint, spec: ModelSpec) -> bool | None:
-    """The BOS rule of the model's config, else of tokenizer_config.json, else None."""
-    path = checkpoint.folder / "tokenizer_config.json"
-    if spec.add_bos is not None or checkpoint.format == "gguf" or not path.is_file():
-        return spec.add_bos
-    stated = read_json(path).get("add_bos_token")
-    return stated if isinstance(stated, bool) else None
 
 
 def _adds_bos(backend: Tokenizer, bos_id: int | None) -> bool:

@@ -4,11 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from evalkit.configuration.places import local_path, looks_like_hub_id
 from evalkit.errors import ModelError
 from evalkit.models import hub
 from evalkit.models.checkpoint import Checkpoint, read_json, resolve
 from evalkit.models.file_hash import sha256_of_file
-from evalkit.models.spec import ModelSpec, looks_like_hub_id
+from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer import CheckpointTokenizer
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import sha256_of
@@ -28,7 +29,7 @@ def tokenizer_of(spec: ModelSpec, path: str) -> tuple[CheckpointTokenizer, str]:
 
 
 def _find(spec: ModelSpec) -> Checkpoint:
-    local = Path(spec.path).expanduser()
+    local = local_path(spec.path)
     if local.is_dir() and spec.gguf_file is None and not list(local.glob("*.gguf")):
         return _small_files(local, "folder")
     if looks_like_hub_id(spec.path) and not local.exists() and spec.gguf_file is None:

@@ -165,7 +165,8 @@ class RunStore:
         key = min(differing, key=lambda key: (key != "backend", key))
         raise StoreError(
             f"{self.folder} holds answers of another model: {key} was {found.get(key)}, is now "
-            f"{self.fingerprint.get(key)}; name another results_dir, or delete the folder"
+            f"{self.fingerprint.get(key)}; give this one a name of its own (model.name=NAME), name another "
+            f"results_dir, or delete the folder"
         )
 
     def _read_outputs(self) -> None:

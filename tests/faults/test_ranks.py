@@ -25,7 +25,7 @@ LAUNCH = (
 TASKS = ("mmlu", "gsm8k")
 ARGUMENTS = (
     *(f"task=[{','.join(TASKS)}]", "data_dir=bundled", "limit=3"),
-    *("model=pythia-1b", "model.end_of_text=['</s>']"),
+    *("model=pythia-1b", "model.name=tiny", "model.end_of_text=['</s>']"),
     *("tasks.gsm8k.max_new_tokens=6", "tasks.gsm8k.num_fewshot=2", "tasks.mmlu.num_fewshot=2"),
     "backend.num_checked=6",
 )
@@ -98,11 +98,11 @@ def test_any_number_of_processes_gives_the_same_summary_also_after_a_rank_was_ki
     for path, content in before.items():
         assert path.read_bytes().startswith(content), "an answer was asked for again"
     for task in TASKS:
-        one, many = (folder / "results" / "pythia-1b" / task for folder in (alone, several))
+        one, many = (folder / "results" / "tiny" / task for folder in (alone, several))
         assert comparable(many / "summary.json") == comparable(one / "summary.json")
         assert (many / "scores.jsonl").read_bytes() == (one / "scores.jsonl").read_bytes()
         check = json.loads((many / "summary.json").read_bytes())["check"]
         assert check["ok"]
         assert not check["flipped"]
-    sessions = json.loads((several / "results/pythia-1b/gsm8k/manifest.json").read_bytes())["sessions"]
+    sessions = json.loads((several / "results/tiny/gsm8k/manifest.json").read_bytes())["sessions"]
     assert len(sessions[-1]["environment"]["measured"]["ranks"]) == 3

@@ -41,8 +41,7 @@ def test_the_four_benchmarks_run_on_a_folder_without_network_and_without_its_cod
     (site / "sitecustomize.py").write_text(NO_NETWORK.format(mark=str(marks["network"])))
     arguments = [
         "task=[ceval,mmlu,gsm8k,humaneval]",
-        "model=qwen-1_8b",
-        f"model.path={folder}",
+        f"model={folder}",
         f"data_dir={data_dir}",
         f"results_dir={tmp_path / 'results'}",
         "limit=1",
@@ -60,14 +59,14 @@ def test_the_four_benchmarks_run_on_a_folder_without_network_and_without_its_cod
     assert not marks["code"].exists()
     assert not marks["network"].exists()
     for task, count in QUESTIONS.items():
-        run = tmp_path / "results" / "qwen-1_8b" / task
+        run = tmp_path / "results" / "Qwen-tiny" / task
         lines = [json.loads(line) for line in (run / "outputs.jsonl").read_text().splitlines()]
         assert len(lines) == count
         summary = json.loads((run / "summary.json").read_text())
-        assert summary["model"] == "qwen-1_8b"
+        assert summary["model"] == "Qwen-tiny"
         table = summary["provenance"]["model"]["architecture"]
         assert (table["model_type"], table["n_layers"], table["vocab_size"]) == ("qwen", 3, 688)
-    assert (tmp_path / "results" / "qwen-1_8b" / "report.md").is_file()
+    assert (tmp_path / "results" / "Qwen-tiny" / "report.md").is_file()
 
 
 def test_a_broken_folder_is_one_line_and_exit_code_3(tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What a checkpoint's config states of its architecture, under whichever of its families' names; no torch is needed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from evalkit.models.checkpoint import Checkpoint
+
+# The same facts under the names that the families of the card give them; the last ones are GGUF's.
+LENGTH = ("seq_length", "max_position_embeddings", "n_positions", "context_length")
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "block_count")
+HEADS = ("num_attention_heads", "n_head", "num_heads", "attention.head_count")
+KV_HEADS = ("num_key_value_heads", "attention.head_count_kv")
+WIDTH = ("hidden_size", "n_embed", "n_embd", "embedding_length")
+_VOCABULARY = ("vocab_size",)
+
+
+def config_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """The fields of config.json, or of a GGUF file's header without the architecture's name in front."""
+    if checkpoint.gguf is None:
+        return checkpoint.config
+    prefix = f"{checkpoint.model_type}."
+    return {name.removeprefix(prefix): value for name, value in checkpoint.gguf.metadata.items()}
+
+
+def first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    """The first whole number under one of these names."""
+    return next((value for name in names if isinstance(value := config.get(name), int)), None)
+
+
+def architecture_of(checkpoint: Checkpoint) -> dict[str, int | str | None]:
+    """The facts of spec.FACTS; None for one that is not stated."""
+    config = config_of(checkpoint)
+    rows = first(config, _VOCABULARY)
+    if rows is None and checkpoint.gguf is not None and "token_embd.weight" in checkpoint.gguf.tensors:
+        rows = checkpoint.gguf.tensors["token_embd.weight"].shape[0]
+    layers, heads, width = (first(config, names) for names in (LAYERS, HEADS, WIDTH))
+    model_type = checkpoint.model_type
+    return {"model_type": model_type, "layers": layers, "heads": heads, "hidden_size": width, "vocab_size": rows}
