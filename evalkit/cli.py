@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from evalkit import FORMER_NAMES, __version__, plugins
-from evalkit.errors import ConfigError, EvalkitError
+from evalkit.errors import ConfigError, EvalkitError, tell
 from evalkit.machine.interrupt import INTERRUPTED, end_by_signal
 from evalkit.machine.streams import guard_standard_streams
 
@@ -54,8 +54,7 @@ def call(arguments: Sequence[str]) -> int:
         with plugins.config_dirs(folders):
             return _run_command(name, words[1:]) if name in COMMANDS else _run(words)
     except EvalkitError as error:
-        sys.stderr.write(f"{who}: {error}\n")
-        return error.exit_code
+        return tell(error, who)
     except KeyboardInterrupt:
         sys.stderr.write(f"{who}: interrupted; run the same command again\n")
         return INTERRUPTED

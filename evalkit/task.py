@@ -1,10 +1,13 @@
 """What a benchmark is to the rest of evalkit."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+import inspect
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, DataError, EvalkitError, TaskError, in_words
 from evalkit.protocols import ChosenProtocol, Protocols, Switch
 from evalkit.types import Aggregate, Example, Json, Output, Request, Score
 
@@ -143,3 +146,80 @@ def by_group(scores: Sequence[Score]) -> dict[str, list[float | None]]:
     for score in scores:
         groups.setdefault(score.group, []).append(score.value)
     return groups
+
+
+_AS_FOLDER = re.compile(r"\w[\w.-]{0,99}")
+_OF_REPORTS = ("tables", "plots")  # folders that lie beside those of tasks
+_NOTHING = object()
+
+
+def check_contract(task: object, key: str) -> None:
+    """Refuse what is no task, before anything is asked of it. key: what it is called under `tasks.`.
+
+    Raises TaskError naming what is missing, and what it should be.
+    """
+    who = f"task {key} ({type(task).__module__}.{type(task).__qualname__})"
+    for name, member in vars(Task).items():
+        if not name.startswith("_"):
+            _check_member(who, task, name, member)
+    if (own := getattr(task, "name", None)) != key:
+        raise TaskError(
+            f"{who}: its name is {own!r}, and it is configured as tasks.{key}: change the name in the "
+            f"class to {key!r}, or the first line of its file of keys to # @package tasks.{own}"
+        )
+    if not _AS_FOLDER.fullmatch(key) or key in _OF_REPORTS:
+        raise TaskError(f"{who}: {key!r} cannot name the folder of its runs; use letters, digits, _, - and .")
+    for name in ("metric", "cell"):
+        if not isinstance(found := getattr(task, name), str) or not found:
+            raise TaskError(f"{who}: {name} is {found!r}, write a text: {_meaning(vars(Task)[name])}")
+    if hasattr(task, "protocols"):
+        _check_switched(who, task)
+
+
+def _check_member(who: str, task: object, name: str, member: Any) -> None:
+    kind = "attribute" if isinstance(member, property) else "method"
+    with calling(task, name):
+        found = getattr(task, name, _NOTHING)
+    if found is _NOTHING:
+        raise TaskError(f"{who} has no {kind} {name}; add it: {_meaning(member)}")
+    if kind == "method" and not callable(found):
+        raise TaskError(f"{who}: {name} is no method; make it one: {_meaning(member)}")
+
+
+def _check_switched(who: str, task: object) -> None:
+    for name in ("protocol", "chosen"):
+        _check_member(f"{who} has protocols, but", task, name, vars(Switched)[name])
+    expected = {"protocols": Protocols, "protocol": str | None, "chosen": ChosenProtocol}
+    for name, kind in expected.items():
+        if not isinstance(found := getattr(task, name), kind):
+            right = getattr(kind, "__name__", "a text, or None")
+            raise TaskError(f"{who}: {name} is {found!r}; it should be {right}: {_meaning(vars(Switched)[name])}")
+    if not is_dataclass(task):
+        raise TaskError(f"{who} has protocols; make it a dataclass, so that it can be put under each of them")
+
+
+def _meaning(member: Any) -> str:
+    """What a member of Task is, as the first line of its docstring says."""
+    return str(inspect.getdoc(member)).splitlines()[0].rstrip(".")
+
+
+@contextmanager
+def calling(task: object, method: str) -> Iterator[None]:
+    """What fails inside, in a method of the task, is told in one line that names it and the place.
+
+    Raises TaskError, or DataError where data cannot be read; an EvalkitError stays as it is.
+    """
+    try:
+        yield
+    except EvalkitError:
+        raise
+    except Exception as error:
+        of_data = method in ("examples", "provenance") and isinstance(error, (OSError, ValueError))
+        files = [inspect.getsourcefile(kind) or "" for kind in type(task).__mro__[:-1] if _has_source(kind)]
+        name = getattr(task, "name", type(task).__qualname__) if method != "name" else type(task).__qualname__
+        told = f"task {name}: {method} failed at {in_words(error, files)}; EVALKIT_DEBUG=1 shows the traceback"
+        raise (DataError if of_data else TaskError)(told) from error
+
+
+def _has_source(kind: type) -> bool:
+    return getattr(inspect.getmodule(kind), "__file__", None) is not None

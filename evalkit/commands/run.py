@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from evalkit import plugins
 from evalkit.configuration.compose import run_jobs
-from evalkit.errors import EvalkitError
+from evalkit.errors import EvalkitError, tell
 from evalkit.evaluation.provenance import command
 from evalkit.machine.interrupt import leave
 from evalkit.ranks.place import place_from
@@ -39,8 +39,7 @@ def run(arguments: Sequence[str]) -> int:
         try:
             code = _run_jobs(arguments, ranks)
         except EvalkitError as error:
-            sys.stderr.write(f"evalkit: {error}\n")
-            code = error.exit_code
+            code = tell(error, "evalkit")
         if code and ranks is not None:
             sys.exit(code)  # inside, so that the other ranks are told
     return code
@@ -58,7 +57,7 @@ def _run_jobs(arguments: Sequence[str], ranks: "Leader | Follower | None") -> in
             # By its name: what a run takes is imported once its configuration is known to be right.
             import_module("evalkit.commands.run_config").run_config(config, ranks)
         except EvalkitError as error:
-            sys.stderr.write(f"evalkit: {error}\n")
+            tell(error, "evalkit")
             if os.getpid() != process:  # a launcher's own process: Hydra takes the error to this one
                 raise
             codes.append(error.exit_code)  # kept from Hydra, which would print a line of its own

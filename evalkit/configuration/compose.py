@@ -25,7 +25,7 @@ from evalkit.configuration.arguments import as_command_line, with_present_groups
 from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor
 from evalkit.configuration.model_words import with_places
 from evalkit.configuration.task_words import with_tasks_of_card
-from evalkit.errors import ConfigError, EvalkitError
+from evalkit.errors import ConfigError, DataError, EvalkitError
 
 CONFIGS = "evalkit.configs"
 PRIMARY = "config"  # the file that all configurations begin with
@@ -104,6 +104,8 @@ def _errors_explained(words: Sequence[str]) -> Iterator[None]:
         mark = error.problem_mark
         where = f"{mark.name} line {mark.line + 1}" if mark else "a configuration file"
         raise ConfigError(f"{where} is no YAML: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"a configuration file is no YAML: {' '.join(str(error).split())}") from None
     except ValueError as error:
         if NO_GROUP not in str(error):
             raise
@@ -129,7 +131,8 @@ def _explained(error: Exception, overrides: Sequence[str]) -> str:
 def build(config: DictConfig, key: str) -> Any:
     """The object that a node of the configuration describes.
 
-    Raises ConfigError for a key its constructor does not know, or lacks, or refuses.
+    Raises ConfigError for a key its constructor does not know, or lacks, or refuses; DataError where that of a task
+    cannot read a file.
     """
     plugins.let_modules_be_imported()
     node = OmegaConf.select(config, key)
@@ -141,7 +144,8 @@ def build(config: DictConfig, key: str) -> Any:
             cause = cause.__cause__
         if isinstance(cause, EvalkitError):
             raise cause from None
-        raise ConfigError(explain_constructor(key, node, cause or error)) from None
+        kind = DataError if isinstance(cause, OSError) and key.startswith("tasks.") else ConfigError
+        raise kind(explain_constructor(key, node, cause or error)) from cause
 
 
 def rebuild(config: Mapping[str, Any], key: str) -> Any:

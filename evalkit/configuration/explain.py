@@ -2,13 +2,18 @@
 
 import difflib
 import re
+import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from evalkit import plugins
 from evalkit.configuration.groups import groups, node_of
+from evalkit.errors import in_words
 
 NO_GROUP = "Config group override must be a string or a list"  # Hydra's, for a plain ValueError
 
@@ -43,16 +48,28 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
 
 def explain_constructor(key: str, node: DictConfig, error: BaseException) -> str:
     """One line on a node whose object could not be made."""
+    target = str(node.get("_target_"))
+    if isinstance(error, ModuleNotFoundError) and str(error.name).rpartition(".")[0] in sys.modules:
+        module, _, name = str(error.name).rpartition(".")
+        return f"{key}: the module {module} has no {name}; correct _target_: {target}"
     if isinstance(error, ModuleNotFoundError):
         return (
-            f"{key}: {node.get('_target_')} needs the module {error.name}, which is not found; install it, or name the "
+            f"{key}: {target} needs the module {error.name}, which is not found; install it, or name the "
             "folder that it lies beside with --config-dir, or the one that it lies in with EVALKIT_PATH"
         )
-    text = str(error).splitlines()[0]
+    text = next(iter(str(error).splitlines()), type(error).__name__)
     if unknown := re.search(r"unexpected keyword argument '(\w+)'", text):
         known = ", ".join(str(name) for name in node if name not in ("_target_", unknown[1]))
         return f"{key} has no key {unknown[1]!r}; its keys are {known}"
-    return f"{key}: {text}"
+    if isinstance(error, HydraException) or not _raised_below_hydra(error):  # a call with too few keys, say
+        return f"{key}: {text}"
+    return f"{key}: {in_words(error)}; EVALKIT_DEBUG=1 shows the traceback"
+
+
+def _raised_below_hydra(error: BaseException) -> bool:
+    """Whether it was raised in the code of what was to be made."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return bool(frames) and "hydra" not in Path(frames[-1].filename).parts
 
 
 def _explain_key(key: str, node: Any) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias
 
 from evalkit.backends.base import Backend
 from evalkit.errors import ConfigError, StoreError
+from evalkit.evaluation.contract import examples_of, request_for, score_for
 from evalkit.evaluation.meter import Elapsed, Meter, SaveSession, Stopwatch
 from evalkit.evaluation.subset import Subset
 from evalkit.store.run_store import Records, RunStore
@@ -48,13 +49,13 @@ def questions_of(task: Task, limit: int | None, subset: Subset | None = None) ->
     for example in _examples(task, subset):
         taken[example.group] = taken.get(example.group, 0) + 1
         if limit is None or taken[example.group] <= limit:
-            request = task.request(example)
+            request = request_for(task, example)
             questions.append(Question(example, request, request.sha))
     return questions
 
 
 def _examples(task: Task, subset: Subset | None) -> Sequence[Example]:
-    examples = task.examples()
+    examples = examples_of(task)
     if subset is None:
         return examples
     known = {example.id for example in examples}
@@ -162,6 +163,7 @@ class _AnswerWriter:
         self._evaluation = evaluation
         self._pool = pool
         self._scores: dict[str, Future[Score]] = {}
+        self._first: Future[Score] | None = None
         self.meter = Meter(evaluation.save_session)
 
     def reuse_held(self, other_records: Sequence[Records]) -> None:
@@ -175,7 +177,10 @@ class _AnswerWriter:
                 self.record(question, found[0], None)
 
     def record(self, question: Question, output: Output, cost: Elapsed | None) -> None:
-        """One more answer; cost: None where it is another protocol's."""
+        """One more answer; cost: None where it is another protocol's.
+
+        Raises what scoring the first answer raised: a task that cannot score it can score none of them.
+        """
         example = question.example
         output = output if cost else as_copy(output)
         prompt_sha = sha256_of_text(question.request.prompt)
@@ -183,9 +188,13 @@ class _AnswerWriter:
         self._score(example, output)
         self._evaluation.progress(output, cost is None)
         self.meter.count(cost or Elapsed(0.0, 0.0))
+        if self._first is not None and self._first.done():
+            self._first.result()
 
     def _score(self, example: Example, output: Output) -> None:
-        self._scores[example.id] = self._pool.submit(score_one, self._evaluation.task, example, output)
+        scored = self._pool.submit(score_one, self._evaluation.task, example, output)
+        self._scores[example.id] = scored
+        self._first = self._first or scored
 
     def finish(self, watch: Stopwatch) -> list[Score]:
         """Wait for the scores."""
@@ -206,7 +215,7 @@ def score_one(task: Task, example: Example, output: Output) -> Score:
     """What an output is worth; a question that could not be run has no value."""
     if isinstance(output, ErrorOutput):
         return Score(example.id, example.group, None, example.target, None, {"error": output.error})
-    return task.score(example, output)
+    return score_for(task, example, output)
 
 
 def _answers(backend: Backend, asked: dict[str, _Wanted]) -> Iterator[tuple[str, Output]]:

@@ -12,6 +12,7 @@ from typing import Any
 from evalkit.backends.base import Backend
 from evalkit.card.load import DEFAULT_CARD, kept_card
 from evalkit.data.pins import BY_SUBJECT
+from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.provenance import environment
 from evalkit.evaluation.subset import Subset
@@ -104,7 +105,7 @@ def derived_provenance(
     task: Task, questions: Sequence[Question], limit: int | None, subset: Subset | None = None
 ) -> dict[str, Json]:
     """What follows from the task and its questions alone; of the data all but the subjects' hashes."""
-    derived = task.provenance()
+    derived = provenance_of(task)
     data = derived["data"]
     assert isinstance(data, dict)
     num_all = len(task.examples())

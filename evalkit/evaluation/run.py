@@ -8,6 +8,7 @@ from pathlib import Path
 
 from evalkit.backends.base import Backend
 from evalkit.errors import ConfigError
+from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.forecast import calibrate, forecast
 from evalkit.evaluation.loop import Question, evaluate, questions_of, requests_of, unanswered
 from evalkit.evaluation.places import ask_of, base_name, place_of
@@ -39,7 +40,7 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
     """
     named, questions = _questions(tasks, settings)
     for task in tasks:
-        task.provenance()  # HumanEval's sandbox proves itself here, before weights load
+        provenance_of(task)  # HumanEval's sandbox proves itself here, before weights load
     fingerprint = dict(backend.fingerprint())
     folder = settings.folder
     require_writable(folder)

@@ -6,6 +6,7 @@ from typing import Any
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import protocol_of, remarks_of, split_of
 from evalkit.card.verdict import verdict_for
+from evalkit.evaluation.contract import aggregate_of
 from evalkit.evaluation.loop import Question
 from evalkit.store.run_store import Session
 from evalkit.task import Task
@@ -35,7 +36,7 @@ def summarize(
     """Put one task's scores, costs and published number together."""
     outputs = [records[q.example.id, q.request_sha].output for q in questions]
     num_errors = sum(isinstance(output, ErrorOutput) for output in outputs)
-    aggregate = task.aggregate(scores)
+    aggregate = aggregate_of(task, scores)
     place = card.place(task.name, *filter(None, (task.cell, split_of(provenance))))
     verdict = verdict_for(
         place,

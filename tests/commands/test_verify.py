@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from evalkit.tasks.mmlu import MMLU
 
 from evalkit.cli import call
 
@@ -147,14 +146,3 @@ def test_a_folder_that_is_no_run_is_one_clear_line(
     spoil(run)
     assert call(["verify", str(run)]) == code
     assert message in capsys.readouterr().err
-
-
-def test_a_task_that_names_no_protocol_is_verified_like_any_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    whole = MMLU.provenance
-    monkeypatch.setattr(MMLU, "provenance", lambda self: {k: v for k, v in whole(self).items() if k != "protocol"})
-    monkeypatch.chdir(tmp_path)
-    assert call(["task=mmlu", "backend=scripted", "model=smollm2-135m", "data_dir=bundled", "limit=1"]) == 0
-    assert call(["verify", str(RUN)]) == 0
-    assert "DIFFERS" not in capsys.readouterr().out

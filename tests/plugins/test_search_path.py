@@ -164,6 +164,24 @@ def test_a_folder_that_cannot_be_meant_is_one_line(
     assert message in refused.line
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a: [1\n", "line 2 is no YAML: expected ',' or ']'"),
+        (b"a: \xff\n", "a configuration file is no YAML: 'utf-8' codec can't decode"),
+        (b"", "no task is chosen: task=NAME or task=[NAME,NAME], each one of own: torn; packaged: ceval"),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_one_line(
+    evalkit: Callable[..., Result], tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "conf" / "task").mkdir(parents=True)
+    (tmp_path / "conf" / "task" / "torn.yaml").write_bytes(content)
+    refused = evalkit("task=torn", "--config-dir", "conf", *SCRIPTED)
+    assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
+    assert message in refused.line
+
+
 def test_a_command_line_leaves_no_folder_behind(evalkit: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "conf" / "task").mkdir(parents=True)
     (tmp_path / "conf" / "task" / "left.yaml").write_text("")
