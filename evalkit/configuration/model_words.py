@@ -9,7 +9,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import Any
 
 import yaml
@@ -17,10 +16,9 @@ from hydra.core.config_store import ConfigStore
 
 from evalkit.configuration.places import is_place, is_there, name_of_place
 from evalkit.errors import ConfigError
-from evalkit.plugins import config_folders, find, options_of, use_config_dir
+from evalkit.plugins import find, listed, options_of
 
 _SWEEP = {"-m", "--multirun", "hydra.mode=MULTIRUN"}
-_CONFIG_DIR = {"--config-dir", "-cd"}
 _BY_FUNCTION = re.compile(r"(choice|shuffle|sort|glob|range|tag)\(.*\)")  # Hydra's own ways to write a sweep
 _IN_FOLDERS = re.compile(r"\w[\w.\-]*(/\w[\w.\-]*)+")  # model=family/llama: a file in a folder of the group
 # Everything from the checkpoint: the keys of a model's file, each as its constructor has it by default.
@@ -43,9 +41,6 @@ def with_places(words: Sequence[str]) -> list[str]:
 
     Raises ConfigError for a model that is neither a configuration's name nor a place.
     """
-    for option, folder in pairwise(words):
-        if option in _CONFIG_DIR:
-            use_config_dir(folder)
     sweep = bool(_SWEEP & set(words))
     written = [_written(word, sweep) for word in words]
     return written if any(word.startswith("model=") for word in words) else [*written, *_of_experiment(words)]
@@ -122,14 +117,10 @@ def _of_experiment(words: Sequence[str]) -> list[str]:
 
 
 def _unknown(value: str) -> str:
-    own_folder = config_folders()[-1] / "model"
-    packaged = sorted(path.stem for path in own_folder.glob("*.yaml"))
-    own = [name for name in options_of("model") if name not in packaged]
-    close = difflib.get_close_matches(value, [*own, *packaged], n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    yours = f"own: {', '.join(own)}; " if own else ""
-    offered = f"packaged: {', '.join(packaged)}; or name a folder, a .gguf file or a hub id (ORG/NAME)"
-    return f"unknown model {value!r}; {hint}{yours}{offered}"
+    close = difflib.get_close_matches(value, options_of("model"), n=1)
+    hint = f"did you mean {close[0]}? U" if close else "u"
+    places = "or name a folder, a .gguf file or a hub id (ORG/NAME)"
+    return f"unknown model {value!r}; {hint}se one of {listed('model')}; {places}"
 
 
 def _quoted(value: str) -> str:

@@ -20,7 +20,6 @@ FILE = "_target_: evalkit.models.spec.ModelSpec\nname: {name}\npath: nobody/mine
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("EVALKIT_PATH", raising=False)
-    monkeypatch.setattr("evalkit.plugins._config_dirs", [])
     return tmp_path
 
 
@@ -99,13 +98,13 @@ def test_a_bare_name_may_be_a_folder_or_a_file_here(here: Path) -> None:
 def test_a_misspelt_model_is_told_ones_own_and_the_packaged_names(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError) as without:
         model_of("model=qwen-1_8")
-    assert str(without.value).startswith("unknown model 'qwen-1_8'; did you mean qwen-1_8b? packaged: bloom-1b1, ")
+    assert str(without.value).startswith("unknown model 'qwen-1_8'; did you mean qwen-1_8b? Use one of bloom-1b1, ")
     assert str(without.value).endswith("; or name a folder, a .gguf file or a hub id (ORG/NAME)")
     groups = here / "own" / "configs" / "model"
     groups.mkdir(parents=True)
     (groups / "my-llama.yaml").write_text(FILE.format(name="my-llama"))
     monkeypatch.setenv("EVALKIT_PATH", str(here / "own"))
-    with pytest.raises(ConfigError, match=r"'my-lama'; did you mean my-llama\? own: my-llama; packaged: bloom"):
+    with pytest.raises(ConfigError, match=r"'my-lama'; did you mean my-llama\? Use one of own: my-llama; packaged: bloom"):
         model_of("model=my-lama")
 
 
@@ -157,7 +156,8 @@ def test_an_experiments_file_may_name_a_place(here: Path, monkeypatch: pytest.Mo
     folder.mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - override /model: {}\nlimit: 3\n"
     (folder / "mine.yaml").write_text(text.format("/data/my llama"))
-    words = ["--config-dir", str(folder.parent), "experiment=mine"]
+    monkeypatch.setenv("EVALKIT_PATH", str(here / "own"))
+    words = ["experiment=mine"]
     assert with_places(words)[-1].startswith("model=place-my-llama-")
     assert with_places([*words, "model=qwen-1_8b"]) == [*words, "model=qwen-1_8b"]
     (folder / "mine.yaml").write_text(text.format("smollm2-135m"))

@@ -77,7 +77,7 @@ def test_a_checkpoint_of_the_family_loads_under_the_config(tmp_path: Path, name:
 
 def test_an_unknown_model_or_key_is_answered_with_the_right_names() -> None:
     with pytest.raises(
-        ConfigError, match=r"unknown model 'qwen'; did you mean qwen-1_8b\? packaged: bloom-1b1, .*hub id"
+        ConfigError, match=r"unknown model 'qwen'; did you mean qwen-1_8b\? Use one of bloom-1b1, .*hub id"
     ):
         read_spec("qwen")
     with pytest.raises(ConfigError, match=r"unknown key 'model.pth'; did you mean model.path?"):
