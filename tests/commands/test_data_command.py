@@ -229,7 +229,7 @@ def own_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_task_in_yaml_is_pinned_checked_and_found_changed(own_task: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def data(*arguments: str) -> tuple[int, str]:
-        code = call(["data", *arguments, f"hydra.searchpath=[file://{own_task.parent.parent}]"])
+        code = call(["data", *arguments])
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
