@@ -46,7 +46,7 @@ def test_an_edited_question_is_asked_again_and_no_other(evalkit: Callable[..., R
     path = data / "mmlu" / "test" / "philosophy_test.csv"
     path.write_text(path.read_text(encoding="utf-8").replace("?", "!", 1), encoding="utf-8")
     again = evalkit(*arguments)
-    assert "32 questions, 31 already answered" in again.err
+    assert "32 questions, 0 already answered, 31 in runs beside it" in again.err
 
 
 def test_limit_takes_the_first_questions_of_each_subject(evalkit: Callable[..., Result], tmp_path: Path) -> None:
