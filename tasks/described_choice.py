@@ -162,7 +162,9 @@ class Choice:
             lengths = output.num_tokens
             if len(lengths) != len(options.names):
                 raise ConfigError(
-                    f"tasks.{self.task}.by=tokens: the backend does not tell how many tokens a choice has"
+                    f"tasks.{self.task}.by=tokens: the backend does not tell how many tokens the choices of "
+                    f"{example.id} have; compare by=raw or by=characters, name a model's backend, or add num_tokens to "
+                    "a replayed file"
                 )
         values = [value / length for value, length in zip(output.logprobs, lengths, strict=True)]
         answer = best_choice(values, options.names)

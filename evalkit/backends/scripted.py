@@ -37,11 +37,6 @@ class ScriptedBackend:
                         f"backend.logprobs has {len(self.logprobs)} values, {example_id} has "
                         f"{len(request.continuations)} choices: use a number for each"
                     )
-                if request.count_tokens:
-                    raise ConfigError(
-                        f"backend=scripted has no tokens, and {example_id} compares its choices by token; compare "
-                        "by=raw or by=characters, or name a model's backend"
-                    )
                 yield example_id, LoglikelihoodOutput(self.logprobs, num_prompt_tokens=0)
             else:
                 yield example_id, GenerateOutput(self.text, "length", num_tokens=0, num_prompt_tokens=0)

@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from evalkit.errors import ConfigError
-from evalkit.plugins import config_folders
+from evalkit.plugins import let_modules_be_imported
 
 _DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+")
 
@@ -17,7 +17,7 @@ def looks_named(text: str) -> bool:
 
 def function_named(dotted: str) -> Any:
     """The function or class of that name. Raises ConfigError where it cannot be imported, or cannot be called."""
-    config_folders()  # modules beside the folders of EVALKIT_PATH can be imported from here on
+    let_modules_be_imported()
     module, _, name = dotted.rpartition(".")
     try:
         found = getattr(import_module(module), name)

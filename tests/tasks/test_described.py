@@ -452,8 +452,8 @@ def test_a_file_of_a_few_lines_is_a_task_whose_keys_the_command_line_sets(
     refused = evalkit(*options, "tasks.stories.by=tokens", "results_dir=c")
     assert (refused.code, refused.line) == (
         2,
-        "evalkit: answers.jsonl: test/0 has no num_tokens, and the task compares its choices by token; add them to the "
-        "file, or compare by=raw or by=characters",
+        "evalkit: tasks.stories.by=tokens: the backend does not tell how many tokens the choices of test/0 have; compare "
+        "by=raw or by=characters, name a model's backend, or add num_tokens to a replayed file",
     )
     unknown = evalkit("--config-dir", "conf", "task=stories", "+tasks.stories.shots=1")
     assert (unknown.code, unknown.line.partition(";")[0]) == (2, "evalkit: tasks.stories has no key 'shots'")
