@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from evalkit.backends.base import Item
+from evalkit.engine.draws import draws_of
 from evalkit.engine.engine import Continued, Result, Watcher
 from evalkit.engine.plan import Plan, TokenSequence
 from evalkit.errors import ModelError
@@ -139,7 +140,8 @@ def _continued(question: Question, index: int, max_length: int) -> TokenSequence
     assert isinstance(question.request, GenerateRequest)
     ids = question.encoded.prompt_ids
     room = max(1, max_length - len(ids) + 1)
-    return TokenSequence(ids, max_new_tokens=min(question.request.max_new_tokens, room), request=index)
+    draws = draws_of(question.request.sampling, question.request.prompt)
+    return TokenSequence(ids, max_new_tokens=min(question.request.max_new_tokens, room), request=index, draws=draws)
 
 
 def watcher(question: Question, tokenizer: TextTokenizer) -> Watcher:

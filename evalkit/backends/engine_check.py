@@ -7,6 +7,7 @@ import torch
 
 from evalkit.backends.engine_batch import Batch, Question
 from evalkit.backends.reference import loglikelihood
+from evalkit.engine.draws import choose, draws_of
 from evalkit.engine.engine import Continued
 from evalkit.engine.plan import Node
 from evalkit.engine.runner import StepTooLargeError, catch_out_of_memory
@@ -71,7 +72,13 @@ class PlainCheck:
             self.flipped.append(question.id)
 
     def _compare_continuation(self, question: Question, output: Continued, model: LoadedModel) -> None:
-        """One pass over prompt and continuation: each token must be the plain path's most likely one."""
+        """One pass over prompt and continuation: each token must be the one that the plain path's logits give.
+
+        A draw that falls within rounding of the edge between two tokens may give the other one: that flips the text
+        from there on, and is no fault of either path.
+        """
+        assert isinstance(question.request, GenerateRequest)
+        draws = draws_of(question.request.sampling, question.request.prompt)
         prompt, new = question.encoded.prompt_ids, output.token_ids
         ended = output.finish_reason == "end_of_text"
         ids = torch.tensor([[*prompt, *new]], device=model.network.device)[:, : len(prompt) + len(new) - (not ended)]
@@ -81,7 +88,8 @@ class PlainCheck:
         for start in range(0, len(logits), _ROWS_AT_ONCE):
             part = logits[start : start + _ROWS_AT_ONCE].float()
             logprobs = part.log_softmax(-1)
-            best.extend(part.argmax(-1).tolist())  # of the logits: rounding makes some log-probabilities equal
+            places = range(start, start + len(part))
+            best.extend(choose(part, [(draws, place) if draws else None for place in places]))
             own = new[start : start + _ROWS_AT_ONCE]
             for row, token in enumerate(own):
                 self._note_difference(abs(float(logprobs[row, token]) - output.logprobs[start + row]))

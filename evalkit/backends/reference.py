@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 
 from evalkit.backends.base import Answer, Item
+from evalkit.engine.draws import choose, draws_of
 from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
@@ -79,7 +80,8 @@ def loglikelihood(model: LoadedModel, request: LoglikelihoodRequest, example_id:
 
 
 def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "") -> GenerateOutput:
-    """The greedy continuation: the largest float32 logit, the smallest id of equals."""
+    """The continuation: the largest float32 logit, the smallest id of equals, or what the request's draws give."""
+    draws = draws_of(request.sampling, request.prompt)
     encoded = encode_generate_request(model.tokenizer, request)
     new_ids: list[int] = []
     text = ""
@@ -87,7 +89,8 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
     ends = ids_that_end(request, model.tokenizer, model.end_of_text_ids)
     room = max(1, model.max_length - len(encoded.prompt_ids) + 1)  # the last new token is never read again
     while len(new_ids) < min(request.max_new_tokens, room):
-        token = int(_logits(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1].argmax())
+        logits = _logits(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1:]
+        (token,) = choose(logits, [(draws, len(new_ids)) if draws else None])
         if token in ends:
             reason = "end_of_text"
             break

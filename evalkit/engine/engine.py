@@ -23,7 +23,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class Continued:
-    """A sequence's greedy continuation; an end-of-text token is left out."""
+    """A sequence's continuation; an end-of-text token is left out."""
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]

@@ -78,7 +78,7 @@ class ExpandedRunner:
         segments = segments_of(step, self._plan, generated)
         work: list[Chunk | Row] = [*step.chunks, *step.rows]
         parts = [Part(number, *pair) for number, pair in enumerate(zip(segments, work, strict=True))]
-        reads = reads_of(step, self._plan)
+        reads = reads_of(step, self._plan, generated)
         rows: dict[int, Tensor] = {}
         num_padding = 0
         with torch.inference_mode(), catch_out_of_memory():

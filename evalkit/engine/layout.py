@@ -7,6 +7,7 @@ import torch
 
 from evalkit.engine.attention import PackedStep, Ragged, RowBatch, Span
 from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.draws import Draw
 from evalkit.engine.kernels import Kernels, mask_behind
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
@@ -29,6 +30,7 @@ class Reads:
     places: tuple[tuple[int, int], ...]  # (segment, offset in it): one row of logits each
     targets: tuple[tuple[int, int, int, int], ...]  # (row of logits, token id, sequence, target's number)
     decoding: tuple[tuple[int, int], ...]  # (row of logits, sequence), a sequence's places in their order
+    draws: tuple[Draw | None, ...]  # for each of these, how its token is drawn
 
 
 def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
@@ -43,12 +45,13 @@ def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
     return chunks + rows
 
 
-def reads_of(step: Step, plan: Plan) -> Reads:
+def reads_of(step: Step, plan: Plan, generated: Generated) -> Reads:
     """Logits are read behind a chunk's scored positions, behind a prompt to be continued and behind each token of
     a row."""
     places: list[tuple[int, int]] = []
     targets: list[tuple[int, int, int, int]] = []
     decoding: list[tuple[int, int]] = []
+    numbers: list[int] = []  # of the tokens that are decoded, in their texts
     for segment, chunk in enumerate(step.chunks):
         row_of: dict[int, int] = {}
         for offset, sequence, number in chunk.node.reads:
@@ -60,13 +63,19 @@ def reads_of(step: Step, plan: Plan) -> Reads:
                 targets.append((row_of[offset], token, sequence, number))
         if chunk.node.generates and chunk.end == len(chunk.node):
             decoding.append((row_of.get(len(chunk.node) - 1, len(places)), chunk.node.sequences[0]))
+            numbers.append(0)
             if len(chunk.node) - 1 not in row_of:
                 places.append((segment, chunk.end - 1 - chunk.start))
     for number, row in enumerate(step.rows):
         for offset in range(row.num_tokens):
             decoding.append((len(places), row.sequence))
+            numbers.append(len(generated[row.sequence]) + offset)
             places.append((len(step.chunks) + number, offset))
-    return Reads(tuple(places), tuple(targets), tuple(decoding))
+    draws = tuple(
+        (found, place) if (found := plan.sequences[sequence].draws) else None
+        for (_, sequence), place in zip(decoding, numbers, strict=True)
+    )
+    return Reads(tuple(places), tuple(targets), tuple(decoding), draws)
 
 
 def own_length(row: Row, generated: Generated) -> int:

@@ -13,6 +13,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from evalkit.engine.draws import Draws
+
 MAX_REPEATED = 0.01  # share of the distinct tokens that may be computed again to keep the tree small
 MIN_SAVING = 48  # tokens that a shared run must save to be a node of its own
 
@@ -26,8 +28,9 @@ class TokenSequence:
     ids: tuple[int, ...]
     # (position, token id): the log-probability of that token behind ids[: position + 1] is wanted.
     targets: tuple[tuple[int, int], ...] = ()
-    max_new_tokens: int = 0  # > 0: continue greedily behind the last token
+    max_new_tokens: int = 0  # > 0: continue behind the last token
     request: int = 0  # sequences of one request share their tokens without counting them as cached
+    draws: Draws | None = None  # how new tokens are drawn; None: the likeliest ones are taken
 
 
 @dataclass

@@ -2,8 +2,9 @@
 
 Texts repeat their prompts and themselves. What followed the longest earlier occurrence of a row's last tokens is
 guessed to follow again (Saxena 2023, prompt lookup decoding), and one step computes the guessed tokens with the
-newest one. A guess is kept as far as the model's own greedy choice is the same (Leviathan et al. 2023), so the text
-is greedy decoding's; a wrong one has cost the tokens computed for it. No torch.
+newest one. A guess is kept as far as the model's own choice is the same (Leviathan et al. 2023), the likeliest token
+or the one that its draw falls on (engine.draws), so the text is the one without guesses; a wrong guess has cost the
+tokens computed for it. No torch.
 """
 
 from collections.abc import Sequence

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from evalkit.engine.attention import ATTENTION_NAME, packed, register
 from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.draws import choose
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
@@ -85,7 +86,7 @@ class PackedRunner:
         """See Runner."""
         device, dtype = self._network.device, self._network.dtype
         segments = segments_of(step, self._plan, generated)
-        reads = reads_of(step, self._plan)
+        reads = reads_of(step, self._plan, generated)
         ids = torch.tensor([[token for segment in segments for token in segment.ids]])
         positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
         starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
@@ -130,7 +131,8 @@ def slot_length(plan: Plan) -> int:
 
 
 def read(logits: Tensor, reads: Reads) -> StepResult:
-    """Log-probabilities of targets and the most likely next tokens from logits [rows, vocabulary], in float32."""
+    """Log-probabilities of targets and the next tokens, the most likely or drawn ones, from logits [rows, vocabulary],
+    in float32; a drawn token's log-probability is the model's own, at temperature 1."""
     if not reads.places:
         return StepResult((), {})
     logprobs = logits.float().log_softmax(dim=-1)
@@ -138,9 +140,9 @@ def read(logits: Tensor, reads: Reads) -> StepResult:
     ids = torch.tensor([token for _, token, _, _ in reads.targets], dtype=torch.long, device=logits.device)
     scored = zip(reads.targets, logprobs[rows, ids].tolist(), strict=True)
     decoding = torch.tensor([row for row, _ in reads.decoding], dtype=torch.long, device=logits.device)
-    best = logits[decoding].argmax(dim=-1)  # of the logits: rounding makes some log-probabilities equal
-    chosen = zip(best.tolist(), logprobs[decoding, best].tolist(), strict=True)
+    chosen = choose(logits[decoding], reads.draws)  # of the logits: rounding makes some log-probabilities equal
+    found = zip(chosen, logprobs[decoding, chosen].tolist(), strict=True)
     tokens: dict[int, list[tuple[int, float]]] = {}
-    for (_, sequence), pair in zip(reads.decoding, chosen, strict=True):
+    for (_, sequence), pair in zip(reads.decoding, found, strict=True):
         tokens.setdefault(sequence, []).append(pair)
     return StepResult(tuple((s, n, value) for (_, _, s, n), value in scored), tokens)
