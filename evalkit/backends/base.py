@@ -30,6 +30,20 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """A backend that can answer requests with `sampling`."""
+
+    @property
+    def draws(self) -> str:
+        """Who draws, and what the draws depend on, in words."""
+        ...
+
+
+# Of backends that follow engine.draws.
+OWN_DRAWS = "evalkit's: by seed, prompt, sample number and token alone"
+
+
 @dataclass(frozen=True)
 class Part:
     """Items that one process answers together."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from evalkit.backends.base import Answer, Item, Part
+from evalkit.backends.base import OWN_DRAWS, Answer, Item, Part
 from evalkit.errors import ConfigError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 class EngineBackend:
     """Answers requests through the engine."""
+
+    draws = OWN_DRAWS
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
-from evalkit.backends.base import Answer, Item
+from evalkit.backends.base import OWN_DRAWS, Answer, Item
 from evalkit.engine.draws import choose, draws_of
 from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel, ModelFacts
@@ -30,6 +30,8 @@ from evalkit.types import (
 
 class ReferenceBackend:
     """Answers requests one by one, in the order asked."""
+
+    draws = OWN_DRAWS
 
     def __init__(self, model: ModelSpec) -> None:
         self.model = model

@@ -21,6 +21,8 @@ from evalkit.types import GenerateOutput, Json, LoglikelihoodOutput, Loglikeliho
 class ReplayBackend:
     """Answers from a file. Raises DataError for a line that is broken, or a question without an answer."""
 
+    draws = "those of whoever made the file: one line a sample, under its own id"
+
     def __init__(self, path: str) -> None:
         self.path = Path(path).expanduser()
 

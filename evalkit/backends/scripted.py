@@ -10,6 +10,8 @@ from evalkit.types import GenerateOutput, Json, LoglikelihoodOutput, Loglikeliho
 class ScriptedBackend:
     """Says `text` to every prompt, and gives `logprobs` to every question's choices."""
 
+    draws = "none: every sample is the script"
+
     def __init__(self, text: str = "", logprobs: Sequence[float] = (-1.0, -2.0, -3.0, -4.0)) -> None:
         if not isinstance(text, str):
             raise ConfigError(f"backend.text={text}: use a text, e.g. backend.text=\"'{text}'\"")

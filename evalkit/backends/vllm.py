@@ -10,6 +10,7 @@ from typing import Any
 
 from evalkit.backends.base import Answer, Item
 from evalkit.backends.engine_batch import Question, encode
+from evalkit.engine.draws import seed_of
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import resolve
@@ -26,6 +27,8 @@ _TOP = 20  # most likely next tokens that vLLM tells by default at most
 
 class VllmBackend:
     """Answers requests through a vLLM engine, some hundred questions at a time."""
+
+    draws = "vLLM's own: a seed for each request, made of seed, prompt and sample number"
 
     def __init__(
         self,
@@ -147,18 +150,24 @@ class VllmBackend:
             yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, encoded.truncated, num_tokens)
 
     def _continue(self, question: Question) -> Any:
-        assert isinstance(question.request, GenerateRequest)
+        request = question.request
+        assert isinstance(request, GenerateRequest)
         room = max(1, self._facts.max_length - len(question.encoded.prompt_ids))
+        drawn: dict[str, Any] = {}
+        if sampling := request.sampling:
+            drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            drawn["seed"] = seed_of(sampling, request.prompt)
         return self._params(
-            max_tokens=min(question.request.max_new_tokens, room),
-            stop=list(question.request.stop),
+            max_tokens=min(request.max_new_tokens, room),
+            stop=list(request.stop),
             include_stop_str_in_output=True,
             stop_token_ids=sorted(self._end_ids),
+            **drawn,
         )
 
     def _params(self, **settings: Any) -> Any:
-        """Greedy; only evalkit's end-of-text tokens end a text."""
-        return self._vllm.SamplingParams(temperature=0.0, ignore_eos=True, **settings)
+        """Greedy where nothing else is said; only evalkit's end-of-text tokens end a text."""
+        return self._vllm.SamplingParams(**{"temperature": 0.0, "ignore_eos": True, **settings})
 
     def _continued(self, question: Question, output: Any) -> GenerateOutput:
         completion, prompt_ids = output.outputs[0], question.encoded.prompt_ids

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evalkit.backends.base import Answer, Backend, Divisible, Item, Part
+from evalkit.backends.base import Answer, Backend, Divisible, Draws, Item, Part
 from evalkit.models.base import ModelFacts
 from evalkit.ranks.leader import Leader
 from evalkit.ranks.wire import Event
@@ -39,6 +39,8 @@ class SharedBackend:
         self._leader = leader
         self._tallies: list[Tally] = []
         self._checks: list[Mapping[str, Any]] = []
+        if isinstance(own, Draws):
+            self.draws = own.draws
 
     def fingerprint(self) -> Mapping[str, Json]:
         """See Backend. Raises ModelError where another rank has another model, before weights load anywhere."""

@@ -269,6 +269,8 @@ def _complete(kind: Kind, model: TinyLanguageModel, body: dict[str, Any]) -> dic
     stops = body.get("stop") or []
     if kind.most_stops is not None and len(stops) > kind.most_stops:
         raise RefusalError(400, f"at most {kind.most_stops} stop sequences")
+    if kind.end_reason == "eos_token" and body.get("top_p", 0.5) >= 1:
+        raise RefusalError(422, "`top_p` must be > 0.0 and < 1.0")
     if body["max_tokens"] == 0:
         raise RefusalError(400, "max_tokens must be at least 1")
     ids = model.encode(prompt) if isinstance(prompt, str) else prompt

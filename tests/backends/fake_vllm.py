@@ -17,6 +17,8 @@ class SamplingParams:
     """The fields of vllm.SamplingParams that evalkit sets, with vLLM's defaults."""
 
     temperature: float = 1.0
+    top_p: float = 1.0
+    seed: int | None = None
     max_tokens: int | None = 16
     stop: list[str] | None = None
     stop_token_ids: list[int] | None = None
@@ -42,7 +44,7 @@ class FakeVllm:
         return [self._one(prompt["prompt_token_ids"], param) for prompt, param in pairs]
 
     def _one(self, ids: list[int], params: SamplingParams) -> Any:
-        assert params.temperature == 0.0
+        assert (params.temperature == 0.0) == (params.seed is None)
         assert params.max_tokens
         new, _, why = self.model.write(ids, params.stop or [], params.max_tokens)
         if why == "end":

@@ -13,12 +13,15 @@ from fake_server import KINDS, serving
 from served import SCORING, backend_for, choices, right, texts
 from tiny_language_model import TinyLanguageModel
 
+from evalkit.backends.base import Item
+from evalkit.backends.openai.probe import TEXT
 from evalkit.errors import EngineError, ModelError
 from evalkit.types import (
     ErrorOutput,
     GenerateOutput,
     GenerateRequest,
     LoglikelihoodRequest,
+    Sampling,
     Truncation,
 )
 
@@ -219,3 +222,49 @@ def test_an_interrupt_ends_at_once(tiny: TinyLanguageModel, tokenizer_folder: Pa
         with pytest.raises(KeyboardInterrupt):
             list(backend.answer(texts(tiny, 30)))
         assert time.monotonic() - started < 10  # the server alone would have taken 20 s and more
+
+
+@pytest.mark.parametrize(
+    ("kind", "top_p", "sent"),
+    [
+        ("vllm", 1.0, {"top_p": 1.0, "top_k": -1, "min_p": 0.0}),
+        ("llama-server", 0.9, {"top_p": 0.9, "top_k": -1, "min_p": 0.0}),
+        ("transformers", 0.9, {"top_p": 0.9}),
+        ("tgi", 1.0, {}),
+        ("tgi", 0.9, {"top_p": 0.9, "top_k": -1, "min_p": 0.0}),
+    ],
+)
+def test_samples_are_asked_for_with_a_seed_each_and_without_the_servers_own_cuts(
+    kind: str, top_p: float, sent: dict[str, float], tiny: TinyLanguageModel
+) -> None:
+    request = GenerateRequest("Write:", (), 3)
+    items: list[Item] = [(f"a#{n}", replace(request, sampling=Sampling(0.8, top_p, 1, n))) for n in range(5)]
+    with serving(kind, tiny) as server:
+        backend = backend_for(server)
+        answers = dict(backend.answer([*items, ("greedy", request)]))
+        assert len(answers) == 6
+        measured = backend.provenance()["measured"]
+        bodies = [body for body in server.seen if body["prompt"] != TEXT and "logprobs" not in body][-6:]
+    assert isinstance(measured, dict)
+    assert measured["samples"] == {key: value for key, value in sent.items() if key != "top_p"}
+    drawn = [body for body in bodies if body["temperature"]]
+    assert len(drawn) == 5
+    assert len({body["seed"] for body in drawn}) == 5
+    for body in drawn:
+        assert {key: body[key] for key in ("top_p", "top_k", "min_p") if key in body} == sent
+        assert body["temperature"] == 0.8
+    (greedy,) = (body for body in bodies if not body["temperature"])
+    assert not {"seed", "top_p", "top_k"} & greedy.keys()
+
+
+def test_a_server_that_takes_no_seed_is_refused_before_a_question_is_asked(tiny: TinyLanguageModel) -> None:
+    kind = replace(KINDS["transformers"], known_fields=_without_seed())
+    item: Item = ("a#0", GenerateRequest("Write:", (), 3, sampling=Sampling(0.8)))
+    with serving(kind, tiny) as server, pytest.raises(ModelError, match=r"refuses a request to tiny: .*'seed'"):
+        list(backend_for(server).answer([item]))
+
+
+def _without_seed() -> set[str]:
+    known = KINDS["transformers"].known_fields
+    assert known is not None
+    return known - {"seed"}

@@ -15,14 +15,22 @@ from evalkit.backends.base import Item
 from evalkit.backends.vllm import VllmBackend
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.spec import ModelSpec
-from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Truncation
+from evalkit.types import (
+    GenerateOutput,
+    GenerateRequest,
+    LoglikelihoodOutput,
+    LoglikelihoodRequest,
+    Sampling,
+    Truncation,
+)
 
 HAS_VLLM = importlib.util.find_spec("vllm") is not None
 # What evalkit passes, as it stands in evalkit/backends/vllm.py.
 LLM_ARGUMENTS = "model trust_remote_code dtype tensor_parallel_size gpu_memory_utilization seed".split()
 ENGINE_ARGUMENTS = "enable_prefix_caching max_model_len max_logprobs".split()
 PARAMS = (
-    "temperature ignore_eos max_tokens logprobs prompt_logprobs stop include_stop_str_in_output stop_token_ids".split()
+    "temperature top_p seed ignore_eos max_tokens logprobs prompt_logprobs stop include_stop_str_in_output "
+    "stop_token_ids".split()
 )
 
 
@@ -100,6 +108,18 @@ def test_what_is_passed_is_what_the_contract_below_checks(
     assert {name for _, params in fake.asked for name in vars(params)} == set(PARAMS)
 
 
+def test_a_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(
+    tiny: TinyLanguageModel, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, tiny)
+    drawn = [GenerateRequest("Write:", (), 5, sampling=Sampling(0.8, 0.95, 1, number)) for number in range(4)]
+    list(VllmBackend(spec).answer([*((str(n), r) for n, r in enumerate(drawn)), ("x", GenerateRequest("W", (), 5))]))
+    asked = [params for _, params in fake.asked]
+    assert {(params.temperature, params.top_p) for params in asked[:4]} == {(0.8, 0.95)}
+    assert len({params.seed for params in asked[:4]}) == 4
+    assert (asked[4].temperature, asked[4].top_p, asked[4].seed) == (0.0, 1.0, None)
+
+
 @pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed: pip install 'evalkit[vllm]'")
 def test_vllm_takes_these_arguments() -> None:
     from vllm import LLM, SamplingParams, TokensPrompt
@@ -113,9 +133,10 @@ def test_vllm_takes_these_arguments() -> None:
         {"logprobs": 20},
         {"prompt_logprobs": 1},
         {"stop": ["x"], "include_stop_str_in_output": True, "stop_token_ids": [0]},
+        {"temperature": 0.8, "top_p": 0.95, "seed": 2**31 - 1},
     ):
-        given: Any = settings
-        SamplingParams(temperature=0.0, ignore_eos=True, max_tokens=1, **given)
+        given: Any = {"temperature": 0.0, **settings}
+        SamplingParams(ignore_eos=True, max_tokens=1, **given)
 
 
 @pytest.mark.skipif(HAS_VLLM, reason="vLLM is installed")

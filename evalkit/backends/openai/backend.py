@@ -18,7 +18,7 @@ from evalkit.backends.openai.listing import Listing, explain, find_model
 from evalkit.backends.openai.probe import TEXT, Probe
 from evalkit.backends.openai.questions import Question, Server, encode, text_of
 from evalkit.backends.openai.retry import Retries
-from evalkit.backends.openai.texts import Texts
+from evalkit.backends.openai.texts import UNCUT, Texts, sampling_fields
 from evalkit.backends.openai.tokens import SPECIMENS, Dialect, ServerTokenizer, Tokens, ask_ids, find_dialect
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
@@ -36,6 +36,8 @@ _FEWEST_STOPS = 4  # what every server takes; OpenAI and text-generation-inferen
 
 class OpenAIBackend:
     """Answers requests through a server."""
+
+    draws = "the server's own: a seed for each request, made of seed, prompt and sample number"
 
     def __init__(
         self,
@@ -75,6 +77,7 @@ class OpenAIBackend:
         self._tokenizer_path = tokenizer
         self._server: Server | None = None
         self._num_stops = _FEWEST_STOPS
+        self._uncut: Mapping[str, Any] | None = None  # found out with the first sample
         if tokenizer is not None:  # else prompts can be counted by the server only, as it answers
             self.facts: Callable[[], ModelFacts] = self._facts
 
@@ -104,6 +107,8 @@ class OpenAIBackend:
             "retries": self._retries.num_retries,
             **self.bill.to_json(),
         }
+        if self._uncut is not None:
+            measured["samples"] = dict(self._uncut)
         return {**self.fingerprint(), "neutral": dict(server.can.neutral), "measured": measured}
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
@@ -115,6 +120,7 @@ class OpenAIBackend:
         server = self._connect()
         questions = encode(items, server, self.url)
         self._num_stops = self._stops_taken(items, server)
+        self._uncut = self._uncut_by(items, server)
         client = self._client()
         ask = Ask(client, server.can.model, server.can.neutral, self.bill)
         work = partial(self._answer, ask, server)
@@ -133,7 +139,7 @@ class OpenAIBackend:
                 output = await Choices(ask, server.can, server.tokens).score(request, encoded)
             else:
                 assert not isinstance(encoded, EncodedChoices)
-                texts = Texts(ask, server.can.takes_ids, server.max_length, self._num_stops)
+                texts = Texts(ask, server.can.takes_ids, server.max_length, self._num_stops, self._uncut or {})
                 output = await texts.write(request, encoded, text_of(question, server))
         except RefusedError as error:
             explained = explain(error, self.url, server.listing)
@@ -153,6 +159,27 @@ class OpenAIBackend:
             log.info("%s takes no %d stop strings; what it is not told of is cut here", self.url, len(stops))
             return _FEWEST_STOPS
         return len(stops)
+
+    def _uncut_by(self, items: Sequence[Item], server: Server) -> Mapping[str, Any] | None:
+        """The fields with which the server draws from the whole distribution; None where nothing is drawn.
+
+        Raises ModelError where it takes no sampling at all.
+        """
+        first = next((r for _, r in items if isinstance(r, GenerateRequest) and r.sampling), None)
+        if first is None or first.sampling is None:
+            return None
+        for uncut in UNCUT:
+            client = self._client()
+            ask = Ask(client, server.can.model, server.can.neutral, self.bill)
+            try:
+                loop.run(ask(TEXT, 1, whole, failures=3, **sampling_fields(first.sampling, TEXT, uncut)), client)
+            except RefusedError as error:
+                refused = error
+                continue
+            if not uncut:
+                log.warning("%s takes no top_k and min_p: its samples may be cut by settings of its own", self.url)
+            return uncut
+        raise explain(refused, self.url, server.listing)
 
     def _connect(self) -> Server:
         """What the server is and can, found out at the first call."""

@@ -2,15 +2,18 @@
 
 The interface leaves the stop string out of the text, where ours ends with it: it is put back where the server says
 which one it was. Where it does not say, the text ends before it; tasks cut there, so scores are the same.
+
+Samples are the server's own draws: each is a request with a seed of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.backends.openai.ask import Ask, Prompt
 from evalkit.backends.openai.wire import Completion, GarbledError
+from evalkit.engine.draws import seed_of
 from evalkit.models.continuations import EncodedPrompt
-from evalkit.types import FinishReason, GenerateOutput, GenerateRequest
+from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Sampling
 
 # As servers call their endings: OpenAI's two, and text-generation-inference's own.
 _REASONS: dict[str, FinishReason] = {
@@ -20,20 +23,28 @@ _REASONS: dict[str, FinishReason] = {
     "eos": "end_of_text",
     "length": "length",
 }
+# Fields that keep a server's own cuts out of a sample (vLLM takes them from the checkpoint, llama.cpp cuts to 40
+# tokens): the first set that it takes.
+UNCUT: Sequence[Mapping[str, Any]] = ({"top_k": -1, "min_p": 0.0}, {})
 
 
 class Texts:
     """Continues prompts through one server."""
 
-    def __init__(self, ask: Ask, takes_ids: bool, max_length: int | None, num_stops: int) -> None:
-        """num_stops: how many stop strings the server takes; what it is not told of is cut here."""
+    def __init__(
+        self, ask: Ask, takes_ids: bool, max_length: int | None, num_stops: int, uncut: Mapping[str, Any]
+    ) -> None:
+        """num_stops: how many stop strings the server takes; what it is not told of is cut here.
+
+        uncut: of UNCUT, what the server takes."""
         self._ask = ask
         self._takes_ids = takes_ids
         self._max_length = max_length
         self._num_stops = num_stops
+        self._uncut = uncut
 
     async def write(self, request: GenerateRequest, encoded: EncodedPrompt | None, text: str) -> GenerateOutput:
-        """The greedy continuation.
+        """The greedy continuation, or a sample.
 
         encoded: the prompt in token ids, None where they are not known; text: the prompt as a text.
         """
@@ -60,7 +71,16 @@ class Texts:
         room = max(1, self._max_length - len(ids)) if self._max_length else request.max_new_tokens
         told = list(stops[: self._num_stops])
         fields: dict[str, Any] = {"stop": told} if told else {}
+        if request.sampling:
+            fields |= sampling_fields(request.sampling, request.prompt, self._uncut)
         return await self._ask(prompt, min(request.max_new_tokens, room), _ended, **fields), told
+
+
+def sampling_fields(sampling: Sampling, prompt: str, uncut: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says of its sample. text-generation-inference refuses a top_p of 1, which every server without
+    fields of its own takes for granted."""
+    top_p = {"top_p": sampling.top_p} if uncut or sampling.top_p < 1 else {}
+    return {"temperature": sampling.temperature, **top_p, "seed": seed_of(sampling, prompt), **uncut}
 
 
 def _ended(completion: Completion) -> Completion:
