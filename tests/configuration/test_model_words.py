@@ -104,7 +104,9 @@ def test_a_misspelt_model_is_told_ones_own_and_the_packaged_names(here: Path, mo
     groups.mkdir(parents=True)
     (groups / "my-llama.yaml").write_text(FILE.format(name="my-llama"))
     monkeypatch.setenv("EVALKIT_PATH", str(here / "own"))
-    with pytest.raises(ConfigError, match=r"'my-lama'; did you mean my-llama\? Use one of own: my-llama; packaged: bloom"):
+    with pytest.raises(
+        ConfigError, match=r"'my-lama'; did you mean my-llama\? Use one of own: my-llama; packaged: bloom"
+    ):
         model_of("model=my-lama")
 
 

@@ -12,12 +12,12 @@ from tiny_models import make_checkpoint
 
 from evalkit.cli import call
 from evalkit.commands.models import read_spec
-from evalkit.configuration.groups import options_of
 from evalkit.errors import ModelError
 from evalkit.models import hub
 from evalkit.models.checkpoint import resolve
 from evalkit.models.identity import pinned_of, refuse_another
 from evalkit.models.spec import FACTS, ModelSpec
+from evalkit.plugins import options_of
 
 TASK = (
     "task=mmlu",
