@@ -31,6 +31,7 @@ from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.protocols.named import looks_named, own_function
 from evalkit.task import by_group, check_choice, in_order
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
 
@@ -52,7 +53,9 @@ def header(subject: str, style: str) -> str:
 
 
 def layout(row: Row, question: str, answer: str) -> str:
-    """A row as the prompt shows it, up to and with `答案：`; question: how it begins."""
+    """A row as the prompt shows it, up to and with `答案：`; question: how it begins, or a function that writes it."""
+    if looks_named(question):
+        return f"{own_function(question, str)(row)}{answer}"
     choices = "".join(f"\n{letter}. {row[letter]}" for letter in LETTERS)
     text = row["question"].strip() if question == "stripped" else row["question"]
     return f"{'问题：' if question == 'marked' else ''}{text}{choices}\n答案：{answer}"

@@ -33,6 +33,7 @@ from evalkit.errors import ConfigError, DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.protocols.named import looks_named, own_function
 from evalkit.task import Form, check_choice
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Request, Score
 
@@ -41,7 +42,7 @@ from .protocols import SWITCHES, protocols_of
 
 FIELDS = ("question", "answer")
 END_OF_TEXT = "<|endoftext|>"
-CUT: Mapping[str, tuple[str, ...] | Callable[[], Sequence[str]]] = {
+CUT: Mapping[str, tuple[str, ...]] = {
     "blank-line": (END_OF_TEXT, "\n\n", "Question:"),
     "next-question": ("Question:", "</s>", "<|im_end|>", END_OF_TEXT),
 }
@@ -51,6 +52,7 @@ READ_ANSWER: Mapping[str, Callable[[str], int | float | str | None]] = {
     "strict": strict_match,
     "flexible": flexible_extract,
 }
+ANSWER_KINDS = (str, int, float, type(None))  # of a function of one's own
 SAMPLER_SEED = 1234  # lm_eval.defaults.DEFAULT_OTHER_SEED
 
 
@@ -64,6 +66,8 @@ def gold(row: Row) -> int:
 
 def layout(row: Row, question: str) -> str:
     """A problem as it is put, by the switch `question`."""
+    if looks_named(question):
+        return str(own_function(question, str)(row))
     if question == "step-by-step":
         return f"\nQuestion: {row['question']}\nLet's think step by step\n"
     return f"Question: {row['question']}\nAnswer:"
@@ -71,7 +75,7 @@ def layout(row: Row, question: str) -> str:
 
 def worked(row: Row, question: str) -> str:
     """A problem of the train split with its solution."""
-    ends = {"step-by-step": ("", "\n"), "answer": (" ", "\n\n")}[question]
+    ends = ("", "\n") if question == "step-by-step" else (" ", "\n\n")
     return layout(row, question) + ends[0] + row["answer"] + ends[1]
 
 
@@ -92,7 +96,7 @@ class ChainOfThought:
     @cached_property
     def _cut(self) -> tuple[str, ...]:
         """The strings at which a text is cut."""
-        cut = self.chosen.choose("cut", CUT)
+        cut = self.chosen.choose("cut", CUT, list, tuple)
         return cut if isinstance(cut, tuple) else tuple(cut())
 
     def request(self, example: Example) -> GenerateRequest:
@@ -105,7 +109,7 @@ class ChainOfThought:
     def score(self, example: Example, output: Output) -> Score:
         """The number read out of the continuation against the gold one."""
         assert isinstance(output, GenerateOutput)
-        found = self.chosen.choose("answer", READ_ANSWER)(cut_at(output.text, self._cut))
+        found = self.chosen.choose("answer", READ_ANSWER, *ANSWER_KINDS)(cut_at(output.text, self._cut))
         target = example.target if isinstance(found, str) or example.target is None else int(example.target)
         answer = None if found is None else str(found)
         right = found is not None and found == target

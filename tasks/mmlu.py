@@ -33,6 +33,7 @@ from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.protocols.named import looks_named, own_function
 from evalkit.task import Form, by_group, check_choice, in_order
 from evalkit.types import (
     Aggregate,
@@ -77,7 +78,9 @@ def categories_of(anatomy: str) -> dict[str, list[str]]:
 
 
 def layout(row: Row, question: str, answer: str) -> str:
-    """A row as the prompt shows it, up to and with `Answer:`; question: how it begins."""
+    """A row as the prompt shows it, up to and with `Answer:`; question: how it begins, or a function that writes it."""
+    if looks_named(question):
+        return f"{own_function(question, str)(row)}{answer}"
     choices = "".join(f"\n{letter}. {row[letter]}" for letter in LETTERS)
     text = row["question"].strip() if question == "stripped" else row["question"]
     return f"{'Question: ' if question == 'marked' else ''}{text}{choices}\nAnswer:{answer}"

@@ -7,7 +7,7 @@ from evalkit.data import Tables
 from evalkit.data.cells import as_pandas_reads, with_line_feeds
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.protocols import ChosenProtocol
-from evalkit.protocols.named import function_named, looks_named
+from evalkit.protocols.named import looks_named, own_function
 from evalkit.types import Metric
 
 Groups = Mapping[str, Sequence[float | None]]  # the scores of each subject
@@ -25,7 +25,7 @@ def chosen_letter(logprobs: Sequence[float], letters: str, softmax: str) -> str 
     if softmax == "once":
         return best_choice(logprobs, letters)
     if looks_named(softmax):
-        answer: str | None = function_named(softmax)(logprobs, letters)
+        answer: str | None = own_function(softmax, str, type(None))(logprobs, letters)
         return answer
     return twice_softmaxed_choice(logprobs, letters, softmax.removeprefix("twice-"))
 

@@ -40,6 +40,7 @@ _SOFTMAX = Switch(
         "twice-float16": "the same, probabilities and second softmax rounded to float16",
     },
     stage="score",
+    function="log-probabilities, letters -> the letter, None where there is none",
 )
 _MEAN = Switch(
     "mean",
@@ -61,6 +62,8 @@ _DECODING = Switch(
         "to-limit": "after max_new_tokens, as the card's scripts do, so that every cut can be tried on the text",
     },
 )
+ANSWER_OF_ONES_OWN = "text -> the answer as text or number, None where there is none"
+_QUESTION_OF_ONES_OWN = "row -> the text from the question to the mark of the answer"
 _FEWSHOT = "worked examples in front of the question"
 
 SWITCHES: Mapping[str, tuple[Switch, ...]] = {
@@ -70,7 +73,12 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
             "the line before the examples names the subject",
             {"single-space": "one space in front of it", "double-space": "two, as in the authors' script"},
         ),
-        Switch("question", "how the question begins", {"marked": "Question: …", **_QUESTION}),
+        Switch(
+            "question",
+            "how the question begins",
+            {"marked": "Question: …", **_QUESTION},
+            function=_QUESTION_OF_ONES_OWN,
+        ),
         _LETTERS,
         Switch("num_fewshot", _FEWSHOT, low=0, high=5),
         _CELLS,
@@ -104,7 +112,9 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
                 "lm-eval": "以下是中国关于逻辑学的单项选择题，请选出其中的正确答案。",
             },
         ),
-        Switch("question", "how the question begins", {"marked": "问题：…", **_QUESTION}),
+        Switch(
+            "question", "how the question begins", {"marked": "问题：…", **_QUESTION}, function=_QUESTION_OF_ONES_OWN
+        ),
         _LETTERS,
         Switch("num_fewshot", _FEWSHOT, low=0, high=5),
         _CELLS,
@@ -128,6 +138,7 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
                 "step-by-step": "Question: …, then Let's think step by step",
                 "answer": "Question: …, then Answer:",
             },
+            function=_QUESTION_OF_ONES_OWN,
         ),
         Switch("num_fewshot", _FEWSHOT, low=0, high=8),
         _NEW_TOKENS,
@@ -140,6 +151,7 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
                 "next-question": "at Question:, </s>, <|im_end|> or <|endoftext|>",
             },
             stage="score",
+            function="nothing -> a list of the strings at which it is cut",
         ),
         Switch(
             "answer",
@@ -151,6 +163,7 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
                 "flexible": "the last number, compared as text (lm-eval's flexible-extract)",
             },
             stage="score",
+            function=ANSWER_OF_ONES_OWN,
         ),
     ),
     "humaneval": (

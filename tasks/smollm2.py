@@ -48,6 +48,7 @@ from evalkit.types import (
 )
 
 from .multiple_choice import MEAN
+from .protocols import ANSWER_OF_ONES_OWN
 
 LETTERS = "ABCD"
 SEED = 42  # lighteval shuffles a task's rows with it, and draws worked examples from the same generator
@@ -272,7 +273,7 @@ class WorkedSolutions:
                 "last-number": "the last number as people write it: 20,800; 3.50; -5",
             },
             stage="score",
-            function="text -> answer as text or number, None where there is none",
+            function=ANSWER_OF_ONES_OWN,
         ),
         _MAX_SAMPLES,
     )
@@ -297,7 +298,7 @@ class WorkedSolutions:
     def score(self, example: Example, output: Output) -> Score:
         """The text's answer against the worked solution's, by the same rule."""
         assert isinstance(output, GenerateOutput)
-        read = self.chosen.choose("answer", READ_ANSWER)
+        read = self.chosen.choose("answer", READ_ANSWER, str, int, float, type(None))
         found, gold = read(cut_at(output.text, self._stop)), read(f" {example.row['answer']}")
         answer = None if found is None else str(found)
         return Score(example.id, example.group, answer, example.target, float(found is not None and found == gold))

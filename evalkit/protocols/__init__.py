@@ -15,12 +15,12 @@ spellings of the same thing have one name.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 from evalkit.errors import ConfigError
-from evalkit.protocols.named import function_named, looks_named
+from evalkit.protocols.named import function_named, looks_named, own_function
 from evalkit.types import Json
 
 Number = int | float
@@ -97,10 +97,13 @@ class ChosenProtocol:
         """The value of a switch that is a whole number."""
         return int(self.switches[switch])
 
-    def choose(self, switch: str, known: Mapping[str, ValueT]) -> ValueT:
-        """What the value of a switch stands for: one of the known ones, or the function of one's own that it names."""
+    def choose(self, switch: str, known: Mapping[str, ValueT], *kinds: type) -> ValueT | Callable[..., Any]:
+        """What the value of a switch stands for: one of the known ones, or the function of one's own that it names.
+
+        kinds: what such a function may return.
+        """
         value = self.switches[switch]
-        return known[value] if value in known else function_named(value)
+        return known[value] if value in known else own_function(value, *kinds)
 
     def flip(self, switch: str, value: str) -> str:
         """The setting that differs from this in one switch."""

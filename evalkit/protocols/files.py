@@ -91,7 +91,10 @@ def _add(
     if like is not None and form is not forms.get(like):
         raise ConfigError(f"{where}: {like} is of another form, whose switches are others; leave out like, or form")
     switches: Mapping[str, Switch] = {s.name: s for s in (table.switches if form is None else form.switches)}
-    own = {switch: value_of(where, switches, switch, str(value)) for switch, value in values.items()}
+    for switch, value in values.items():
+        if not isinstance(value, str):
+            raise ConfigError(f"{where}: {switch} is {value!r}, write one value")
+    own = {switch: value_of(where, switches, switch, value) for switch, value in values.items()}
     whole = {**(named[like] if like is not None else {}), **own}
     if missing := [switch for switch in switches if switch not in whole]:
         raise ConfigError(f"{where}: lacks {', '.join(missing)}; set them, or take them from a protocol with like")

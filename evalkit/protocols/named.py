@@ -1,6 +1,7 @@
 """What a dotted name stands for: a function or a class in a module of one's own."""
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -33,3 +34,20 @@ def function_named(dotted: str) -> Any:
     if not callable(found):
         raise ConfigError(f"{dotted} is a {type(found).__name__}, where a function is wanted")
     return found
+
+
+def own_function(dotted: str, *kinds: type) -> Callable[..., Any]:
+    """The function of that name; one that fails, or returns none of the kinds, raises ConfigError."""
+    found = function_named(dotted)
+
+    def call(*arguments: Any) -> Any:
+        try:
+            result = found(*arguments)
+        except Exception as error:  # whatever a function of one's own may raise
+            raise ConfigError(f"{dotted} fails: {type(error).__name__}: {error}") from error
+        if not isinstance(result, kinds):
+            wanted = ", ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+            raise ConfigError(f"{dotted} returns a {type(result).__name__}; return one of: {wanted}")
+        return result
+
+    return call
