@@ -17,7 +17,7 @@ from evalkit.machine.streams import guard_standard_streams
 COMMANDS = {
     "report": "render report.md, report.html, tables and plots again from run folders, over any number of models",
     "compare": "two runs on the same questions: paired table and test, every flip with both answers",
-    "gate": "exit code 4 where a run is worse than its baseline, or was not asked the same",
+    "gate": "exit code 4 where a run is worse than its baseline, 5 where the two are not the same test",
     "baseline": "what a gate needs of finished runs, small enough to commit",
     "explain": "why a figure is not the published one: every rule tried on the stored answers",
     "verify": "derive everything in a run folder again and say what differs",
@@ -34,7 +34,7 @@ COMMANDS = {
 
 def main() -> int:
     """Run this process's command line; the exit code: 0 done, 1 not run to the end, 2 wrong usage, 3 data or model,
-    4 gate, 130 interrupted."""
+    4 gate, 5 not comparable, 130 interrupted."""
     end_by_signal()
     guard_standard_streams()
     code = call(sys.argv[1:])

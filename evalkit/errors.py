@@ -8,7 +8,8 @@ EvalkitError                   exit code
 ├── StoreError                 2   the run folder cannot be used
 ├── SandboxError               2   nothing on this machine can confine a model's program
 ├── EngineError                1   the model could not be run to the end
-└── GateError                  4   a regression gate failed
+├── GateError                  4   a run is worse than its baseline
+└── NotComparableError         5   two runs were not the same test: other model, data, questions, prompts or protocol
 
 A message says what is wrong, where, and what mends it, in one line; with EVALKIT_DEBUG=1 behind its traceback.
 """
@@ -69,9 +70,15 @@ class EngineError(EvalkitError):
 
 
 class GateError(EvalkitError):
-    """A run is worse than its baseline, or cannot be compared with it."""
+    """A run is worse than its baseline."""
 
     exit_code = 4
+
+
+class NotComparableError(EvalkitError):
+    """Two runs were not the same test, so that neither is worse."""
+
+    exit_code = 5
 
 
 def tell(error: EvalkitError, who: str) -> int:

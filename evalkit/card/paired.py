@@ -10,14 +10,13 @@ import numpy as np
 
 from evalkit.card.figures import signed
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import mean_of, name_of, place_of, protocol_of
+from evalkit.card.runs import mean_of, name_of, place_of
 from evalkit.card.verdict import p_text
-from evalkit.errors import ConfigError, StoreError
+from evalkit.errors import NotComparableError, StoreError
 from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
 from evalkit.store.questions import QUESTIONS
-from evalkit.store.read import as_a_run_writes, find_runs, read_json, read_lines, read_summary
-from evalkit.store.run_name import task_of
-from evalkit.types import Json, Score, Summary
+from evalkit.store.read import as_a_run_writes, read_json, read_lines, read_summary
+from evalkit.types import Score, Summary
 
 REQUESTS = "requests.json"  # of a committed baseline, in place of what was asked
 _OWN = ("id", "group", "answer", "target", "value")
@@ -31,6 +30,8 @@ class Pairs:
     a: Summary
     b: Summary
     scores: tuple[tuple[Score, Score], ...]  # (A's, B's) of the same question
+    num_left_out: int = 0  # questions that both were asked and that one of them has no score for
+    folders: tuple[Path, ...] = ()  # A's and B's
 
     @property
     def name(self) -> str:
@@ -67,7 +68,7 @@ class Pairs:
         """One-sided p of the exact McNemar test: B is worse than A."""
         return mcnemar_worse(self.num_only_a, self.num_only_b)
 
-    def values(self, card: PublishedCard | None = None) -> tuple[float | None, float | None]:
+    def values(self, card: PublishedCard) -> tuple[float | None, float | None]:
         """A's and B's figure over these questions, in percent, each as its run makes its mean."""
         means = self._means(card)
         a, b = (_mean([side[i] for side in self.scores], means[i]) for i in (0, 1))
@@ -80,8 +81,8 @@ class Pairs:
         a, b = (_shares([side[i] for side in self.scores], means[i], means) for i in (0, 1))
         return paired_bootstrap(b, a, rng, groups=groups if "macro" in means else None)
 
-    def _means(self, card: PublishedCard | None) -> tuple[str, str]:
-        a, b = (mean_of(summary, place_of(card, summary) if card else None) for summary in (self.a, self.b))
+    def _means(self, card: PublishedCard) -> tuple[str, str]:
+        a, b = (mean_of(summary, place_of(card, summary)) for summary in (self.a, self.b))
         return a, b
 
 
@@ -115,67 +116,34 @@ def _shares(scores: Sequence[Score], mean: str, means: tuple[str, str]) -> list[
     return [value * sizes[score.group] * len(sizes) / len(scores) for value, score in zip(values, scores, strict=True)]
 
 
-def pair_tasks(path_a: Path, path_b: Path) -> list[Pairs]:
-    """Every run that both have, in A's order: those of the same name, or the only ones of their benchmark.
-
-    path_a, path_b: a run folder, or a folder above run folders of one model. Raises ConfigError where they share
-    no task, StoreError where the data or the questions of a shared task differ, or none is scored.
-    """
-    side_a, side_b = runs_by_name(path_a), runs_by_name(path_b)
-    counterpart = {name: found for name in side_a if (found := counterpart_of(name, side_a, side_b))}
-    if not counterpart:
-        raise ConfigError(f"no task in common: {path_a} has {', '.join(side_a)}; {path_b} has {', '.join(side_b)}")
-    return [pair_runs(side_a[name], folder) for name, folder in counterpart.items()]
-
-
-def runs_by_name(path: Path) -> dict[str, Path]:
-    """Run folders by name: `mmlu`, `mmlu@lm-eval`.
-
-    Raises StoreError where there is none, ConfigError where a name has several.
-    """
-    folders: dict[str, Path] = {}
-    for folder in find_runs([path]):
-        name = name_of(read_summary(folder))
-        if name in folders:
-            raise ConfigError(f"{path} holds several runs of {name} ({folders[name]}, {folder}), name one model's")
-        folders[name] = folder
-    return folders
-
-
-def counterpart_of(name: str, own: Mapping[str, Path], others: Mapping[str, Path]) -> Path | None:
-    """The other side's run of the same name; else its only run of the benchmark, where this is the only one too."""
-    if name in others:
-        return others[name]
-    alone, found = ([n for n in side if task_of(n) == task_of(name)] for side in (own, others))
-    return others[found[0]] if len(alone) == len(found) == 1 else None
-
-
 def pair_runs(folder_a: Path, folder_b: Path, *, part: bool = False) -> Pairs:
     """The scored questions of two run folders of one task.
 
-    part: B may have been asked only some of A's questions. Raises StoreError where they differ in data or questions.
+    part: only those that both were asked. Raises NotComparableError where they differ in data or questions.
     """
     a, b = read_summary(folder_a), read_summary(folder_b)
     for split, (in_a, in_b) in _changed(data_hashes(a), data_hashes(b)).items():
-        raise StoreError(f"{a.task}: {folder_a} and {folder_b} differ in data, split {split}: {in_a} and {in_b}")
+        raise NotComparableError(
+            f"{a.task}: {folder_a} and {folder_b} differ in data, split {split}: {in_a} and {in_b}"
+        )
     scores_a, scores_b = read_scores(folder_a), read_scores(folder_b)
-    _check_same_questions(a.task, folder_b, folder_a, scores_b, scores_a)
     if not part:
+        _check_same_questions(a.task, folder_b, folder_a, scores_b, scores_a)
         _check_same_questions(a.task, folder_a, folder_b, scores_a, scores_b)
     both = [(score, scores_b[name]) for name, score in scores_a.items() if name in scores_b]
     scored = tuple((x, y) for x, y in both if x.value is not None and y.value is not None)
     if not scored:
-        raise StoreError(f"{a.task}: {folder_a} and {folder_b} share no scored question, nothing to compare")
-    return Pairs(a.task, a, b, scored)
+        raise NotComparableError(f"{a.task}: {folder_a} and {folder_b} share no scored question, nothing to compare")
+    return Pairs(a.task, a, b, scored, len(both) - len(scored), (folder_a, folder_b))
 
 
 def _check_same_questions(
     task: str, folder: Path, others: Path, here: Mapping[str, Score], there: Mapping[str, Score]
 ) -> None:
     if missing := [name for name in here if name not in there]:
-        raise StoreError(
+        raise NotComparableError(
             f"{task}: {len(missing)} questions of {folder} are not in {others}, the first is {missing[0]}; "
-            "run both with the same limit, subset and split"
+            "run both with the same limit, subset and split, or add --part to compare what both were asked"
         )
 
 
@@ -187,6 +155,18 @@ def read_requests(folder: Path) -> dict[str, str] | None:
     lines = read_lines(asked) if asked.exists() else ()
     with as_a_run_writes(asked):
         return {line["id"]: line["request_sha"] for line in lines if "id" in line} or None
+
+
+def changed_prompts(pairs: Pairs) -> list[str] | None:
+    """The questions of which the two were asked something else; None where a folder does not tell.
+
+    Raises StoreError.
+    """
+    requests = [read_requests(folder) for folder in pairs.folders]
+    if len(requests) != 2 or None in requests:
+        return None
+    before, after = (side or {} for side in requests)
+    return [score.id for score, _ in pairs.scores if before.get(score.id) != after.get(score.id)]
 
 
 def read_scores(folder: Path) -> dict[str, Score]:
@@ -208,11 +188,6 @@ def data_hashes(summary: Summary) -> dict[str, str]:
     if not isinstance(splits, Mapping):
         return {}
     return {name: str(split.get("sha256")) for name, split in splits.items() if isinstance(split, Mapping)}
-
-
-def settings_of(summary: Summary) -> dict[str, Json]:
-    """What a regression gate holds fixed, besides the data: the prompts and the protocol."""
-    return {"prompts": summary.provenance.get("prompt_set_sha"), "protocol": protocol_of(summary.provenance)}
 
 
 def _changed(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:

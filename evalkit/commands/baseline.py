@@ -8,7 +8,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from evalkit.card.paired import REQUESTS, read_requests, read_scores, runs_by_name
+from evalkit.card.counterparts import runs_by_name
+from evalkit.card.paired import REQUESTS, read_requests, read_scores
 from evalkit.commands.argument import CommandParser
 from evalkit.errors import ConfigError
 from evalkit.report.files import write_file

@@ -31,7 +31,7 @@ Keys (KEY=VALUE); evalkit --cfg job prints all of them with their values
 {keys}
 
 Exit codes: 0 done, 1 the model could not be run to the end, 2 wrong usage, 3 data or model missing or not what was
-pinned, 4 a regression gate failed, 130 interrupted (resumable).
+pinned, 4 a regression gate failed, 5 two runs that cannot be compared, 130 interrupted (resumable).
 """
 _DEEPER_KEYS = (
     ("model.…", "path (hub id, folder or .gguf), name, revision, dtype, device, device_map, max_length"),

@@ -163,7 +163,7 @@ def test_compare_and_gate_know_runs_of_one_benchmark_by_their_protocols(
     assert call(["compare", *both, "--output", str(tmp_path / "out")]) == 0
     assert "mmlu / mmlu@lm-eval" in capsys.readouterr().out
     assert call(["gate", str(results / "m"), str(results / "m")]) == 0
-    assert call(["gate", *both]) == 4
+    assert call(["gate", *both]) == 5
     assert "the protocol changed from lm-eval to qwen" in capsys.readouterr().err
 
 
