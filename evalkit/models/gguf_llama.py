@@ -15,6 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from evalkit.errors import ModelError
 from evalkit.models.assemble import build_empty, fill
 from evalkit.models.gguf_file import GgufHeader, GgufTensor
+from evalkit.models.packages import require_gguf_package
 
 try:
     import gguf
@@ -58,12 +59,6 @@ def load_llama(path: Path, header: GgufHeader, dtype: torch.dtype, device: torch
     fill(network, _tensors(path, header, config, dtype, device), str(path))
     network.model.rotary_emb = LlamaRotaryEmbedding(config).to(device)
     return network
-
-
-def require_gguf_package() -> None:
-    """Raise ModelError where the package that knows the storage types is not installed."""
-    if gguf is None:
-        raise ModelError("a GGUF checkpoint needs the package gguf: `pip install 'evalkit[gguf]'`")
 
 
 def llama_config(header: GgufHeader) -> LlamaConfig:

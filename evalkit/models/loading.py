@@ -16,7 +16,8 @@ from evalkit.models.architecture import architecture_table, max_length
 from evalkit.models.assemble import refuse_unaccounted
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
-from evalkit.models.gguf_llama import is_plain_llama, load_llama, require_gguf_package
+from evalkit.models.gguf_llama import is_plain_llama, load_llama
+from evalkit.models.packages import require_gguf_package
 from evalkit.models.quiet import quiet
 from evalkit.models.qwen import MODEL_TYPE as QWEN
 from evalkit.models.qwen import load_qwen, qwen2_config

