@@ -66,12 +66,22 @@ def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
     backend = build(config, "backend")
     if isinstance(backend, LoadsCheckpoint):
         require_packages(backend.checkpoint)
-    if not isinstance(config.dry_run, bool):
-        raise ConfigError(f"dry_run={config.dry_run}: use one of true, false")
+    for key in ("dry_run", "show_prompt"):
+        if not isinstance(config[key], bool):
+            raise ConfigError(f"{key}={config[key]}: use one of true, false")
     subset = None if config.subset is None else read_subset(config.subset)
     if not isinstance(config.results_dir, str):
         raise ConfigError(f"results_dir={config.results_dir}: use the name of a folder, e.g. results_dir=./20251124")
-    return tasks, backend, Settings(model.name, Path(config.results_dir), config.limit, card, _resolved(config), subset)
+    settings = Settings(
+        model=model.name,
+        results_dir=Path(config.results_dir),
+        limit=config.limit,
+        card=card,
+        config=_resolved(config),
+        subset=subset,
+        show_prompt=config.show_prompt,
+    )
+    return tasks, backend, settings
 
 
 def _resolved(node: DictConfig) -> dict[str, Any]:

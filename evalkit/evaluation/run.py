@@ -21,7 +21,8 @@ from evalkit.evaluation.preflight import (
     shown_prompts,
     workload_of,
 )
-from evalkit.evaluation.task_run import EtaLogger, Settings, TaskRun
+from evalkit.evaluation.progress import EtaLogger, shown_prompt, told_every_minute
+from evalkit.evaluation.task_run import Settings, TaskRun
 from evalkit.store.durable import require_writable
 from evalkit.store.run_name import task_of
 from evalkit.store.run_store import Records, RunStore, read_records
@@ -54,6 +55,8 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
         held = {name: _other_records(folder, name, stores.values(), fingerprint) for name in named}
         missing = [name for name in named if unanswered(questions[name], stores[name], held[name])]
         workloads = _workloads(backend, missing, questions)
+        if missing:
+            _show_first_prompt(missing[0], questions[missing[0]][0], settings.show_prompt)
         for names in _by_benchmark(named):
             known = [workloads[name] for name in names if name in workloads]
             eta = EtaLogger(combined(known) if known else None)
@@ -157,10 +160,16 @@ def _workloads(
     return workloads
 
 
+def _show_first_prompt(name: str, question: Question, whole: bool) -> None:
+    rule = "-" * 8
+    log.info("%s: the first prompt\n%s\n%s\n%s", name, rule, shown_prompt(question.request.prompt, whole), rule)
+
+
 def _run_together(backend: Backend, task_runs: Sequence[TaskRun], eta: EtaLogger) -> list[Summary]:
     """Answer and score the protocols of one benchmark: one call of the backend."""
     with ExitStack() as stack:
         evaluations = [stack.enter_context(task_run) for task_run in task_runs]
         eta.num_missing = len(requests_of(evaluations))
+        stack.enter_context(told_every_minute([task_run.progress for task_run in task_runs]))
         scores = evaluate(backend, evaluations)
     return [task_run.finish(scored) for task_run, scored in zip(task_runs, scores, strict=True)]

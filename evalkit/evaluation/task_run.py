@@ -1,30 +1,26 @@
 """One task of a run: its questions, its manifest, its progress, its summary."""
 
 import logging
-import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
-
-from tqdm import tqdm
+from typing import Protocol, runtime_checkable
 
 from evalkit.backends.base import Backend
 from evalkit.card.graded import GRADERS
 from evalkit.card.published import PublishedCard
-from evalkit.evaluation.forecast import CALIBRATE_SECONDS, Throughput, forecast
 from evalkit.evaluation.grading import grader_lines
 from evalkit.evaluation.loop import Evaluation, Question, unanswered
 from evalkit.evaluation.manifest import Manifest
 from evalkit.evaluation.preflight import Workload
+from evalkit.evaluation.progress import EtaLogger, RunProgress
 from evalkit.evaluation.rescore import log_changes, read_scores
 from evalkit.evaluation.subset import Subset
 from evalkit.evaluation.summary import summarize
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.run_store import Records, RunStore
 from evalkit.task import Switched, Task
-from evalkit.types import Json, Output, Score, Summary
+from evalkit.types import Json, Score, Summary
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +35,7 @@ class Settings:
     card: PublishedCard
     config: Mapping[str, Json]  # resolved, for the manifest
     subset: Subset | None = None  # the questions to ask; None for all
+    show_prompt: bool = False  # the first prompt whole
 
     @property
     def folder(self) -> Path:
@@ -53,47 +50,6 @@ class WritesSubmission(Protocol):
     def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
         """The site's form, or None where the split has labels."""
         ...
-
-
-class EtaLogger:
-    """Says once, over all protocols that run together, how long the rest will take."""
-
-    def __init__(self, workload: Workload | None) -> None:
-        """workload: what they take together; None where the backend counts no tokens."""
-        self.num_missing = 0  # requests to make
-        self.throughput = Throughput()
-        self._workload = workload
-        self._started: float | None = None
-
-    def __call__(self, output: Output) -> None:
-        """One more request is answered."""
-        now = time.monotonic()
-        if self._started is None:  # loading, and the prefix that all share, are no measure of what comes
-            self._started = now
-        else:
-            self.throughput.count(output)
-        self.throughput.seconds = now - self._started
-        if self._workload is not None and self.throughput.seconds >= CALIBRATE_SECONDS:
-            num_left = self.num_missing - self.throughput.num_questions - 1
-            log.info("%s", forecast(self._workload, self.throughput, num_left))
-            self._workload = None
-
-
-class ProgressBar:
-    """Moves one run's progress bar, and shows tokens per second."""
-
-    def __init__(self, bar: "tqdm[Any]", eta: EtaLogger) -> None:
-        self._bar = bar
-        self._eta = eta
-
-    def __call__(self, output: Output, copied: bool) -> None:
-        """One more question is answered."""
-        if not copied:
-            self._eta(output)
-        throughput = self._eta.throughput
-        if throughput.seconds:
-            self._bar.set_postfix_str(f"{throughput.num_tokens / throughput.seconds:,.0f} tokens/s", refresh=False)
-        self._bar.update()
 
 
 @dataclass
@@ -127,18 +83,16 @@ class TaskRun:
         num_done = num_questions - self._num_missing
         beside = f", {self._num_beside} in runs beside it" if self._num_beside else ""
         log.info("%s: %d questions, %d already answered%s", self.name, num_questions, num_done, beside)
-        if self._num_missing > self._num_beside:
-            rule = "-" * 8
-            log.info("%s: the first prompt\n%s\n%s\n%s", self.name, rule, self.questions[0].request.prompt, rule)
         if self._num_missing:
             self._manifest.begin()
-        self._bar = _bar(self.name, num_questions, num_done, self.bar_position)
-        progress = ProgressBar(self._bar, self.eta)
+        self.progress = RunProgress(self.name, num_questions, num_done, self.eta, self.bar_position)
         protocol = (self.task.protocol or "") if isinstance(self.task, Switched) else ""
-        return Evaluation(self.task, protocol, self.questions, store, progress, self._manifest.keep, self.other_records)
+        return Evaluation(
+            self.task, protocol, self.questions, store, self.progress, self._manifest.keep, self.other_records
+        )
 
     def __exit__(self, *_: object) -> None:
-        self._bar.close()
+        self.progress.close()
 
     def finish(self, scores: Sequence[Score]) -> Summary:
         """Write all that follows from the answers."""
@@ -182,16 +136,3 @@ def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> N
             task.name,
             store.folder / "submission.json",
         )
-
-
-def _bar(name: str, total: int, done: int, place: int) -> "tqdm[Any]":
-    return tqdm(
-        total=total,
-        initial=done,
-        desc=name,
-        unit="q",
-        file=sys.stderr,
-        disable=None,
-        dynamic_ncols=True,
-        position=place,
-    )
