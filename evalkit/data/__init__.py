@@ -20,6 +20,7 @@ from evalkit.errors import ConfigError, DataError
 Row = Mapping[str, str]
 Tables = Mapping[str, Sequence[Row]]  # rows of one split, by subject ("" where there are none)
 BUNDLED = "bundled"
+_SHOWN = 10  # names of a folder's content
 
 
 @dataclass(frozen=True)
@@ -75,16 +76,22 @@ def benchmark_folder(source: Source, home: Path) -> Path:
     """The benchmark's own folder.
 
     home: where the small sets lie that come with evalkit.
-    Raises DataError where data_dir or the folder in it does not exist.
+    Raises DataError where data_dir or the folder in it does not exist, or nobody may look into it.
     """
     root = home / BUNDLED if source.bundled else Path(str(source.data_dir)).expanduser()
-    if not root.is_dir():
-        raise DataError(
-            f"data_dir={root} is not a folder; name one that holds {source.folder}/, or data_dir=null for the hub"
-        )
-    if not (root / source.folder).is_dir():
-        held = ", ".join(sorted(path.name for path in root.iterdir())) or "nothing"
-        raise DataError(f"data_dir={root} has no folder {source.folder}/ (it holds {held}); name the folder above it")
+    try:
+        if not root.is_dir():
+            raise DataError(
+                f"data_dir={root} is not a folder; name one that holds {source.folder}/, or data_dir=null for the hub"
+            )
+        if not (root / source.folder).is_dir():
+            names = sorted(path.name for path in root.iterdir())
+            held = ", ".join([*names[:_SHOWN], *["…"] * (len(names) > _SHOWN)]) or "nothing"
+            raise DataError(
+                f"data_dir={root} has no folder {source.folder}/ (it holds {held}); name the folder above it"
+            )
+    except OSError as error:
+        raise DataError(f"data_dir={root} cannot be read ({error.strerror}); name a folder that can") from None
     return root / source.folder
 
 
@@ -99,7 +106,12 @@ def csv_tables(
     subjects = list(pinned_digests(source, home, split))
     if source.data_check == "warn":
         subjects = sorted(path.name.removesuffix(f"_{split}.csv") for path in folder.glob(f"*_{split}.csv"))
-    return {s: read_csv(folder / f"{s}_{split}.csv", columns, optional=optional) for s in subjects}
+        if not subjects:
+            raise DataError(f"{folder} holds no *_{split}.csv; name a folder in the publisher's layout with data_dir=")
+    tables = {s: read_csv(folder / f"{s}_{split}.csv", columns, optional=optional) for s in subjects}
+    if empty := [subject for subject, rows in tables.items() if not rows]:
+        raise DataError(f"{folder / f'{empty[0]}_{split}.csv'} holds no row; fetch it again from the publisher")
+    return tables
 
 
 def pinned_digests(source: Source, home: Path, split: str) -> dict[str, str]:
@@ -166,7 +178,7 @@ def read_jsonl(path: Path, fields: Sequence[str]) -> list[Row]:
     rows: list[Row] = []
     for number, value in json_lines(path):
         try:
-            rows.append({name: value[name] for name in fields})
+            rows.append({name: _text(name, value[name]) for name in fields})
         except (KeyError, TypeError) as error:
             raise DataError(f"{path} line {number} is torn or lacks a field ({error}); fetch the file again") from None
     return rows
@@ -187,6 +199,12 @@ def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line)
             except ValueError as error:
                 raise DataError(f"{path} line {number} is torn ({error}); fetch the file again") from None
+
+
+def _text(name: str, cell: Any) -> str:
+    if not isinstance(cell, str):
+        raise TypeError(f"{name} is {type(cell).__name__}, not text")
+    return cell
 
 
 def csv_text(rows: Iterable[Mapping[str, str]], columns: Sequence[str], *, header: bool = False) -> str:
@@ -216,13 +234,26 @@ def check_answers(tables: Tables, allowed: str, where: str) -> None:
                 )
 
 
+def require_shots(tables: Tables, shots: Tables, where: str) -> None:
+    """Raise DataError where a subject has no worked examples; where: the benchmark's folder or dataset."""
+    if missing := [subject for subject in tables if subject not in shots]:
+        raise DataError(
+            f"{where}: no worked examples for {len(missing)} of {len(tables)} subjects, first {missing[0]}; fetch the "
+            "split dev again"
+        )
+
+
 def read_hub(
-    source: Source, split: str, config: str | None = None, otherwise: str = "name a local copy with data_dir=FOLDER"
+    source: Source,
+    split: str,
+    config: str | None = None,
+    otherwise: str = "name a local copy with data_dir=FOLDER",
+    columns: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """All rows of a split of a dataset on the hub, through `datasets`.
 
-    otherwise: what mends it where that fails.
-    Raises DataError where it is neither in the local cache nor reachable.
+    otherwise: what mends it where that fails. columns: those that it must have.
+    Raises DataError where it is neither in the local cache nor reachable, or lacks a column.
     """
     import datasets  # with pyarrow and pandas under it: only who reads from the hub pays for them
 
@@ -233,6 +264,11 @@ def read_hub(
         raise DataError(
             f"cannot load {source.hub} ({config or 'default'}, {split}) from the hub: {reason}; {otherwise}"
         ) from None
+    if missing := [name for name in columns if name not in table.column_names]:
+        raise DataError(
+            f"{source.hub} ({config or 'default'}, {split}) has no column {missing[0]}; it has "
+            f"{', '.join(table.column_names)}"
+        )
     return list(table)
 
 
@@ -266,7 +302,10 @@ def read_file(pin: FilePin, source: Source, home: Path) -> str:
             f"{path} is not what was pinned (SHA-256 differs); "
             f"fetch it again from {pin.url}, or go on with data_check=warn"
         )
-    return content.decode("utf-8")
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 ({error}); fetch it again from {pin.url}") from None
 
 
 def cache_dir() -> Path:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.data import Row, Source, Tables, pinned_digests
+from evalkit.data import FilePin, Row, Source, Tables, pinned_digests
 from evalkit.errors import DataError
-from evalkit.types import Json, sha256_of
+from evalkit.types import Json, sha256_of, sha256_of_text
 
 BY_SUBJECT = "by_subject"  # the part of a description that is kept in manifest.json only
 _BLOCK = re.compile(r"^pins:.*(?:\n[ \t]+\S.*)*\n?", re.MULTILINE)
@@ -89,6 +89,17 @@ def describe_data(
         },
         BY_SUBJECT: {split: dict(c.by_subject) for split, c in checks.items()},
     }
+
+
+def describe_file(data: dict[str, Json], pin: FilePin, source: Source, text: str) -> None:
+    """Add to a description the SHA-256 of a pinned file as it was read, and a remark where that is another."""
+    found = sha256_of_text(text)
+    data["prompt_file_sha256"] = found
+    remarks = data["remarks"]
+    assert isinstance(remarks, list)
+    if found != pin.sha256[source.pin_set]:
+        remarks.insert(0, f"{pin.name} is not what was pinned")
+        data["comparable"] = False
 
 
 def check_split(

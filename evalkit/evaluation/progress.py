@@ -10,7 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from evalkit.evaluation.forecast import CALIBRATE_SECONDS, Throughput, duration, forecast
+from evalkit.card.figures import duration
+from evalkit.evaluation.forecast import CALIBRATE_SECONDS, Throughput, forecast
 from evalkit.evaluation.preflight import Workload
 from evalkit.types import Output
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from evalkit.backends.base import Backend
-from evalkit.errors import ConfigError
+from evalkit.errors import ConfigError, DataError
 from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.forecast import calibrate, forecast
 from evalkit.evaluation.loop import Question, evaluate, questions_of, requests_of, unanswered
@@ -91,8 +91,13 @@ def _questions(tasks: Sequence[Task], settings: Settings) -> tuple[dict[str, Tas
         named[name] = task
         questions[name] = questions_of(task, settings.limit, settings.subset)
         if not questions[name]:
-            raise ConfigError(f"task {task.name} has no questions")
+            data = provenance_of(task).get("data")
+            raise DataError(f"task {task.name} has no questions: {_place(data)} has none for this split")
     return named, questions
+
+
+def _place(data: Json) -> str:
+    return str(data.get("source", "its data")) if isinstance(data, dict) else "its data"
 
 
 def _by_benchmark(names: Iterable[str]) -> list[list[str]]:
