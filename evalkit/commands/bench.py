@@ -1,38 +1,60 @@
 """`evalkit bench`: how fast the engine answers, and where its time goes.
 
-Prints a table for people and, as its last line, one JSON object for machines. With --data-dir it runs the cases that
-the documentation's figures are of; without, the bundled sets.
+Prints a table for people and, as its last line, one JSON object for machines. Which tasks, groups, numbers of questions
+and which model: a file of the group bench (configs/bench/default.yaml; --cases names one of your own). --case takes any
+task. With --data-dir it runs the cases that the documentation's figures are of; without, the bundled sets.
 """
 
 import json
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
-from dataclasses import asdict, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from evalkit import plugins
 from evalkit.backends.base import Item
 from evalkit.commands.argument import CommandParser, whole_number
 from evalkit.configuration.compose import build, compose
+from evalkit.errors import ConfigError
 from evalkit.types import GenerateRequest
 
 if TYPE_CHECKING:
     from evalkit.backends.measurement import Measurement
 
-SUBJECTS = {
-    "mmlu": ("abstract_algebra", "high_school_us_history", "professional_law"),
-    "ceval": ("discrete_mathematics", "middle_school_biology", "logic"),
-}
-QUESTIONS = {"mmlu": 20, "ceval": None, "gsm8k": 16, "humaneval": 16}  # of each subject, or in all; None: all
-NEW_TOKENS = 128
-CASES = ("mmlu", "ceval", "gsm8k", "humaneval")
+GROUP = "bench"
+
+
+@dataclass(frozen=True)
+class Case:
+    """Which questions of a task are asked."""
+
+    questions: int | None  # of each group, or in all where there are none; None: every one
+    groups: Sequence[str] | None  # of the whole data; None: all
+
+
+@dataclass(frozen=True)
+class Cases:
+    """What one file of the group asks: its keys are these fields."""
+
+    model: str
+    max_new_tokens: int
+    cases: Mapping[str, Case]
+    other: Case  # a task that is not among the cases
+
+    def of(self, task: str) -> Case:
+        """A task's case."""
+        return self.cases.get(task, self.other)
 
 
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("bench", __doc__)
-    arguments.add_argument("--case", nargs="+", default=list(CASES), choices=CASES)
-    arguments.add_argument("--model", default="smollm2-135m", help="a name, a folder, a .gguf file or a hub id")
+    arguments.add_argument("--case", nargs="+", metavar="TASK", help="any tasks; default: those that the file lists")
+    arguments.add_argument("--cases", default="default", metavar="NAME", help="a file of the group bench")
+    arguments.add_argument("--model", help="a name, a folder, a .gguf file or a hub id; default: the file's")
     arguments.add_argument("--data-dir", help="the publishers' layouts; without it the bundled sets are used")
     arguments.add_argument("--threads", type=whole_number(1), help="default: as torch chooses")
     arguments.add_argument("--max-batch-tokens", type=whole_number(1), help="default: what suits the device")
@@ -44,8 +66,10 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Measure, print the table, then the JSON line; the exit code."""
-    cases = {case: items_of(case, options.model, options.data_dir) for case in options.case}
-    spec = build(compose([f"model={options.model}"]), "model")
+    asked = load_cases(options.cases)
+    model = options.model or asked.model
+    cases = {task: items_of(task, asked, model, options.data_dir) for task in options.case or asked.cases}
+    spec = build(compose([f"model={model}"]), "model")
     import torch  # here, with the engine, once the arguments are known to be right: loading it takes seconds
 
     from evalkit.backends.engine import EngineBackend
@@ -57,7 +81,7 @@ def run(options: Namespace) -> int:
     rows = [measure(backend, case, items)[0] for case, items in cases.items()]
     sys.stdout.write(table(rows))
     report: dict[str, Any] = {
-        "model": options.model,
+        "model": model,
         "threads": torch.get_num_threads(),
         "engine": backend.provenance()["measured"],
         "cases": [asdict(row) for row in rows],
@@ -68,25 +92,48 @@ def run(options: Namespace) -> int:
     return 0
 
 
-def items_of(case: str, model: str, data_dir: str | None) -> list[Item]:
-    """A case's requests: as the tasks make them, with at most NEW_TOKENS new tokens."""
-    config = compose([f"task={case}", f"model={model}", f"data_dir={data_dir or 'bundled'}"])
-    task = build(config, f"tasks.{case}")
-    wanted = SUBJECTS.get(case) if data_dir else None
+def load_cases(name: str = "default") -> Cases:
+    """A file of the group bench. Raises ConfigError where there is none, or its content is wrong."""
+    path = plugins.find(GROUP, name)
+    if path is None:
+        raise ConfigError(f"unknown {GROUP} {name!r}; use one of {', '.join(plugins.options_of(GROUP))}")
+    try:
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
+        cases = {str(task): _case(case) for task, case in fields.pop("cases").items()}
+        return Cases(**{**fields, "cases": cases, "other": _case(fields["other"])})
+    except (yaml.YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path}: {' '.join(str(error).split())}; write model, max_new_tokens, cases: {{TASK: {{questions: N, "
+            "groups: [NAME]}} and other: {questions: N, groups: null}"
+        ) from None
+
+
+def _case(fields: Mapping[str, Any]) -> Case:
+    case = Case(**fields)
+    if case.questions is not None and (type(case.questions) is not int or case.questions < 1):
+        raise ValueError(f"questions is {case.questions!r}, a whole number from 1 up or null is wanted")
+    return case
+
+
+def items_of(task: str, cases: Cases, model: str, data_dir: str | None) -> list[Item]:
+    """A case's requests: as the task makes them, with no more new tokens than the cases say."""
+    config = compose([f"task={task}", f"model={model}", f"data_dir={data_dir or 'bundled'}"])
+    built, case = build(config, f"tasks.{task}"), cases.of(task)
     taken: dict[str, int] = {}
     items: list[Item] = []
-    for example in task.examples():
-        limit = QUESTIONS[case]
-        if wanted and example.group not in wanted:
+    for example in built.examples():
+        if data_dir and case.groups and example.group not in case.groups:
             continue
         taken[example.group] = taken.get(example.group, 0) + 1
-        if limit is not None and taken[example.group] > limit:
+        if case.questions is not None and taken[example.group] > case.questions:
             continue
         # Whole prompts: a truncated one loses the shots it shares, and no peer truncates as the protocol does.
-        request = replace(task.request(example), truncation=None)
+        request = replace(built.request(example), truncation=None)
         if isinstance(request, GenerateRequest):
-            request = replace(request, max_new_tokens=min(NEW_TOKENS, request.max_new_tokens))
+            request = replace(request, max_new_tokens=min(cases.max_new_tokens, request.max_new_tokens))
         items.append((example.id, request))
+    if not items:
+        raise ConfigError(f"--case {task}: no question is left of groups {', '.join(case.groups or ())}")
     return items
 
 

@@ -30,7 +30,7 @@ from evalkit.backends.engine import EngineBackend
 from evalkit.backends.engine_batch import encode
 from evalkit.backends.measurement import measure
 from evalkit.backends.reference import ReferenceBackend
-from evalkit.commands.bench import CASES, items_of
+from evalkit.commands.bench import items_of, load_cases
 from evalkit.configuration.compose import build, compose
 from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import EncodedChoices
@@ -38,6 +38,7 @@ from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, 
 
 PEER = Path(__file__).with_name("peer_lm_eval.py")
 # Where each case is fastest in lm-eval on a CPU, of 1, 8 and 16.
+CASES = load_cases()
 BEST_BATCH = {"mmlu": 1, "ceval": 1, "gsm8k": 8, "humaneval": 1}
 
 
@@ -117,7 +118,7 @@ def plain_share(spec: Any, items: Sequence[Item], num_questions: int) -> float:
 def compare(options: argparse.Namespace, name: str) -> dict[str, Any]:
     """One case: lm-eval, then evalkit."""
     spec = build(compose([f"model={options.model}"]), "model")
-    items = items_of(name, options.model, options.data_dir)
+    items = items_of(name, CASES, options.model, options.data_dir)
     backend = EngineBackend(spec, num_checked=0)
     case = case_of(items, backend)
     checkpoint = resolve(spec)
@@ -168,8 +169,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", required=True, help="the Python of lm-eval's environment")
     parser.add_argument("--data-dir", help="the publishers' layouts; without it the bundled sets are used")
-    parser.add_argument("--case", nargs="+", default=list(CASES), choices=CASES)
-    parser.add_argument("--model", default="smollm2-135m", help="a file of configs/model")
+    parser.add_argument("--case", nargs="+", default=list(CASES.cases), choices=list(CASES.cases))
+    parser.add_argument("--model", default=CASES.model, help="a file of configs/model")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch-size", type=int, help="lm-eval's; default: its best one for the case")
     parser.add_argument("--plain", type=int, default=0, help="estimate the plain path from this many questions")
