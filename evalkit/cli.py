@@ -23,7 +23,7 @@ COMMANDS = {
     "verify": "derive everything in a run folder again and say what differs",
     "ties": "multiple-choice decisions within numerical noise; --float32 asks them again",
     "sample": "a subset of questions by seed, as ids",
-    "submission": "check C-Eval's submission file; record the score that its site returned",
+    "submission": "where labels are withheld: check the file for the benchmark's site, record the score it returned",
     "protocols": "every switch of every protocol, its values and what they mean",
     "data": "check the benchmarks' rows against their pins, or fetch them",
     "models": "load a model, print what it is, let it continue a text",

@@ -22,7 +22,7 @@ the run writes submission.json for the benchmark's site instead of a score.
 Data: https://github.com/hkust-nlp/ceval (CC BY-NC-SA 4.0); on the hub ceval/ceval-exam.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
 
@@ -69,6 +69,18 @@ def layout(row: Row, question: str, answer: str) -> str:
     choices = "".join(f"\n{letter}. {row[letter]}" for letter in LETTERS)
     text = row["question"].strip() if question == "stripped" else row["question"]
     return f"{'问题：' if question == 'marked' else ''}{text}{choices}\n答案：{answer}"
+
+
+def subject_fault(subject: str, answers: Json, asked: Set[str]) -> str | None:
+    """What the site would refuse of one subject's answers, in words; None where there is nothing."""
+    if not isinstance(answers, dict):
+        return f"{subject}: no answers, run the task again"
+    if odd := sorted(asked ^ answers.keys()):
+        return f"{subject}: row {odd[0]} is {'missing' if odd[0] in asked else 'not of this run'}, run again"
+    for row, letter in answers.items():
+        if letter not in tuple(LETTERS):
+            return f"{subject}: row {row} has {letter!r}, the site takes one of {', '.join(LETTERS)}"
+    return None
 
 
 @dataclass(frozen=True)
@@ -156,6 +168,17 @@ class CEval:
             assert isinstance(subject, dict)
             subject[score.id.rpartition("/")[2]] = score.answer
         return answers
+
+    def submission_fault(self, form: Mapping[str, Json], scores: Sequence[Score]) -> str | None:
+        """What the site would refuse: it wants all 52 subjects, every row of theirs, letters only."""
+        num_subjects = sum(map(len, CATEGORIES.values()))
+        if len(form) != num_subjects:
+            return f"{len(form)} subjects, the site wants {num_subjects}; run without limit"
+        asked: dict[str, set[str]] = {}
+        for score in scores:
+            asked.setdefault(score.group, set()).add(score.id.rpartition("/")[2])
+        faults = (subject_fault(s, form.get(s), asked.get(s, set())) for s in sorted(asked.keys() | form.keys()))
+        return next(filter(None, faults), None)
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""

@@ -1,30 +1,41 @@
 """`evalkit submission check RUN` and `evalkit submission record RUN SCORE --source TEXT`.
 
-Where a split's labels are withheld a run writes submission.json for the benchmark's site. `check` validates it
-against the run; `record` enters the score the site returned, which then stands in the tables as such.
+Where a split's labels are withheld a run writes submission.json for the benchmark's site. `check` validates it against
+the run and against what the site takes, which its task knows; `record` enters the score the site returned, which then
+stands in the tables as such.
 """
 
 import json
 import math
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 from evalkit.card.paired import read_scores
 from evalkit.commands.argument import CommandParser
+from evalkit.configuration.compose import rebuild
 from evalkit.errors import ConfigError, DataError, StoreError
+from evalkit.evaluation.task_run import WritesSubmission
 from evalkit.store.read import RECORDED, read_json, read_summary
+from evalkit.types import Json, Score
 
-_LETTERS = "ABCD"
-_NUM_SUBJECTS = 52
+
+@runtime_checkable
+class ChecksSubmission(WritesSubmission, Protocol):
+    """A task that knows what its benchmark's site takes."""
+
+    def submission_fault(self, form: Mapping[str, Json], scores: Sequence[Score]) -> str | None:
+        """The first thing that the site would refuse, or that is not of these scores; None where the form is fit."""
+        ...
 
 
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("submission", __doc__)
     arguments.add_argument("action", choices=("check", "record"))
-    arguments.add_argument("run", type=Path, help="the run folder, e.g. results/qwen-1_8b/ceval")
+    arguments.add_argument("run", type=Path, help="the run folder")
     arguments.add_argument("score", type=float, nargs="?", help="record: in percent")
     arguments.add_argument("--source", help="record: where and when the score was returned")
     return arguments
@@ -44,31 +55,34 @@ def run(options: Namespace) -> int:
 
 
 def check_submission(run: Path) -> int:
-    """How many answers submission.json holds: 52 subjects, every row id of the run, letters only.
+    """How many answers submission.json holds: every one of the run, as the benchmark's site takes them.
 
     Raises DataError naming the first fault, StoreError where the folder holds no submission.
     """
     path = run / "submission.json"
-    form = read_json(path)
-    if len(form) != _NUM_SUBJECTS:
-        raise DataError(f"{path}: {len(form)} subjects, the site wants {_NUM_SUBJECTS}; run without limit")
-    asked: dict[str, set[str]] = {}
-    for name, score in read_scores(run).items():
-        asked.setdefault(score.group, set()).add(name.rpartition("/")[2])
-    for subject in sorted(asked.keys() | form.keys()):
-        _check_subject(f"{path}: {subject}", form.get(subject), asked.get(subject, set()))
-    _check_whole(path, run, sum(map(len, asked.values())))
-    return sum(map(len, form.values()))
+    form, scores = read_json(path), list(read_scores(run).values())
+    fault = _fault(_task_of(run), form, scores)
+    if fault is not None:
+        raise DataError(f"{path}: {fault}")
+    _check_whole(path, run, len(scores))
+    return len(scores)
 
 
-def _check_subject(where: str, answers: Any, asked: set[str]) -> None:
-    if not isinstance(answers, dict):
-        raise DataError(f"{where}: no answers, run the task again")
-    if odd := sorted(asked ^ answers.keys()):
-        raise DataError(f"{where}: row {odd[0]} is {'missing' if odd[0] in asked else 'not of this run'}, run again")
-    for row, letter in answers.items():
-        if letter not in tuple(_LETTERS):
-            raise DataError(f"{where}: row {row} has {letter!r}, the site takes one of {', '.join(_LETTERS)}")
+def _fault(task: object, form: Mapping[str, Json], scores: Sequence[Score]) -> str | None:
+    if not isinstance(task, WritesSubmission):
+        return "its task writes no submission, run the task again"
+    if isinstance(task, ChecksSubmission):
+        return task.submission_fault(form, scores)
+    return None if form == task.submission(scores) else "not what follows from the run's answers, run the task again"
+
+
+def _task_of(run: Path) -> object:
+    """The run's task, as its manifest describes it. Raises StoreError where it does not."""
+    config = read_json(run / "manifest.json").get("config")
+    if not isinstance(config, dict):
+        raise StoreError(f"{run}/manifest.json describes no task, run the task again")
+    found: object = rebuild(config, f"tasks.{read_summary(run).task}")
+    return found
 
 
 def _check_whole(path: Path, run: Path, num_asked: int) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 from folders import choice_items, write_run
+from omegaconf import OmegaConf
 
 from evalkit.card.load import load_card
 from evalkit.card.runs import runs_of
 from evalkit.cli import call
+from evalkit.configuration.compose import compose
 from evalkit.report.markdown import render_report
 from evalkit.store.read import read_summary
 
@@ -30,6 +32,8 @@ def run(tmp_path: Path) -> Path:
     for asked, _, score in items:
         form.setdefault(asked.group, {})[asked.id.rpartition("/")[2]] = score.answer
     (folder / "submission.json").write_text(json.dumps(form))
+    config = OmegaConf.to_container(compose(["task=ceval", "tasks.ceval.split=test"]), resolve=True)
+    (folder / "manifest.json").write_text(json.dumps({"config": config}))
     return folder
 
 
@@ -128,3 +132,35 @@ def test_a_run_with_labels_takes_no_score_of_a_site(tmp_path: Path, capsys: pyte
     folder = write_run(tmp_path, choice_items(10), "ceval", "m", cell="val")
     assert call(["submission", "record", str(folder), "50", "--source", "x"]) == 2
     assert "only a run whose labels are withheld" in capsys.readouterr().err
+
+
+OWN_TASK = '''
+class Withheld:
+    """A task of one's own that writes a form, of whose site nothing is known."""
+
+    name = "withheld"
+
+    def submission(self, scores):
+        return {score.id: score.answer for score in scores}
+'''
+
+
+def test_a_task_of_ones_own_is_checked_against_its_own_form(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "withheld_task.py").write_text(OWN_TASK)
+    monkeypatch.syspath_prepend(tmp_path)
+    items = choice_items(5)
+    folder = write_run(tmp_path, items, "withheld", "m", limit=None)
+    node = {"tasks": {"withheld": {"_target_": "withheld_task.Withheld"}}}
+    (folder / "manifest.json").write_text(json.dumps({"config": node}))
+    (folder / "submission.json").write_text(json.dumps({score.id: score.answer for _, _, score in items}))
+    assert call(["submission", "check", str(folder)]) == 0
+    assert "5 answers, complete" in capsys.readouterr().out
+    (folder / "submission.json").write_text(json.dumps({"a": "b"}))
+    assert call(["submission", "check", str(folder)]) == 3
+    assert "not what follows from the run's answers" in capsys.readouterr().err
+    node["tasks"]["withheld"]["_target_"] = "fractions.Fraction"
+    (folder / "manifest.json").write_text(json.dumps({"config": node}))
+    assert call(["submission", "check", str(folder)]) == 3
+    assert "its task writes no submission" in capsys.readouterr().err
