@@ -10,15 +10,22 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from string import ascii_uppercase
 
 from evalkit.backends.base import Backend
-from evalkit.card.calibration import margin
+from evalkit.card.calibration import is_choice
 from evalkit.card.figures import figure
 from evalkit.card.load import card_of_run, load_card
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import mean_of, name_of, place_of
-from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, is_by_letter, one_letter_warning, ties_by_group
+from evalkit.card.ties import (
+    DTYPE_TOLERANCE,
+    Decision,
+    GroupTies,
+    decisions_of,
+    dtype_of,
+    one_letter_warning,
+    ties_by_group,
+)
 from evalkit.commands.argument import CommandParser, distance
 from evalkit.errors import ConfigError, StoreError
 from evalkit.models.spec import ModelSpec
@@ -42,15 +49,20 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Print one table per multiple-choice run; the exit code."""
-    choices = {folder: found for folder in find_runs(options.results) if (found := _choices(folder))}
+    folders = find_runs(options.results)
+    choices = {folder: found for folder in folders if (found := _choices(folder))}
     if not choices:
-        raise ConfigError("no run of these is multiple-choice; name one of ceval or mmlu")
+        there = ", ".join(dict.fromkeys(read_summary(folder).task for folder in folders))
+        raise ConfigError(f"no run of these is multiple-choice (there is {there}); name one that is")
     texts = []
     for folder, questions in choices.items():
-        if options.float32:
+        summary = read_summary(folder)
+        if not decisions_of(questions, tolerance_for(summary, options.tolerance)):
+            what = "its answers are not those of the largest log-probability, nothing is said of ties"
+            texts.append(f"{summary.model}, {name_of(summary)}: {what}\n")
+        elif options.float32:
             texts.append(_asked_again(folder, questions, options.tolerance))
         else:
-            summary = read_summary(folder)
             card = load_card(options.card) if options.card else card_of_run(folder, summary)
             texts.append(_counted(summary, questions, options.tolerance, card))
     sys.stdout.write("\n".join(texts))
@@ -58,7 +70,7 @@ def run(options: Namespace) -> int:
 
 
 def _choices(folder: Path) -> list[Answered]:
-    return [question for question in read_answered(folder) if is_by_letter(question)]
+    return [question for question in read_answered(folder) if is_choice(question.logprobs)]
 
 
 def tolerance_for(summary: Summary, given: float | None) -> float:
@@ -98,15 +110,25 @@ def ties_table(groups: Sequence[GroupTies]) -> Table:
 
 @dataclass(frozen=True)
 class Recomputed:
-    """A question with its float32 log-probabilities beside the run's."""
+    """A decision with its float32 log-probabilities beside the run's."""
 
-    question: Answered
+    decision: Decision
     logprobs: tuple[float, ...]
 
     @property
+    def question(self) -> Answered:
+        """As the run answered it."""
+        return self.decision.question
+
+    @property
     def answer(self) -> str:
-        """The letter that float32 chooses, the first of equals."""
-        return ascii_uppercase[self.logprobs.index(max(self.logprobs))]
+        """The choice that float32 makes, the first of equals."""
+        return self.decision.best(self.logprobs)
+
+    @property
+    def margin(self) -> float:
+        """In float32."""
+        return replace(self.decision, question=replace(self.question, logprobs=self.logprobs)).margin
 
 
 def _asked_again(folder: Path, questions: Sequence[Answered], given: float | None) -> str:
@@ -116,9 +138,9 @@ def _asked_again(folder: Path, questions: Sequence[Answered], given: float | Non
     return float32_report(list(recompute(near, ReferenceBackend(float32_model(folder)))))
 
 
-def near_ties(questions: Sequence[Answered], tolerance: float) -> list[Answered]:
-    """The questions whose best two choices are at most `tolerance` (natural log) apart."""
-    return [question for question in questions if margin(question.logprobs) <= tolerance]
+def near_ties(questions: Sequence[Answered], tolerance: float) -> list[Decision]:
+    """The decisions that numerics alone may have made; tolerance: of a log-probability, natural log."""
+    return [decision for decision in decisions_of(questions, tolerance) if len(decision.possible(tolerance)) > 1]
 
 
 def float32_model(folder: Path) -> ModelSpec:
@@ -131,15 +153,16 @@ def float32_model(folder: Path) -> ModelSpec:
     return replace(spec, dtype="float32")
 
 
-def recompute(near: Sequence[Answered], backend: Backend) -> Iterator[Recomputed]:
-    """Each question with new log-probabilities.
+def recompute(near: Sequence[Decision], backend: Backend) -> Iterator[Recomputed]:
+    """Each decision with new log-probabilities.
 
     Raises StoreError where a prompt was not kept, or is not the one that was asked.
     """
-    questions = {question.id: question for question in near}
-    for name, output in backend.answer([(question.id, _request(question)) for question in near]) if near else ():
+    decisions = {decision.question.id: decision for decision in near}
+    asked = [(name, _request(decision.question)) for name, decision in decisions.items()]
+    for name, output in backend.answer(asked) if asked else ():
         assert isinstance(output, LoglikelihoodOutput)
-        yield Recomputed(questions[name], output.logprobs)
+        yield Recomputed(decisions[name], output.logprobs)
 
 
 def _request(question: Answered) -> LoglikelihoodRequest:
@@ -160,9 +183,9 @@ def float32_report(recomputed: Sequence[Recomputed]) -> str:
         (
             entry.question.id,
             str(entry.question.answer),
-            f"{margin(entry.question.logprobs):.5f}",
+            f"{entry.decision.margin:.5f}",
             entry.answer,
-            f"{margin(entry.logprobs):.5f}",
+            f"{entry.margin:.5f}",
             entry.question.target or "-",
         )
         for entry in changed

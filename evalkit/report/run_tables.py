@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from evalkit.card.calibration import is_choice
 from evalkit.card.figures import benchmark_title, figure, interval, signed
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
-from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, is_by_letter, one_letter_warning, ties_by_group
+from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
 from evalkit.report.tables import Table
 from evalkit.store.questions import Answered, QuestionsOf
 from evalkit.types import Json, Metric, Summary
@@ -69,9 +70,9 @@ def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str
 def _ties(run: Run, answered: Sequence[Answered]) -> GroupTies | None:
     """A multiple-choice run's decisions within its dtype's tolerance; None for other runs and unknown dtypes."""
     tolerance = DTYPE_TOLERANCE.get(dtype_of(run.summary))
-    if tolerance is None or not any(is_by_letter(question) for question in answered):
+    if tolerance is None or not any(is_choice(question.logprobs) for question in answered):
         return None
-    return ties_by_group(answered, tolerance, run.mean)[0]
+    return next(iter(ties_by_group(answered, tolerance, run.mean)), None)
 
 
 def cost_table(runs: Sequence[Run]) -> Table:
