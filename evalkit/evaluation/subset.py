@@ -63,7 +63,7 @@ def _parsed(where: str, text: str) -> Subset:
         raise ConfigError(f"subset {where} is not JSON ({error})") from None
     tasks = content.get("tasks") if isinstance(content, dict) else None
     if not isinstance(tasks, dict) or not tasks:
-        raise ConfigError(f'subset {where} has no tasks; write {{"name": …, "tasks": {{"mmlu": ["id", …]}}}}')
+        raise ConfigError(f'subset {where} has no tasks; write {{"name": …, "tasks": {{"TASK": ["id", …]}}}}')
     name = content.get("name", Path(where).stem)
     return Subset(str(name), {task: _ids(f"subset {where}: {task}", ids) for task, ids in tasks.items()})
 

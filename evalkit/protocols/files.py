@@ -62,7 +62,7 @@ def _read(path: Path, _changed: int) -> Mapping[str, Mapping[str, Any]]:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} cannot be read: {reason}") from error
     if not isinstance(content, dict) or not all(isinstance(section, dict) for section in content.values()):
-        raise ConfigError(f"{path}: write a benchmark and its switches, e.g. mmlu: {{like: qwen, num_fewshot: 3}}")
+        raise ConfigError(f"{path}: write a benchmark and its switches, e.g. TASK: {{like: PROTOCOL, num_fewshot: 3}}")
     return content
 
 

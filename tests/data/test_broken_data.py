@@ -40,7 +40,7 @@ def make_loop(path: Path) -> None:
     [
         ("mmlu", "mmlu", delete, "has no folder mmlu/ (it holds "),
         ("mmlu", "mmlu", make_file, "has no folder mmlu/"),
-        ("mmlu", "mmlu", make_folder, "mmlu/dev holds no *_dev.csv"),
+        ("mmlu", "mmlu", make_folder, "mmlu/test holds no *_test.csv"),
         ("mmlu", "mmlu/test", delete, "mmlu/test holds no *_test.csv"),
         ("mmlu", "mmlu/test", make_file, "mmlu/test holds no *_test.csv"),
         ("mmlu", "mmlu/dev", make_folder, "mmlu/dev holds no *_dev.csv"),

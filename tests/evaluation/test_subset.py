@@ -116,7 +116,7 @@ def test_a_baseline_holds_no_prompt_and_gates_a_run_of_part_of_it(
     assert call(["gate", str(finished), "baselines"]) == 0
     (tmp_path / "part.json").write_text(json.dumps({"tasks": {"mmlu": IDS[1:]}}))
     assert evalkit(monkeypatch, "subset=part.json", "results_dir=part") == 0
-    assert call(["gate", "part/smollm2-135m", "baselines"]) == 4
+    assert call(["gate", "part/smollm2-135m", "baselines"]) == 5
     assert "not comparable: mmlu: 1 questions of" in capsys.readouterr().err
     assert call(["gate", "part/smollm2-135m", "baselines", "--part"]) == 0
     assert re.search(r"mmlu +\d+\.00 +\d+\.00 +2 ", capsys.readouterr().out)
@@ -128,14 +128,14 @@ def test_a_part_with_other_prompts_or_of_other_tasks_fails_the_gate(
     assert call(["baseline", str(finished), "baselines"]) == 0
     path = tmp_path / "baselines" / "mmlu" / "requests.json"
     path.write_text(path.read_text().replace('"nutrition/test/5": "', '"nutrition/test/5": "f'))
-    assert call(["gate", str(finished), "baselines", "--part"]) == 4
+    assert call(["gate", str(finished), "baselines", "--part"]) == 5
     assert "the prompts of 1 of 3 questions changed, first nutrition/test/5" in capsys.readouterr().err
     path.unlink()
-    assert call(["gate", str(finished), "baselines", "--part"]) == 4
+    assert call(["gate", str(finished), "baselines", "--part"]) == 5
     assert "does not tell what was asked" in capsys.readouterr().err
     shutil.move(finished, tmp_path / "other" / "m")
     assert evalkit(monkeypatch, "task=gsm8k", "limit=1", "results_dir=gsm8k") == 0
-    assert call(["gate", "gsm8k", "baselines", "--part"]) == 4
+    assert call(["gate", "gsm8k", "baselines", "--part"]) == 5
     assert "nothing to compare" in capsys.readouterr().err
 
 
