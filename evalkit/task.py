@@ -17,13 +17,13 @@ SwitchedT = TypeVar("SwitchedT", bound="Any")
 class Task(Protocol):
     """A benchmark: rows into requests, outputs into scores. It never sees a model.
 
-    Every method is free of side effects (HumanEval's `score` runs a program, in a sandbox), so answering can
+    Every method is free of side effects (a `score` may run a program, in a sandbox), so answering can
     be batched and resumed, and scoring repeated.
     """
 
     @property
     def name(self) -> str:
-        """The benchmark's name, e.g. "ceval"."""
+        """The benchmark's name, as it is called under `tasks.`."""
         ...
 
     @property
@@ -119,7 +119,7 @@ def check_range(setting: str, value: object, low: int, high: int) -> None:
 
 
 def with_protocol(task: SwitchedT, text: str) -> SwitchedT:
-    """The same task under another protocol, e.g. "lm-eval" or "qwen+answer:strict"; rows already read are shared.
+    """The same task under another protocol, e.g. "strict" or "plain+answer:strict"; rows already read are shared.
 
     Settings of its own (tasks.NAME.num_fewshot) stay. Raises ConfigError for a protocol the task does not have.
     """

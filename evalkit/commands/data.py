@@ -13,17 +13,18 @@ Exit code: 0 where all is there and as pinned, 3 where something is missing or d
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, TypeGuard, cast, runtime_checkable
 
 from evalkit import plugins
 from evalkit.commands.argument import CommandParser
-from evalkit.configuration.compose import build, compose
+from evalkit.commands.chosen import tasks_named
 from evalkit.data import BUNDLED, Source
 from evalkit.data.folder import fetch_files
 from evalkit.data.pins import BY_SUBJECT, SplitCheck, pin_block, with_pins
 from evalkit.errors import ConfigError, DataError
+from evalkit.evaluation.contract import examples_of, provenance_of, request_for
 from evalkit.store.durable import write_whole
 from evalkit.task import Task
 
@@ -33,6 +34,11 @@ class HoldsData(Task, Protocol):
 
     data: Source
     split: str
+
+
+def holds_data(task: Task) -> TypeGuard[HoldsData]:
+    """Whether a task's rows are a Source's."""
+    return isinstance(getattr(task, "data", None), Source) and hasattr(task, "split") and is_dataclass(task)
 
 
 @runtime_checkable
@@ -84,22 +90,17 @@ def run(options: Namespace) -> int:
         raise ConfigError("--write belongs to evalkit data pin")
     if options.action == "pin":
         return _pin(names, overrides, options.write)
-    tasks = _tasks(names, overrides)
+    tasks, code = tasks_named("evalkit data", names, overrides)
     if options.action == "fetch":
         _fetch(tasks)
-    return _check(tasks)
-
-
-def _tasks(names: Sequence[str], overrides: Sequence[str]) -> list[HoldsData | Pinnable]:
-    config = compose([*([f"task=[{','.join(names)}]"] if names else []), *overrides])
-    return [build(config, f"tasks.{name}") for name in config.tasks]
+    return _check(tasks) or code
 
 
 def _pin(names: Sequence[str], overrides: Sequence[str], write: bool) -> int:
     if not names:
         raise ConfigError("pin: name the tasks, e.g. evalkit data pin TASK --write")
     for name in names:
-        for task in _tasks([name], overrides):
+        for task in tasks_named("evalkit data", [name], overrides)[0]:
             if not isinstance(task, Pinnable):
                 raise ConfigError(f"{name} has its pins in files of its own; evalkit data pin is for tasks in YAML")
             block = pin_block({split: task.found(split) for split in task.splits})
@@ -111,10 +112,10 @@ def _pin(names: Sequence[str], overrides: Sequence[str], write: bool) -> int:
     return 0
 
 
-def _fetch(tasks: Sequence[HoldsData | Pinnable]) -> None:
+def _fetch(tasks: Sequence[Task]) -> None:
     for task in tasks:
-        if isinstance(task, Pinnable):
-            _print(f"{task.name}: its rows are where its file says, nothing to fetch")
+        if not holds_data(task):
+            _print(f"{task.name}: its rows are where its file or its class says, nothing to fetch")
             continue
         data_dir = task.data.data_dir
         if not hasattr(task, "published_files"):
@@ -131,22 +132,40 @@ def _fetch(tasks: Sequence[HoldsData | Pinnable]) -> None:
             _print(f"{task.name} {split}: {fetched} files fetched from {source.where}, {kept} were there; in {folder}")
 
 
-def _check(tasks: Sequence[HoldsData | Pinnable]) -> int:
+def _check(tasks: Sequence[Task]) -> int:
     wrong = 0
     for task in tasks:
-        for split in task.splits if isinstance(task, Pinnable) else _splits(task):
+        for split, lines in _checks(task):
             try:
-                for line in _held(task, split) if isinstance(task, Pinnable) else _describe(task, split):
+                for line in lines:
                     _print(line)
             except DataError as error:
                 wrong += 1
-                published = "" if isinstance(task, Pinnable) else _published(task)
-                _print(f"WRONG  {task.name} {split}: {error}{published}")
+                source = task.data if holds_data(task) else None
+                published = f" [published at hub {source.hub}, {source.licence}]" if source else ""
+                _print(f"WRONG  {' '.join(filter(None, (task.name, split)))}: {error}{published}")
     return DataError.exit_code if wrong else 0
 
 
-def _published(task: HoldsData) -> str:
-    return f" [published at hub {task.data.hub}, {task.data.licence}]"
+def _checks(task: Task) -> Iterator[tuple[str, Iterator[str]]]:
+    """Every split with the lines on it; of a task that keeps its rows to itself one without a name."""
+    if isinstance(task, Pinnable):
+        yield from ((split, _held(task, split)) for split in task.splits)
+    elif holds_data(task):
+        yield from ((split, _describe(task, split)) for split in _splits(task))
+    else:
+        yield "", _as_told(task)
+
+
+def _as_told(task: Task) -> Iterator[str]:
+    """What a task says of rows that it reads itself, with every prompt made once. Raises DataError, TaskError."""
+    examples = examples_of(task)
+    for example in examples:
+        request_for(task, example)
+    data = cast(Mapping[str, Any], provenance_of(task)["data"])
+    told = ["comparable with published figures" if data["comparable"] else "not comparable", *data.get("remarks", ())]
+    source = data.get("source", "its own code")
+    yield f"own    {task.name}: {len(examples):,} questions from {source}; {'; '.join(told)}"
 
 
 def _held(task: Pinnable, split: str) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """`evalkit --help`: runs and commands on one page."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from textwrap import fill
 
 from evalkit import plugins
@@ -11,12 +11,7 @@ evalkit: does a published model card reproduce?
 
 A run: evalkit KEY=VALUE…  The same command again goes on where it stopped.
 
-  evalkit task=ceval model=qwen-1_8b                 one benchmark; several: task=[ceval,mmlu]; default: all four
-  evalkit task=mmlu model=FOLDER limit=10            a checkpoint of your own; also a .gguf file, or a hub id (ORG/NAME)
-  evalkit experiment=quickstart                      a small real model over the bundled sets
-  evalkit -m model=pythia-1b,opt-1_3b task=mmlu      a sweep
-  evalkit backend=openai backend.url=http://localhost:8000/v1 task=gsm8k          a model behind a server
-  accelerate launch --multi_gpu --num_processes 8 -m evalkit task=mmlu            several GPUs or processes
+{examples}
 
 A tool: evalkit COMMAND …; evalkit COMMAND --help says more
 
@@ -33,6 +28,7 @@ Keys (KEY=VALUE); evalkit --cfg job prints all of them with their values
 Exit codes: 0 done, 1 the model could not be run to the end, 2 wrong usage, 3 data or model missing or not what was
 pinned, 4 a regression gate failed, 5 two runs that cannot be compared, 130 interrupted (resumable).
 """
+_WIDTH = 47  # of most of the examples
 _DEEPER_KEYS = (
     ("model.…", "path (hub id, folder or .gguf), name, revision, dtype, device, device_map, max_length"),
     ("tasks.NAME.…", "split, num_fewshot, protocol; NAME+SWITCH:VALUE flips one switch: evalkit protocols lists them"),
@@ -44,10 +40,31 @@ def text(commands: Mapping[str, str]) -> str:
     """The whole page. commands: each one's line of help."""
     keys = [(f"{key}={default}", meaning) for key, default, meaning in top_level_keys()]
     return _PAGE.format(
+        examples="\n".join(f"  {words:<{_WIDTH}}  {meaning}" for words, meaning in _examples()),
         commands=_columns(list(commands.items())),
         groups=_columns([(group, plugins.listed(group)) for group in groups()]),
         keys=_columns([*keys, *_DEEPER_KEYS]),
     )
+
+
+def _examples() -> Iterator[tuple[str, str]]:
+    """Runs as one types them, with what they do."""
+    tasks: list[str] = plugins.defaults()["task"]
+    first, second, model = tasks[0], tasks[1 % len(tasks)], plugins.default_of("model")
+    other = next(name for name in plugins.options_of("model") if name != model)
+    yield (
+        f"evalkit task={first} model={model}",
+        f"one benchmark; several: task=[{first},{second}]; default: {len(tasks)} of them",
+    )
+    yield (
+        f"evalkit task={second} model=FOLDER limit=10",
+        "a checkpoint of your own; also FILE.gguf, or a hub id (ORG/NAME)",
+    )
+    yield "evalkit experiment=quickstart", "a small real model over the bundled sets"
+    yield f"evalkit -m model={model},{other} task={second}", "a sweep"
+    yield f"evalkit task={second} --config-dir FOLDER", "with tasks, models, cards of your own: FOLDER/task/NAME.yaml"
+    yield f"evalkit task={first} backend=openai backend.url=http://localhost:8000/v1", "a model behind a server"
+    yield f"accelerate launch --multi_gpu --num_processes 8 -m evalkit task={second}", "several GPUs or processes"
 
 
 def _columns(rows: list[tuple[str, str]]) -> str:

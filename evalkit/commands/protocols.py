@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from evalkit.commands.argument import CommandParser
-from evalkit.configuration.compose import build, compose
+from evalkit.commands.chosen import tasks_named
 from evalkit.protocols import Protocols, Switch
+from evalkit.task import Switched
 
 
 def parser() -> ArgumentParser:
@@ -19,10 +20,13 @@ def parser() -> ArgumentParser:
 
 def run(options: Namespace) -> int:
     """Print the tables; the exit code."""
-    config = compose([f"task=[{','.join(options.tasks)}]"] if options.tasks else [])
-    for table in [build(config, f"tasks.{name}").protocols for name in config.tasks]:
-        sys.stdout.write("\n".join(markdown(table)) + "\n\n")
-    return 0
+    tasks, code = tasks_named("evalkit protocols", options.tasks)
+    for task in tasks:
+        if isinstance(task, Switched):
+            sys.stdout.write("\n".join(markdown(task.protocols)) + "\n\n")
+        else:
+            sys.stdout.write(f"**{task.name}**\n\nhas no protocols: it is asked and scored in one way.\n\n")
+    return code
 
 
 def markdown(table: Protocols) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """`evalkit KEY=VALUE…`: answer and score the chosen benchmarks with one model, and write the report.
 
-The words choose groups (task=mmlu, model=NAME, backend=NAME) and set keys (limit=10); with -m several values of a key
+The words choose groups (task=NAME, model=NAME, backend=NAME) and set keys (limit=10); with -m several values of a key
 are a sweep.
 """
 

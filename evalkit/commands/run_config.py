@@ -13,6 +13,7 @@ from evalkit import plugins
 from evalkit.backends.base import Backend, LoadsCheckpoint
 from evalkit.card.load import card_from
 from evalkit.card.runs import runs_of
+from evalkit.commands.chosen import build_task
 from evalkit.configuration.compose import build
 from evalkit.errors import ConfigError
 from evalkit.evaluation.run import dry_run, run_tasks
@@ -26,7 +27,7 @@ from evalkit.ranks.place import started_alone_by_accelerate
 from evalkit.ranks.shared import share
 from evalkit.report.files import write_pages
 from evalkit.report.markdown import render_closing_table
-from evalkit.task import Switched, Task, check_contract, with_protocol
+from evalkit.task import Switched, Task, with_protocol
 
 log = logging.getLogger(__name__)
 
@@ -102,8 +103,7 @@ def build_tasks(config: DictConfig, protocol_of: Callable[[str], str | None] = l
     nodes = config.get("tasks")
     if not isinstance(nodes, DictConfig) or not all(isinstance(node, DictConfig) for node in nodes.values()):
         there = plugins.listed("task")
-        own = "; a file of your own begins with # @package tasks.NAME" if plugins.own_options_of("task") else ""
-        raise ConfigError(f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {there}{own}")
+        raise ConfigError(f"no task is chosen: task=NAME or task=[NAME,NAME], each one of {there}")
     chosen = [str(name) for name, node in nodes.items() if "_target_" in node]  # an experiment may set up others
     for untold in set(map(str, nodes)) - {*chosen}:
         if "name" in nodes[untold]:
@@ -121,13 +121,6 @@ def build_tasks(config: DictConfig, protocol_of: Callable[[str], str | None] = l
             log.info("%s has no protocols and is run once", task.name)
     _refuse_unknown([task for task in tasks if isinstance(task, Switched)], names)
     return [found for task in tasks for found in _under_each(task, names)]
-
-
-def build_task(config: DictConfig, name: str) -> Task:
-    """One task as its settings say. Raises TaskError where it is not what evalkit.task.Task says."""
-    task: Task = build(config, f"tasks.{name}")
-    check_contract(task, name)
-    return task
 
 
 def _under_default(task: Task, by_card: str | None) -> Task:

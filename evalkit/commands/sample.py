@@ -15,8 +15,10 @@ from omegaconf import DictConfig
 
 from evalkit import plugins
 from evalkit.commands.argument import CommandParser, whole_number
-from evalkit.configuration.compose import build, compose
+from evalkit.commands.chosen import build_task
+from evalkit.configuration.compose import compose
 from evalkit.errors import ConfigError
+from evalkit.evaluation.contract import examples_of
 from evalkit.types import Example, Json
 
 _SIZE = re.compile(r"(\w+)=([1-9]\d*)")
@@ -67,7 +69,7 @@ def _sorted_out(settings: Sequence[str], known: Sequence[str]) -> tuple[dict[str
 def _ids(config: DictConfig, task: str, size: int, seed: int) -> list[str]:
     """Ids in the task's order. Each subject has a generator of its own, so that one's rows do not move another's."""
     groups: dict[str, list[Example]] = {}
-    for example in build(config, f"tasks.{task}").examples():
+    for example in examples_of(build_task(config, task)):
         groups.setdefault(example.group, []).append(example)
     return [id_ for group, examples in groups.items() for id_ in _some(examples, size, f"{seed}/{task}/{group}")]
 

@@ -132,7 +132,7 @@ def own_options_of(group: str) -> list[str]:
 
 
 def listed(group: str) -> str:
-    """A group's names in words, for a message: "ceval, mmlu", or "own: pets; packaged: ceval, mmlu"."""
+    """A group's names in words, for a message: "one, two", or "own: pets; packaged: one, two"."""
     own = own_options_of(group)
     packaged = [name for name in options_of(group) if name not in own]
     if not own:

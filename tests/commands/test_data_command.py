@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from evalkit.tasks import HOME
 from hub_layouts import ceval_hub, hub_layout, mmlu_hub
+from own_tasks import write_task
 
 from evalkit.cli import call
 from evalkit.data import read_csv
@@ -267,3 +268,35 @@ def test_a_task_in_yaml_is_pinned_checked_and_found_changed(own_task: Path, caps
 def test_what_cannot_be_pinned_is_one_line(arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["data", *arguments]) == 2
     assert capsys.readouterr().err == f"evalkit data: {line}\n"
+
+
+def test_a_task_in_python_is_told_by_what_it_says_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_task(tmp_path / "conf", tmp_path, "parity_checked")
+    assert call(["data", "check", "parity_checked", "--config-dir", "conf"]) == 0
+    told = "own    parity_checked: 8 questions from own; comparable with published figures\n"
+    assert capsys.readouterr().out == told
+    assert call(["data", "fetch", "parity_checked", "--config-dir", "conf"]) == 0
+    assert "parity_checked: its rows are where its file or its class says, nothing to fetch" in capsys.readouterr().out
+    assert call(["data", "pin", "parity_checked", "--config-dir", "conf"]) == 2
+    assert "evalkit data pin is for tasks in YAML" in capsys.readouterr().err
+    (tmp_path / "parity_checked.jsonl").unlink()
+    assert call(["data", "check", "parity_checked", "--config-dir", "conf"]) == 3
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1
+    assert "FileNotFoundError" in captured.err
+
+
+def test_without_names_every_task_is_checked_and_a_broken_one_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_task(tmp_path / "conf", tmp_path, "parity_whole")
+    (tmp_path / "conf/task/parity_broken.yaml").write_text("# @package tasks.parity_broken\n_target_: nowhere.Parity\n")
+    assert call(["data", "check", "data_dir=bundled", "--config-dir", "conf"]) == 2
+    captured = capsys.readouterr()
+    assert "own    parity_whole: 8 questions" in captured.out
+    assert "ok     mmlu test: 32 rows" in captured.out
+    assert "nowhere.Parity needs the module nowhere" in captured.err

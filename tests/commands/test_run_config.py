@@ -125,3 +125,23 @@ def test_a_file_of_a_task_without_its_place_says_which_line_is_missing(
     refused = evalkit("task=bare", *SCRIPTED, "--config-dir", "conf")
     assert (refused.code, refused.err.count("\n")) == (2, 1)
     assert "must begin with the line `# @package tasks.NAME`" in refused.line
+
+
+def test_protocols_are_told_of_every_task_there_is(evalkit: Callable[..., Result], tmp_path: Path) -> None:
+    write_task(tmp_path / "conf", tmp_path, "parity_in_one_way")
+    alone = evalkit("protocols", "parity_in_one_way", "--config-dir", "conf")
+    told = "**parity_in_one_way**\n\nhas no protocols: it is asked and scored in one way.\n\n"
+    assert (alone.code, alone.out) == (0, told)
+    everything = evalkit("--config-dir", "conf", "protocols")
+    assert everything.code == 0
+    assert "**mmlu**" in everything.out
+    assert everything.out.endswith(told)
+
+
+def test_sample_takes_its_example_from_the_tasks_there_are(evalkit: Callable[..., Result], tmp_path: Path) -> None:
+    write_task(tmp_path / "conf", tmp_path, "parity_sampled")
+    refused = evalkit("sample", "some", "data_dir=bundled", "--config-dir", "conf")
+    assert "write TASK=N, e.g. parity_sampled=1, of own: parity_sampled; packaged: ceval" in refused.line
+    drawn = evalkit("sample", "some", "parity_sampled=3", "--config-dir", "conf")
+    assert drawn.code == 0
+    assert len(yaml.safe_load(drawn.out)["tasks"]["parity_sampled"]) == 3

@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_meant_is_one_line(
     [
         (b"a: [1\n", "line 2 is no YAML: expected ',' or ']'"),
         (b"a: \xff\n", "a configuration file is no YAML: 'utf-8' codec can't decode"),
-        (b"", "no task is chosen: task=NAME or task=[NAME,NAME], each one of own: torn; packaged: ceval"),
+        (b"", "must begin with the line `# @package tasks.NAME`, before any comment"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_one_line(
