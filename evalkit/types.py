@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
@@ -77,6 +78,11 @@ class Sampling:
     top_p: float = 1.0  # of the likeliest tokens that together have at least this probability
     seed: int = 0
     number: int = 0  # of the sample among those of its question, from 0
+
+
+def is_float(storage_type: str) -> bool:
+    """Whether a storage type of weights ("BF16", "F32", "Q4_1") is a floating-point one, so no quantisation."""
+    return bool(re.fullmatch(r"B?F(16|32|64)", storage_type))
 
 
 def fields_of(request: Any) -> dict[str, Any]:

@@ -53,6 +53,7 @@ class EngineBackend:
         measured = loaded.get("measured")
         return {
             **self.fingerprint(),
+            "weights": resolve(self.model).weights,
             **loaded,
             "measured": {**(measured if isinstance(measured, dict) else {}), **(session.ran if session else {})},
         }

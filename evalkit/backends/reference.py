@@ -44,7 +44,8 @@ class ReferenceBackend:
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, and what the loaded model tells."""
-        return {**self.fingerprint(), **(self._loaded.provenance if self._loaded else {})}
+        weights = {"weights": resolve(self.model).weights}
+        return {**self.fingerprint(), **weights, **(self._loaded.provenance if self._loaded else {})}
 
     @property
     def checkpoint(self) -> ModelSpec:

@@ -62,7 +62,13 @@ class VllmBackend:
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, and vLLM's version once it runs."""
         ran: dict[str, Json] = {"vllm": self._vllm.__version__} if self._engine is not None else {}
-        return {**self.fingerprint(), **ran, "measured": {"tensor_parallel_size": self.tensor_parallel_size}}
+        weights = resolve(self.model).weights
+        return {
+            **self.fingerprint(),
+            "weights": weights,
+            **ran,
+            "measured": {"tensor_parallel_size": self.tensor_parallel_size},
+        }
 
     @property
     def checkpoint(self) -> ModelSpec:

@@ -6,7 +6,7 @@ from typing import TypeAlias, cast
 
 from evalkit.card.published import CardTable, Cell, Mean, Place, PublishedCard
 from evalkit.card.verdict import RULE, Rule, Verdict, corrected, kind_of_data, verdict_for
-from evalkit.types import Json, Metric, Summary
+from evalkit.types import Json, Metric, Summary, is_float
 
 _NOT_SWITCHES = ("name", "base", "split")
 
@@ -214,9 +214,17 @@ def protocol_of(provenance: Mapping[str, Json]) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def quantised_weights(summary: Summary) -> str:
+    """The storage types of a run's weights where one of them is no floating-point one; "" else, and where unknown."""
+    model = summary.provenance.get("model")
+    types = text_of(model, "weights") if isinstance(model, Mapping) else ""
+    return types if not all(map(is_float, filter(None, types.split(", ")))) else ""
+
+
 def mean_of(summary: Summary, place: Place | None) -> Mean:
     """How a run's figure is made of its questions, as the run says, else as the card does."""
-    named = text_of(summary.provenance, "mean") or switches_of(summary.provenance).get("mean")
+    switches = switches_of(summary.provenance)
+    named = text_of(summary.provenance, "mean") or switches.get("mean") or switches.get("average")
     return cast(Mean, named) if named in ("micro", "macro") else place.column.mean if place else "micro"
 
 

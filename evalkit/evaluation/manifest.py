@@ -72,6 +72,9 @@ class Manifest:
         kept = None if self._session else self._store.provenance()
         if kept and kept.get("prompt_set_sha") != self._derived["prompt_set_sha"]:
             kept.pop("token_ids_sha", None)  # it was over other prompts
+        if kept and isinstance(model := kept.get("model"), dict) and "weights" not in model:
+            told = self._backend.provenance()  # of the same files: the answers carry their hash
+            kept["model"] = {**model, **({"weights": told["weights"]} if "weights" in told else {})}
         return {**(kept or self._ran()), **self._derived}
 
     def _ran(self) -> dict[str, Json]:

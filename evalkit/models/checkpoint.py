@@ -1,9 +1,11 @@
 """Where a checkpoint lies and what is in it, found out without torch and without reading the weights."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +16,7 @@ from evalkit.models.gguf_file import GgufHeader, read_gguf_header
 from evalkit.models.packages import package_file, require_packages
 from evalkit.models.safetensors_file import TensorInfo, read_header, refuse_lfs_pointer
 from evalkit.models.spec import ModelSpec
-from evalkit.types import Json, sha256_of
+from evalkit.types import Json, is_float, sha256_of
 
 Format: TypeAlias = Literal["safetensors", "pytorch", "gguf"]
 SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
@@ -53,6 +55,23 @@ class Checkpoint:
         if self.format == "gguf":
             return ()
         return tuple(path for name in TOKENIZER_FILES if (path := self.folder / name).is_file())
+
+    @property
+    def weights(self) -> str:
+        """How the weights are stored, the type of most values first: "Q4_1, Q8_0, F32", "BF16", "gptq, 4 bits".
+
+        "" where only loading tells.
+        """
+        if self.gguf is not None:
+            return ", ".join(self.gguf.storage_types)
+        quantization = self.config.get("quantization_config")
+        if isinstance(quantization, Mapping):
+            bits = quantization.get("bits")
+            return str(quantization.get("quant_method", "quantised")) + (f", {bits} bits" if bits else "")
+        values: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            values[tensor.dtype] += prod(tensor.shape)
+        return ", ".join(name for name, _ in values.most_common() if is_float(name))
 
     def fingerprint(self) -> dict[str, Json]:
         """What answers depend on: the files' content, wherever they lie, and the spec's rules for reading them."""

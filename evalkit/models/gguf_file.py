@@ -8,6 +8,7 @@ tokens, since it makes a numpy view of each; this one takes a tenth of a second.
 
 import mmap
 import struct
+from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +19,10 @@ from evalkit.models.safetensors_file import refuse_lfs_pointer
 
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
+# ggml's storage types by their number (ggml/include/ggml.h, enum ggml_type).
+_NAMES = """F32 F16 Q4_0 Q4_1 - - Q5_0 Q5_1 Q8_0 Q8_1 Q2_K Q3_K Q4_K Q5_K Q6_K Q8_K IQ2_XXS IQ2_XS IQ3_XXS IQ1_S IQ4_NL
+    IQ3_S IQ2_S IQ4_XS I8 I16 I32 I64 F64 IQ1_M BF16 - - - TQ1_0 TQ2_0 - - - MXFP4"""
+_TYPES = {number: name for number, name in enumerate(_NAMES.split()) if name != "-"}
 # Values and bytes of a storage block, by ggml's number of the type (others are not checked for their size).
 _BLOCKS = {
     0: (1, 4),  # float32
@@ -57,6 +62,14 @@ class GgufHeader:
 
     metadata: dict[str, Any]  # "llama.block_count": 30, "tokenizer.ggml.tokens": [...] …
     tensors: dict[str, GgufTensor]
+
+    @property
+    def storage_types(self) -> list[str]:
+        """The storage types of the tensors, that of most values first: ["Q4_1", "Q8_0", "F32"]."""
+        values: Counter[str] = Counter()
+        for tensor in self.tensors.values():
+            values[_TYPES.get(tensor.kind, f"ggml type {tensor.kind}")] += prod(tensor.shape)
+        return [name for name, _ in values.most_common()]
 
 
 class _Cursor:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from evalkit.card.figures import asked, benchmark_title, figure, interval, signed
 from evalkit.card.published import CardTable, PublishedCard, Row
-from evalkit.card.runs import Run, name_of, principal
+from evalkit.card.runs import Run, name_of, principal, quantised_weights
 from evalkit.card.verdict import Answer, is_attainable, p_text
 from evalkit.report.tables import Table
 from evalkit.types import Json
@@ -32,6 +32,15 @@ def verdict_table(runs: Sequence[Run]) -> Table:
         )
     header = ("model", "benchmark", "verdict", "published", "measured", "95 % interval", "n", "difference")
     return Table("Verdict", (*header, "detectable", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
+
+
+def weights_remark(runs: Sequence[Run]) -> str:
+    """That weights were quantised, by the types they are stored in; "" where none were."""
+    found = {run.summary.model: types for run in runs if (types := quantised_weights(run.summary))}
+    told = "; ".join(f"{model}: {types}" for model, types in found.items())
+    return (
+        f"Quantised weights, measured as they are stored ({told}); a published figure may be of others." if told else ""
+    )
 
 
 def cards_of(runs: Sequence[Run]) -> list[PublishedCard]:

@@ -17,6 +17,7 @@ from evalkit.report.card_tables import (
     tables_title,
     title_of,
     verdict_table,
+    weights_remark,
 )
 from evalkit.report.explain_tables import WHY_TEXT
 from evalkit.report.extras import Extras, explain_tables, grader_tables, protocol_tables
@@ -47,6 +48,7 @@ def render_html(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, oth
 
 def _sections(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, others: Sequence[Run]) -> Iterator[str]:
     yield f"<h2 id='verdict'>Verdict</h2>{_verdicts(runs)}"
+    yield f"<p>{html.escape(remark, quote=False)}</p>" if (remark := weights_remark(runs)) else ""
     yield f"<p class='rule'>{html.escape(RULE_TEXT).replace('*', '')}</p>"
     yield f"<div class='plots'>{html_figure(overview_plot(runs))}</div>"
     if len({run.summary.model for run in runs}) > 1:

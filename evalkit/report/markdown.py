@@ -13,11 +13,12 @@ from evalkit.report.card_tables import (
     tables_title,
     title_of,
     verdict_table,
+    weights_remark,
 )
 from evalkit.report.explain_tables import WHY_TEXT
 from evalkit.report.extras import Extras, explain_tables, grader_tables, protocol_tables
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
-from evalkit.report.tables import Table, markdown, plain_text
+from evalkit.report.tables import Table, escaped, markdown, plain_text
 from evalkit.store.questions import QuestionsOf
 
 RULE_TEXT = """\
@@ -48,7 +49,9 @@ def render_report(
     models = list(dict.fromkeys(run.summary.model for run in runs))
     parts = [f"# {title_of(runs)}\n"]
     parts += [_failed_check(run) for run in runs if run.summary.check and not run.summary.check["ok"]]
-    parts += ["## Verdict\n", markdown(verdict_table(runs)), RULE_TEXT]
+    parts += ["## Verdict\n", markdown(verdict_table(runs))]
+    parts += [f"{escaped(remark)}\n"] if (remark := weights_remark(runs)) else []
+    parts += [RULE_TEXT]
     if len(models) > 1:
         parts += ["## All runs\n", _noted(matrix_table(runs))]
     for card in cards_of(runs):

@@ -260,3 +260,17 @@ def test_a_dry_run_tells_what_the_protocols_take_together(
     alone = next(line for line in out.splitlines() if line.startswith("gsm8k: 12 questions"))
     both = next(line for line in out.splitlines() if line.startswith("gsm8k, 2 protocols together: 12 questions"))
     assert both.partition(": ")[2] == alone.partition(": ")[2]  # the requests are the same
+
+
+def test_a_finished_run_of_before_learns_how_its_weights_are_stored(
+    tasks: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    class Told(Teller):
+        def provenance(self) -> Mapping[str, Json]:
+            return {**self.fingerprint(), "weights": "Q4_1, F32"}
+
+    run_tasks(tasks("mmlu", "qwen"), Teller(), settings(tmp_path))
+    later = Told()
+    (summary,) = run_tasks(tasks("mmlu", "qwen"), later, settings(tmp_path))
+    assert later.calls == []
+    assert summary.provenance["model"] == {"backend": "teller", "weights": "Q4_1, F32"}

@@ -4,6 +4,8 @@ from dataclasses import replace
 
 from evalkit.card.published import PublishedCard, read_card
 from evalkit.card.runs import runs_of
+from evalkit.report.extras import Extras
+from evalkit.report.html import render_html
 from evalkit.report.markdown import render_closing_table, render_report
 from evalkit.report.tables import Table, markdown, plain_text
 from evalkit.types import Summary
@@ -186,3 +188,18 @@ def test_each_run_stands_beside_its_own_card(make_summary, card: PublishedCard) 
     assert report.startswith("# qwen-1_8b, mine beside the cards of Qwen-1.8B and Mine\n")
     assert "## The tables of Mine's card" in report
     assert "| **Mine** | **55** | **54** |" in report
+
+
+def test_quantised_weights_are_told_below_the_verdicts(make_summary, card: PublishedCard) -> None:
+    def told(weights: str) -> str:
+        summary = make_summary()
+        model = {**summary.provenance["model"], "weights": weights}
+        runs = runs_of([replace(summary, provenance={**summary.provenance, "model": model})], card)
+        remark = "Quantised weights, measured as they are stored (qwen-1_8b: Q4_1, Q8_0, F32)"
+        assert (remark in render_html(runs, {}, Extras())) is (weights == "Q4_1, Q8_0, F32")
+        return section(render_report(runs), "Verdict")
+
+    assert "(qwen-1\\_8b: Q4\\_1, Q8\\_0, F32); a published figure may be of others." in told("Q4_1, Q8_0, F32")
+    assert "gptq, 4 bits" in told("gptq, 4 bits")
+    for whole in ("BF16", "F32, F16", ""):
+        assert "Quantised" not in told(whole)
