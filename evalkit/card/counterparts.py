@@ -10,6 +10,7 @@ from evalkit.errors import ConfigError
 from evalkit.store.read import find_runs, read_summary
 from evalkit.store.run_name import task_of
 
+_Asked = tuple[str, ...]  # the benchmark, then settings.what_was_asked
 Runs = Mapping[str, Path]  # run folders by name: `mmlu`, `mmlu@lm-eval`
 
 
@@ -20,6 +21,7 @@ class Counterparts:
     pairs: Mapping[str, tuple[Path, Path]]  # by the first side's name
     only_a: tuple[str, ...]  # runs that the other side has nothing for
     only_b: tuple[str, ...]
+    covered: tuple[str, ...] = ()  # runs of the first side whose questions are among those of a pair
 
 
 def runs_by_name(path: Path) -> dict[str, Path]:
@@ -39,8 +41,9 @@ def runs_by_name(path: Path) -> dict[str, Path]:
 def match(a: Runs, b: Runs) -> Counterparts:
     """Each of A's runs with B's of the same benchmark that was asked the same, else with its namesake.
 
-    Where a benchmark has neither, its only run of each side. Raises ConfigError where there are several to choose
-    from, listing them.
+    Where a benchmark has neither, its only run of each side. Of runs that differ in how much was asked alone the most
+    complete pair: the same questions tested twice would hide what they show. Raises ConfigError where there are several
+    to choose from, listing them.
     """
     asked = [
         {name: (task_of(name), *what_was_asked(read_summary(path))) for name, path in side.items()} for side in (a, b)
@@ -62,11 +65,25 @@ def match(a: Runs, b: Runs) -> Counterparts:
             )
         found[mine[0]] = theirs[0]
     taken = set(found.values())
+    covered = [name for name, what in asked[0].items() if any(_covers(asked[0][other], what) for other in found)]
     return Counterparts(
-        {name: (a[name], b[found[name]]) for name in a if name in found},
-        tuple(name for name in a if name not in found),
+        {name: (a[name], b[found[name]]) for name in a if name in found and name not in covered},
+        tuple(name for name in a if name not in found and name not in covered),
         tuple(name for name in b if name not in taken),
+        tuple(covered),
     )
+
+
+def _covers(whole: _Asked, part: _Asked) -> bool:
+    """Whether one run asked all that another did, and more, in the same way."""
+    *test, limit, subset = whole
+    *other_test, other_limit, other_subset = part
+    wider = subset in ("none", other_subset) and _number(limit) >= _number(other_limit)
+    return test == other_test and wider and (limit, subset) != (other_limit, other_subset)
+
+
+def _number(limit: str) -> float:
+    return float(limit) if limit.isdecimal() else float("inf")
 
 
 def _listed(names: list[str], side: Runs) -> str:

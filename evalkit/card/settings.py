@@ -16,7 +16,10 @@ def settings_of(summary: Summary) -> dict[str, Json]:
 
 
 def what_was_asked(summary: Summary) -> tuple[str, ...]:
-    """Protocol, split, limit and subset as text: equal where two runs were asked the same questions alike."""
+    """Protocol, split, limit and subset as text ("none" for no limit, no subset).
+
+    Equal where two runs were asked the same questions alike.
+    """
     return tuple(_asked(summary.provenance).values())
 
 

@@ -5,10 +5,10 @@ after, one benchmark under two protocols. Writes compare.md and compare.html. Ex
 same questions.
 
 --json prints one object on standard output, and the table on standard error: a, b (names), level, tasks, only_a, only_b
-(runs that the other side has nothing for). Of each task: task, runs, folders, models (A's first), n, left_out, a, b
-(percent), difference (b - a, points), low, high, only_a_right, only_b_right, changed, p, p_holm, verdict ("A better",
-"B better", "no difference shown"), settings (those that differ, both values), changed_prompts, flips (id, a, b,
-target, right: "a" or "b").
+(runs that the other side has nothing for), covered (runs that are part of another one). Of each task: task, runs,
+folders, models (A's first), n, left_out, a, b (percent), difference (b - a, points), low, high, only_a_right,
+only_b_right, changed, p, p_holm, verdict ("A better", "B better", "no difference shown"), settings (those that differ,
+both values), changed_prompts, flips (id, a, b, target, right: "a" or "b").
 """
 
 import html
@@ -93,6 +93,7 @@ class Comparison:
     runs: Sequence[Compared]
     only_a: tuple[str, ...]  # runs that the other side has nothing for
     only_b: tuple[str, ...]
+    covered: tuple[str, ...]  # runs whose questions are among those of another that is compared
 
     @property
     def table(self) -> Table:
@@ -118,6 +119,7 @@ class Comparison:
         notes = [note for entry in self.runs for note in setting_notes(entry.pairs)]
         for name, alone in zip("AB", (self.only_a, self.only_b), strict=True):
             notes += [f"left out, of {name} alone: {', '.join(alone)}"] if alone else []
+        notes += [covered_note(self.covered)] if self.covered else []
         return notes
 
 
@@ -142,7 +144,7 @@ def compare(
         Compared(entry, _figures(entry, own), entry.difference(rng, own), p)
         for entry, own, p in zip(pairs, cards, p_holm, strict=True)
     ]
-    return Comparison(_names(a, b, pairs), compared, found.only_a, found.only_b)
+    return Comparison(_names(a, b, pairs), compared, found.only_a, found.only_b, found.covered)
 
 
 def _figures(pairs: Pairs, card: PublishedCard) -> tuple[float | None, float | None]:
@@ -209,6 +211,11 @@ def _prompts_note(entry: Pairs) -> str:
     return f"the prompts of {len(changed)} of {len(entry.scores)} questions" if changed else ""
 
 
+def covered_note(names: Sequence[str]) -> str:
+    """That runs are left out of which more was asked in another."""
+    return f"left out, part of another run: {', '.join(names)}"
+
+
 def facts_of(entry: Pairs) -> dict[str, Any]:
     """What `--json` says of two runs, whatever is asked of them."""
     return {
@@ -263,6 +270,7 @@ def _as_json(found: Comparison) -> dict[str, Any]:
         "tasks": tasks,
         "only_a": list(found.only_a),
         "only_b": list(found.only_b),
+        "covered": list(found.covered),
     }
 
 

@@ -129,7 +129,14 @@ def test_for_machines_compare_prints_one_object_and_the_table_aside(
     assert captured.out.count("\n") == 1
     assert "A better" in captured.err
     (task,) = found.pop("tasks")
-    assert found == {"a": str(a.parent), "b": str(b.parent), "level": 0.05, "only_a": [], "only_b": ["gsm8k"]}
+    assert found == {
+        "a": str(a.parent),
+        "b": str(b.parent),
+        "level": 0.05,
+        "only_a": [],
+        "only_b": ["gsm8k"],
+        "covered": [],
+    }
     assert (task["a"], task["b"], task["difference"]) == pytest.approx((75.0, 7.5, -67.5))
     assert task["low"] < task["difference"] < task["high"]
     assert (task["n"], task["only_a_right"], task["only_b_right"], task["verdict"]) == (40, 28, 1, "A better")
@@ -180,6 +187,14 @@ def test_of_several_runs_of_a_benchmark_those_asked_alike_are_paired(tmp_path: P
     add("b", "mmlu")
     add("b", "mmlu@limit=1", limit=1)
     add("b", "mmlu@lm-eval", protocol={"name": "lm-eval"})
+    add("d", "mmlu")
+    add("d", "mmlu@limit=1", limit=1)
+    add("d", "mmlu@limit=2", limit=2)
+    add("d", "mmlu@subset=s", subset={"name": "s"})
+    whole = match(runs_by_name(tmp_path / "d"), runs_by_name(tmp_path / "b"))
+    assert {name: b.name for name, (_, b) in whole.pairs.items()} == {"mmlu": "mmlu"}
+    assert whole.covered == ("mmlu@limit=1", "mmlu@limit=2", "mmlu@subset=s")
+    assert (whole.only_a, whole.only_b) == ((), ("mmlu@lm-eval",))
     found = match(runs_by_name(tmp_path / "a"), runs_by_name(tmp_path / "b"))
     assert {name: b.name for name, (_, b) in found.pairs.items()} == {
         "mmlu": "mmlu@limit=1",
