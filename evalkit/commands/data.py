@@ -166,6 +166,8 @@ def _as_told(task: Task) -> Iterator[str]:
     told = ["comparable with published figures" if data["comparable"] else "not comparable", *data.get("remarks", ())]
     source = data.get("source", "its own code")
     yield f"own    {task.name}: {len(examples):,} questions from {source}; {'; '.join(told)}"
+    for split, found in dict(data.get("splits", {})).items():
+        yield f"       {split}: {found['rows']:,} rows, sha256 {found['sha256']}"
 
 
 def _held(task: Pinnable, split: str) -> Iterator[str]:

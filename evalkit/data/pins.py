@@ -91,6 +91,21 @@ def describe_data(
     }
 
 
+def describe_rows(
+    where: str, rows: Sequence[Row], sha256: str | None = None, *, split: str = "test", licence: str = "not stated"
+) -> dict[str, Json]:
+    """The same of rows that a task reads itself, from a file of its own.
+
+    where: the file, as the report is to call it. sha256: what `split_sha({"": rows})` must be, as `evalkit data check
+    TASK` prints it; None: the rows are not pinned, and the report says so. Raises DataError where it is another.
+    """
+    found = split_sha({"": rows})
+    if sha256 is not None and found != sha256:
+        raise DataError(f"{where} is not what was pinned: its rows have SHA-256 {found}")
+    check = SplitCheck(len(rows), found, 0, labelled=len(rows))
+    return describe_data(where, licence, {split: check}, notes=[] if sha256 else [f"{split}: not pinned"])
+
+
 def describe_file(data: dict[str, Json], pin: FilePin, source: Source, text: str) -> None:
     """Add to a description the SHA-256 of a pinned file as it was read, and a remark where that is another."""
     found = sha256_of_text(text)

@@ -14,7 +14,7 @@ from evalkit.tasks import HOME
 from hub_layouts import ceval_hub, hub_layout, mmlu_hub
 
 from evalkit.data import FilePin, Source, fetch, read_file
-from evalkit.data.pins import describe, first_difference, row_digests
+from evalkit.data.pins import describe, describe_rows, first_difference, row_digests, split_sha
 from evalkit.errors import DataError
 
 pytestmark = [pytest.mark.xdist_group("data"), pytest.mark.usefixtures("own_cache")]
@@ -146,3 +146,15 @@ def test_a_file_that_cannot_be_fetched_leaves_nothing_behind(server: str, tmp_pa
     with pytest.raises(DataError, match=r"cannot fetch .*404"):
         fetch(f"{server}/missing.txt", tmp_path / "new" / "missing.txt")
     assert not (tmp_path / "new").exists()
+
+
+def test_rows_of_ones_own_are_described_and_pinned_by_one_hash() -> None:
+    rows = [{"number": "1"}, {"number": "2"}]
+    told = describe_rows("own.jsonl", rows)
+    sha256 = told["splits"]["test"]["sha256"]  # type: ignore[index, call-overload]
+    assert (told["source"], told["comparable"], told["remarks"]) == ("own.jsonl", True, ["test: not pinned"])
+    assert sha256 == split_sha({"": rows})
+    pinned = describe_rows("own.jsonl", rows, sha256, split="dev")
+    assert (pinned["remarks"], list(pinned["splits"])) == ([], ["dev"])  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"own\.jsonl is not what was pinned: its rows have SHA-256"):
+        describe_rows("own.jsonl", rows[:1], sha256)
