@@ -43,9 +43,7 @@ def normal_quantile(confidence: float = CONFIDENCE) -> float:
 def wilson_interval(rate: float, n: float, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Wilson's score interval (1927) of a share `rate` seen among `n` questions, as two shares.
 
-    `n` may be an effective sample size, hence a float. For a mean of values between 0 and 1 that are not all
-    0 or 1 the interval is on the wide side, since no such variable varies more than a 0/1 one. n = 0 gives
-    the whole range from 0 to 1.
+    `n` may be an effective sample size, hence a float. n = 0 gives the whole range from 0 to 1.
     """
     if n <= 0:
         return 0.0, 1.0
@@ -60,12 +58,16 @@ def wilson_interval(rate: float, n: float, confidence: float = CONFIDENCE) -> tu
 
 
 def micro_mean(values: Sequence[float | None]) -> Metric:
-    """Mean over questions with Wilson's interval, in percent. None is an unscored question, left out of n."""
+    """Mean over questions with Wilson's interval, in percent. None is an unscored question, left out of n.
+
+    Of values between 0 and 1 (a question's mean over several samples) the interval is that of as many right-or-wrong
+    questions as would vary so little: n divided by `_relative_spread`, never fewer than n.
+    """
     scored = _scored(values)
     if not scored:
         return Metric(None, 0)
     rate = math.fsum(scored) / len(scored)
-    return _metric(rate, len(scored), wilson_interval(rate, len(scored)))
+    return _metric(rate, len(scored), wilson_interval(rate, len(scored) / _relative_spread(scored)))
 
 
 def macro_mean(groups: Mapping[str, Sequence[float | None]]) -> Metric:
@@ -81,7 +83,7 @@ def macro_mean(groups: Mapping[str, Sequence[float | None]]) -> Metric:
         return Metric(None, 0)
     means = [math.fsum(scored) / len(scored) for scored in strata]
     mean = math.fsum(means) / len(means)
-    size = _effective_size(mean, means, [len(scored) for scored in strata])
+    size = _effective_size(mean, means, [len(scored) for scored in strata], [_relative_spread(s) for s in strata])
     return _metric(mean, sum(map(len, strata)), wilson_interval(mean, size))
 
 
@@ -95,14 +97,41 @@ def _metric(rate: float, n: int, interval: tuple[float, float]) -> Metric:
     return Metric(100 * rate, n, 100 * interval[0], 100 * interval[1])
 
 
-def _effective_size(mean: float, means: Sequence[float], sizes: Sequence[int]) -> float:
-    """How many questions of a simple sample would give the macro mean's variance."""
+def _relative_spread(values: Sequence[float]) -> float:
+    """How much values between 0 and 1 vary, against right-or-wrong ones of the same mean: variance / (p (1 - p)).
+
+    1 where all are 0 or 1, less otherwise. One right and one wrong value are counted in (as Agresti and Coull, 1998, do
+    for shares), so that a few values that happen to be alike do not pass for values without variance.
+    """
+    if all(value in (0.0, 1.0) for value in values):
+        return 1.0
+    counted = [0.0, 1.0, *values]
+    mean = math.fsum(counted) / len(counted)
+    return math.fsum((value - mean) ** 2 for value in counted) / len(counted) / (mean * (1 - mean))
+
+
+def _effective_size(
+    mean: float, means: Sequence[float], sizes: Sequence[int], relative_spreads: Sequence[float]
+) -> float:
+    """How many right-or-wrong questions of a simple sample would give the macro mean's variance."""
     # A group of one question shows no variance of its own: the pooled one stands in, which is not less.
-    spread = [p * (1 - p) / (n - 1) if n > 1 else mean * (1 - mean) for p, n in zip(means, sizes, strict=True)]
+    spread = [
+        r * p * (1 - p) / (n - 1) if n > 1 else mean * (1 - mean)
+        for p, n, r in zip(means, sizes, relative_spreads, strict=True)
+    ]
     variance = math.fsum(spread) / len(sizes) ** 2
     if variance > 0:
         return mean * (1 - mean) / variance
     return len(sizes) ** 2 / math.fsum(1 / n for n in sizes)  # as if all groups had one rate
+
+
+def majority(answers: Sequence[str | None]) -> int | None:
+    """The place of the answer that was given most often, where it was given first; None where none was given.
+
+    Answers of None are left out; of answers that were given equally often the one drawn first counts.
+    """
+    given = [answer for answer in answers if answer is not None]
+    return answers.index(max(given, key=given.count)) if given else None
 
 
 def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:

@@ -33,6 +33,7 @@ class Example:
     row: Mapping[str, str]  # the row's cells as text
     target: str | None  # the right answer; None where the publisher withholds it
     group: str = ""  # the subject; "" where the benchmark has none
+    sample_of: str = ""  # the id of the question that this is one sample of; "" where each is asked once
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ LAYERS = (
     ("types", "plugins"),
     ("prompts", "answers", "metrics", "protocols", "data", "sandbox", "engine", "configuration"),
     ("task", "models", "store"),
-    ("backends",),
+    ("backends", "sampling"),
     ("card", "ranks"),
     ("report", "evaluation", "tasks"),
     ("commands",),
@@ -38,7 +38,7 @@ HEAVY = {"torch", "transformers", "hydra", "omegaconf", "accelerate", "datasets"
 # Rooms that import nothing heavy when they are imported; what needs it takes it at its own door.
 LIGHT = {
     *("types", "errors", "prompts", "answers", "metrics", "machine", "data", "sandbox", "store", "task"),
-    *("protocols", "plugins", "card", "report", "evaluation", "tasks", "cli"),
+    *("protocols", "plugins", "sampling", "card", "report", "evaluation", "tasks", "cli"),
 }
 
 

@@ -22,6 +22,7 @@ class GradedQuestion:
     target: str | None
     answers: tuple[str | None, ...]  # what each rule read
     values: tuple[float | None, ...]  # None where the stored text ends too early for the rule
+    sample_of: str = ""  # the question that this is one sample of; "" where each was asked once
 
     @property
     def verdicts_differ(self) -> bool:
@@ -49,11 +50,17 @@ class Graded:
         unknown: what a question counts that the rule cannot judge: a value, or as the run has it; None: it is left out.
         """
         place, own = self.rules.index(rule), self.rules.index(self.own_rule)
-        groups: dict[str, list[float | None]] = {}
+        samples: dict[str, dict[str, list[float]]] = {}  # by group, then by question
         for question in self.questions:
             value = question.values[place]
             instead = question.values[own] if unknown == "own" else unknown
-            groups.setdefault(question.group, []).append(instead if value is None else value)
+            counted = instead if value is None else value
+            known = samples.setdefault(question.group, {}).setdefault(question.sample_of or question.id, [])
+            known += [] if counted is None else [counted]
+        groups: dict[str, list[float | None]] = {
+            group: [sum(values) / len(values) if values else None for values in of_group.values()]
+            for group, of_group in samples.items()
+        }
         if mean == "macro":
             return macro_mean(groups)
         return micro_mean([value for values in groups.values() for value in values])
@@ -99,4 +106,5 @@ def read_graded(folder: Path) -> Graded | None:
 def _question(line: Mapping[str, Any], num_rules: int) -> GradedQuestion:
     if len(line["answers"]) != num_rules or len(line["values"]) != num_rules:
         raise ValueError(f"{line['id']} has not one answer a rule")
-    return GradedQuestion(line["id"], line["group"], line["target"], tuple(line["answers"]), tuple(line["values"]))
+    answers, values = tuple(line["answers"]), tuple(line["values"])
+    return GradedQuestion(line["id"], line["group"], line["target"], answers, values, line.get("sample_of", ""))

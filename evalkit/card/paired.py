@@ -10,10 +10,11 @@ import numpy as np
 
 from evalkit.card.figures import signed
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import mean_of, name_of, place_of
+from evalkit.card.runs import mean_of, name_of, num_samples_of, place_of
 from evalkit.card.verdict import p_text
 from evalkit.errors import NotComparableError, StoreError
 from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
+from evalkit.sampling import by_question, question_scores
 from evalkit.store.questions import QUESTIONS
 from evalkit.store.read import as_a_run_writes, read_json, read_lines, read_summary
 from evalkit.types import Score, Summary
@@ -126,7 +127,7 @@ def pair_runs(folder_a: Path, folder_b: Path, *, part: bool = False) -> Pairs:
         raise NotComparableError(
             f"{a.task}: {folder_a} and {folder_b} differ in data, split {split}: {in_a} and {in_b}"
         )
-    scores_a, scores_b = read_scores(folder_a), read_scores(folder_b)
+    scores_a, scores_b = paired_scores(folder_a, a), paired_scores(folder_b, b)
     if not part:
         _check_same_questions(a.task, folder_b, folder_a, scores_b, scores_a)
         _check_same_questions(a.task, folder_a, folder_b, scores_a, scores_b)
@@ -179,6 +180,17 @@ def read_scores(folder: Path) -> dict[str, Score]:
     if not scores:
         raise StoreError(f"{folder}/scores.jsonl is empty, run the task again")
     return scores
+
+
+def paired_scores(folder: Path, summary: Summary) -> dict[str, Score]:
+    """The scores of a run folder by question, as runs are paired: samples of one question are one score, their mean.
+
+    Raises StoreError where there are none.
+    """
+    scores = read_scores(folder)
+    if not num_samples_of(summary.provenance):
+        return scores
+    return {score.id: score for score in question_scores(by_question(list(scores.values())))}
 
 
 def data_hashes(summary: Summary) -> dict[str, str]:

@@ -182,6 +182,7 @@ def _run(summary: Summary, card: PublishedCard, rule: Rule) -> Run:
         remarks=remarks_of(provenance),
         protocol=protocol_of(provenance),
         num_errors=summary.num_errors,
+        num_samples=num_samples_of(provenance),
         rule=rule,
     )
     published = place.cell_of(summary.model) if place and comparable else None
@@ -219,6 +220,13 @@ def quantised_weights(summary: Summary) -> str:
     model = summary.provenance.get("model")
     types = text_of(model, "weights") if isinstance(model, Mapping) else ""
     return types if not all(map(is_float, filter(None, types.split(", ")))) else ""
+
+
+def num_samples_of(provenance: Mapping[str, Json]) -> int:
+    """How many samples of each question a run drew; 0 where it took one greedy answer."""
+    sampling = provenance.get("sampling")
+    number = sampling.get("num_samples") if isinstance(sampling, Mapping) else None
+    return number if isinstance(number, int) else 0
 
 
 def mean_of(summary: Summary, place: Place | None) -> Mean:

@@ -14,6 +14,8 @@ than those asked (the first of each subject are no random sample), so the interv
 - "incomplete, no verdict": questions could not be run, for want of memory.
 - "protocol unknown": v is no k/N of the benchmark's N questions, so it was not made by asking each once.
 
+A mean over samples of each question is tested by its own interval, in which the questions vary, not the samples.
+
 Where many cells are judged at once, p-values are Holm's.
 """
 
@@ -68,6 +70,7 @@ class Benchmark:
 
     questions: int  # in the whole data
     mean: Mean
+    num_samples: int = 0  # of each question; 0: one greedy answer
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,14 @@ def verdict_for(
     remarks: Sequence[str] = (),
     protocol: str | None = None,
     num_errors: int = 0,
+    num_samples: int = 0,
     rule: Rule = RULE,
 ) -> Verdict:
     """The verdict on a run's headline metric.
 
     place: where the card has what the run measures; card: its title. remarks: what is amiss with data that is not
     comparable; none is taken for a bundled sample. protocol: name of the run's protocol; None is taken for the
-    card's own. num_errors: questions that could not be run.
+    card's own. num_errors: questions that could not be run. num_samples: see Benchmark.
     """
     if num_errors:
         return Verdict(Answer.INCOMPLETE, f"{num_errors} questions could not be run: the score is of the others")
@@ -114,7 +118,7 @@ def verdict_for(
         difference = None if metric.value is None else metric.value - published.value
         reason = f"run under {protocol}, published under {column.protocol}"
         return Verdict(Answer.OTHER_PROTOCOL, reason, difference)
-    return judge(metric, published, Benchmark(column.questions, column.mean), rule)
+    return judge(metric, published, Benchmark(column.questions, column.mean, num_samples), rule)
 
 
 def kind_of_data(remarks: Sequence[str]) -> Answer:
@@ -128,13 +132,14 @@ def judge(metric: Metric, published: Cell, benchmark: Benchmark, rule: Rule = RU
     if metric.value is None or metric.low is None or metric.high is None:
         return Verdict(Answer.NO_SCORE, "no question has a score")
     difference = metric.value - published.value
-    if benchmark.mean == "micro" and not is_attainable(published, benchmark.questions):
+    is_share = benchmark.mean == "micro" and not benchmark.num_samples
+    if is_share and not is_attainable(published, benchmark.questions):
         reason = f"{published.text} is not k/{benchmark.questions} for any k, so not one answer per question"
         return Verdict(Answer.PROTOCOL_UNKNOWN, reason, difference)
     allowance = rule.allowance * max(0.0, 1 - metric.n / benchmark.questions)
     slack = published.half_unit + allowance
     num_right = metric.value * metric.n / 100
-    if benchmark.mean == "micro" and abs(num_right - round(num_right)) < 1e-6:
+    if is_share and abs(num_right - round(num_right)) < 1e-6:
         p_value, detectable = _exact_test(round(num_right), metric.n, published.value, slack, rule)
     else:
         p_value, detectable = _normal_test(metric.value, metric.low, metric.high, published.value, slack, rule)

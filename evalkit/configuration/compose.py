@@ -16,14 +16,15 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.utils import instantiate
+from hydra.utils import get_method, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from evalkit import plugins
 from evalkit.configuration.arguments import as_command_line, with_present_groups
-from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor
+from evalkit.configuration.explain import NO_GROUP, explain, explain_constructor, explain_key
 from evalkit.configuration.model_words import with_places
+from evalkit.configuration.sampling_keys import SAMPLED, split, with_sampling_keys, without_task
 from evalkit.configuration.task_words import with_tasks_of_card
 from evalkit.errors import ConfigError, DataError, EvalkitError
 
@@ -59,8 +60,9 @@ def run_jobs(job: Callable[[DictConfig], None], arguments: Sequence[str]) -> Non
         return
     _let_hydra_search()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come here instead of being printed and swallowed
-    job, arguments = _under_typed_words(job), _for_hydra(arguments)
-    with as_command_line(arguments), _errors_explained(arguments):
+    arguments = _for_hydra(arguments)
+    job = _under_typed_words(_refusing_unchosen(job, arguments))
+    with as_command_line(with_sampling_keys(arguments)), _errors_explained(arguments):
         try:
             hydra.main(version_base="1.3", config_path=f"pkg://{CONFIGS}", config_name=PRIMARY)(job)()
         except EvalkitError as error:  # of a job that a launcher ran in another process, perhaps on another machine
@@ -90,7 +92,22 @@ def compose(overrides: Sequence[str]) -> DictConfig:
     """The configuration that command-line words describe. Raises ConfigError for a wrong one."""
     overrides = _for_hydra(overrides)
     with _errors_explained(overrides):
-        return _compose(overrides)
+        config = _compose(with_sampling_keys(overrides))
+    _refuse_unchosen(config, overrides)
+    return config
+
+
+def _refuse_unchosen(config: DictConfig, words: Sequence[str]) -> None:
+    if key := without_task(config, words):
+        raise ConfigError(explain_key(key, None))
+
+
+def _refusing_unchosen(job: Callable[[DictConfig], None], words: Sequence[str]) -> Callable[[DictConfig], None]:
+    def run(config: DictConfig) -> None:
+        _refuse_unchosen(config, words)
+        job(config)
+
+    return run
 
 
 @contextmanager
@@ -137,7 +154,11 @@ def build(config: DictConfig, key: str) -> Any:
     plugins.let_modules_be_imported()
     node = OmegaConf.select(config, key)
     try:
-        return instantiate(node, _convert_="all")
+        if not key.startswith("tasks.") or not isinstance(node, DictConfig):
+            return instantiate(node, _convert_="all")
+        own, sampling = split(node)
+        task = instantiate(own, _convert_="all")
+        return get_method(SAMPLED)(task, key.partition(".")[2], **sampling) if sampling else task
     except HydraException as error:
         cause = error.__cause__
         while cause is not None and not isinstance(cause, EvalkitError) and cause.__cause__ is not None:

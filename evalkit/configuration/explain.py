@@ -42,7 +42,7 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
         if node is None:
             config = compose([argument for argument in arguments if plugins.options_of(argument.partition("=")[0])])
             node = OmegaConf.select(config, parent) if parent else config
-        return _explain_key(found[1], node)
+        return explain_key(found[1], node)
     return lines[0] if lines else type(error).__name__
 
 
@@ -72,7 +72,7 @@ def _raised_below_hydra(error: BaseException) -> bool:
     return bool(frames) and "hydra" not in Path(frames[-1].filename).parts
 
 
-def _explain_key(key: str, node: Any) -> str:
+def explain_key(key: str, node: Any) -> str:
     """Which keys there are beside a misspelt one. node: its neighbours; None where the parent is misspelt, too."""
     parent, _, name = key.rpartition(".")
     if not isinstance(node, Mapping | DictConfig):

@@ -4,7 +4,7 @@
     {"id": "test/0", "group": "", "target": "18", "answers": ["18", …], "values": [1.0, …]}
 
 One answer and one value a rule; a value is null where the stored text ends before the rule could have read it, and
-`unknown` then says why, by rule.
+`unknown` then says why, by rule. A sample names the question that it is of (`sample_of`).
 """
 
 import json
@@ -40,7 +40,7 @@ def grader_lines(
     def line(entry: tuple[tuple[Example, Output], Score]) -> dict[str, Json]:
         (example, output), score = entry
         graded = {rule: score if rule in own else grade(example, output) for rule, grade in rules.items()}
-        return _line(score, graded)
+        return _line(example, score, graded)
 
     ran = [entry for entry in zip(answered, scores, strict=True) if not isinstance(entry[0][1], ErrorOutput)]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="grade") as pool:
@@ -53,9 +53,10 @@ def _is_own(task: Switched, rule: str) -> bool:
     return task.chosen.switches[switch] == value
 
 
-def _line(score: Score, graded: Mapping[str, Score]) -> dict[str, Json]:
+def _line(example: Example, score: Score, graded: Mapping[str, Score]) -> dict[str, Json]:
     line: dict[str, Json] = {
         "id": score.id,
+        **({"sample_of": example.sample_of} if example.sample_of else {}),
         "group": score.group,
         "target": score.target,
         "answers": [entry.answer for entry in graded.values()],

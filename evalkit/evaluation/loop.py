@@ -37,18 +37,20 @@ class Question:
 
 
 def questions_of(task: Task, limit: int | None, subset: Subset | None = None) -> list[Question]:
-    """What a run asks: the questions of a subset, or all; of each group the first `limit`, where there is one.
+    """What a run asks: the questions of a subset, or all; of each group the first `limit`, where there is one. All
+    samples of a question count as one.
 
     Raises ConfigError for a limit below 1 or a subset with ids that the task does not have, DataError where the data
     is not what was pinned.
     """
     if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise ConfigError(f"limit={limit}: use a whole number from 1 up (questions per subject), or null for all")
-    taken: dict[str, int] = {}
+    taken: dict[str, set[str]] = {}
     questions = []
     for example in _examples(task, subset):
-        taken[example.group] = taken.get(example.group, 0) + 1
-        if limit is None or taken[example.group] <= limit:
+        of_group = taken.setdefault(example.group, set())
+        of_group.add(example.sample_of or example.id)
+        if limit is None or len(of_group) <= limit:
             request = request_for(task, example)
             questions.append(Question(example, request, request.sha))
     return questions
@@ -58,14 +60,14 @@ def _examples(task: Task, subset: Subset | None) -> Sequence[Example]:
     examples = examples_of(task)
     if subset is None:
         return examples
-    known = {example.id for example in examples}
+    known = {example.sample_of or example.id for example in examples}
     ids = set(subset.ids_of(task.name))
     if unknown := sorted(ids - known):
         raise ConfigError(
             f"subset {subset.name}: {len(unknown)} of its {len(ids)} questions are not in this {task.name}, first "
             f"{unknown[0]}; it belongs to another split or other data (tasks.{task.name}.split, data_dir)"
         )
-    return [example for example in examples if example.id in ids]
+    return [example for example in examples if (example.sample_of or example.id) in ids]
 
 
 def unanswered(

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from evalkit.backends.base import Backend
+from evalkit.backends.base import Backend, Draws
 from evalkit.card.load import DEFAULT_CARD, kept_card
 from evalkit.data.pins import BY_SUBJECT
 from evalkit.evaluation.contract import provenance_of
@@ -82,6 +82,8 @@ class Manifest:
         tokens: dict[str, Json] = {"token_ids_sha": self.token_ids_sha} if self.token_ids_sha else {}
         # Threads may differ from session to session, with the number of processes for one: each session has its own.
         lasting = {key: value for key, value in (self._environment or environment()).items() if key != "threads"}
+        if "sampling" in self._derived and isinstance(self._backend, Draws):
+            model["draws"] = self._backend.draws
         return {**lasting, "model": model, **tokens}
 
 

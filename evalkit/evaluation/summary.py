@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import protocol_of, remarks_of, split_of
+from evalkit.card.runs import num_samples_of, protocol_of, remarks_of, split_of
 from evalkit.card.verdict import verdict_for
 from evalkit.evaluation.contract import aggregate_of
 from evalkit.evaluation.loop import Question
@@ -47,6 +47,7 @@ def summarize(
         remarks=remarks_of(provenance),
         protocol=str(protocol_of(provenance)),
         num_errors=num_errors,
+        num_samples=num_samples_of(provenance),
     )
     return Summary(
         task=task.name,

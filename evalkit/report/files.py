@@ -8,7 +8,7 @@ from pathlib import Path
 from evalkit.card.explained import read_explained
 from evalkit.card.graded import read_graded
 from evalkit.card.load import card_of_run
-from evalkit.card.paired import read_scores
+from evalkit.card.paired import paired_scores
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, most_complete, runs_of
 from evalkit.errors import StoreError
@@ -117,7 +117,8 @@ def _questions(by_place: Mapping[int, Path]) -> dict[int, list[Answered]]:
 
 
 def _extras(by_place: Mapping[int, Path], runs: Sequence[Run]) -> Extras:
-    scores = {p: read_scores(folder) for p, folder in by_place.items() if (folder / "scores.jsonl").exists()}
+    kept = {place: folder for place, folder in by_place.items() if (folder / "scores.jsonl").exists()}
+    scores = {place: paired_scores(folder, runs[place].summary) for place, folder in kept.items()}
     graded = {place: found for place, folder in by_place.items() if (found := read_graded(folder))}
     explained = {p: why for p, folder in by_place.items() if (why := read_explained(folder, runs[p].summary))}
     return Extras(effects_of(runs, scores), graded, explained)
