@@ -138,7 +138,8 @@ def pass_at_k(num_samples: int, num_correct: int, k: int) -> float:
     """Unbiased estimate of pass@k from `num_samples` samples of one problem (Chen et al., 2021, eq. 1)."""
     if not 0 <= num_correct <= num_samples or not 1 <= k <= num_samples:
         raise ValueError(f"pass@{k} of {num_correct} correct among {num_samples} samples is not defined")
-    return 1 - math.comb(num_samples - num_correct, k) / math.comb(num_samples, k)
+    all_sets = math.comb(num_samples, k)
+    return (all_sets - math.comb(num_samples - num_correct, k)) / all_sets
 
 
 def mcnemar(num_only_a: int, num_only_b: int) -> float:

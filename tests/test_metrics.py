@@ -1,5 +1,6 @@
 """evalkit.metrics against scipy and textbook examples, and at its edges."""
 
+import itertools
 import math
 
 import numpy as np
@@ -14,6 +15,7 @@ from evalkit.metrics import (
     detectable_rates,
     holm,
     macro_mean,
+    majority,
     mcnemar,
     micro_mean,
     normal_p,
@@ -119,6 +121,61 @@ def test_macro_interval_misses_the_truth_in_5_percent_of_runs(rate: float) -> No
         assert metric.high is not None
         misses += not metric.low <= 100 * rates.mean() <= metric.high
     assert stats.binomtest(misses, num_runs, 0.05).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("num_samples", [1, 2, 5, 7])
+def test_pass_at_k_is_the_share_of_all_sets_of_k_samples_with_a_right_one(num_samples: int) -> None:
+    for num_correct, k in itertools.product(range(num_samples + 1), range(1, num_samples + 1)):
+        sets = list(itertools.combinations([True] * num_correct + [False] * (num_samples - num_correct), k))
+        assert pass_at_k(num_samples, num_correct, k) == pytest.approx(sum(map(any, sets)) / len(sets), abs=1e-15)
+
+
+def test_pass_at_1_is_the_mean() -> None:
+    assert all(pass_at_k(20, right, 1) == right / 20 for right in range(21))
+
+
+@given(st.lists(st.sampled_from(["1", "2", "3", None]), max_size=9))
+def test_a_majority_is_given_at_least_as_often_as_any_other_and_first_of_equals(answers: list[str | None]) -> None:
+    place = majority(answers)
+    given_answers = [answer for answer in answers if answer is not None]
+    if place is None:
+        assert not given_answers
+        return
+    most = max(map(given_answers.count, given_answers))
+    assert given_answers.count(str(answers[place])) == most
+    assert all(given_answers.count(str(answer)) < most for answer in answers[:place] if answer is not None)
+
+
+def test_values_that_are_right_or_wrong_have_wilsons_interval_whatever_samples_are() -> None:
+    metric = micro_mean([1.0, 0.0, 0.0, 1.0, 0.0])
+    assert (metric.low, metric.high) == tuple(100 * end for end in wilson_interval(0.4, 5))
+
+
+def test_shares_of_samples_never_have_a_wider_interval_than_right_or_wrong_and_always_one() -> None:
+    halves = micro_mean([0.5] * 40)
+    assert halves.low is not None
+    assert halves.high is not None
+    low, high = (100 * end for end in wilson_interval(0.5, 40))
+    assert low < halves.low < 50 < halves.high < high
+    one = micro_mean([0.5])
+    assert one.low is not None
+    assert one.low < 25
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.05, 0.3), (0.5, 0.5), (2.0, 8.0), (30.0, 70.0)])
+@pytest.mark.parametrize(("n", "num_samples", "k"), [(12, 20, 10), (164, 20, 1), (164, 20, 10), (164, 5, 1)])
+def test_the_interval_over_questions_misses_the_truth_in_5_percent_of_runs(
+    a: float, b: float, n: int, num_samples: int, k: int
+) -> None:
+    """Questions are drawn with chances of their own (a beta distribution), then samples of each."""
+    rng = np.random.default_rng(1)
+    chances = rng.beta(a, b, 400_000)
+    truth = 100 * float((1 - (1 - chances) ** k).mean())
+    right = rng.binomial(num_samples, rng.beta(a, b, (400, n)))
+    of_right = np.array([pass_at_k(num_samples, number, k) for number in range(num_samples + 1)])
+    found = [micro_mean(row) for row in of_right[right].tolist()]
+    missed = np.mean([not m.low <= truth <= m.high for m in found if m.low is not None and m.high is not None])
+    assert missed < 0.085
 
 
 def test_pass_at_k_is_the_share_of_draws_with_a_correct_one() -> None:

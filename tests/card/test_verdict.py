@@ -224,3 +224,33 @@ def test_holm_keeps_a_clear_differs_among_many_cells() -> None:
     clear = Verdict(Answer.DIFFERS, "", -20.0, 4.0, 1e-9, 1e-9)
     others = [Verdict(Answer.REPRODUCES, "", 0.1, 4.0, 0.8, 0.8) for _ in range(40)]
     assert corrected([clear, *others])[0].answer is Answer.DIFFERS
+
+
+SAMPLED = Benchmark(164, "micro", "qwen+num_samples:20+temperature:0.2", num_samples=20)
+
+
+def test_a_mean_over_samples_is_tested_by_its_own_interval_also_where_it_is_a_whole_count() -> None:
+    low_spread = Metric(15.2439024390, 164, 14.0, 16.6)  # 25 of 164, made of 3,280 samples that vary little
+    assert judge(low_spread, Cell("18.3"), SAMPLED).answer is Answer.DIFFERS
+    assert judge(low_spread, Cell("18.3"), HUMANEVAL).answer is Answer.CANNOT_TELL
+    assert judge(low_spread, Cell("15.2"), SAMPLED).answer is Answer.REPRODUCES
+
+
+def test_a_published_mean_over_samples_need_be_no_count_of_questions() -> None:
+    assert judge(measured(6, 164), Cell("3.67"), HUMANEVAL).answer is Answer.PROTOCOL_UNKNOWN
+    assert judge(measured(6, 164), Cell("3.67"), SAMPLED).answer is Answer.REPRODUCES
+
+
+def test_samples_are_not_judged_beside_a_greedy_figure(card: PublishedCard) -> None:
+    verdict = verdict_for(
+        card,
+        task="humaneval",
+        cell="pass@1",
+        model="qwen-1_8b",
+        metric=measured(25, 164),
+        comparable=True,
+        protocol="qwen+num_samples:20+temperature:0.2",
+        num_samples=20,
+    )
+    assert verdict.answer is Answer.OTHER_PROTOCOL
+    assert "num_samples:20" in verdict.reason
