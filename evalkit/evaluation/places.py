@@ -120,7 +120,9 @@ def _full_name(task: Task, provenance: Mapping[str, Any]) -> str:
     if isinstance(data, Mapping) and data.get("comparable") is False:
         bundled = str(data.get("source", "")).startswith("bundled/")
         parts.append("data=bundled" if bundled else f"data={sha256_of(_data(provenance))[:8]}")
-    departing = _departing(task, str(named.get("name", ""))) if isinstance(task, Switched) else []
+    # A sampled run's protocol ends with what it draws, which stands among the parts already.
+    own_name = str(named.get("name", "")).partition("+num_samples:")[0]
+    departing = _departing(task, own_name) if isinstance(task, Switched) else []
     return run_name(task.name, *departing, *parts)
 
 

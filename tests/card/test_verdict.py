@@ -226,7 +226,7 @@ def test_holm_keeps_a_clear_differs_among_many_cells() -> None:
     assert corrected([clear, *others])[0].answer is Answer.DIFFERS
 
 
-SAMPLED = Benchmark(164, "micro", "qwen+num_samples:20+temperature:0.2", num_samples=20)
+SAMPLED = Benchmark(164, "micro", num_samples=20)
 
 
 def test_a_mean_over_samples_is_tested_by_its_own_interval_also_where_it_is_a_whole_count() -> None:
@@ -243,9 +243,8 @@ def test_a_published_mean_over_samples_need_be_no_count_of_questions() -> None:
 
 def test_samples_are_not_judged_beside_a_greedy_figure(card: PublishedCard) -> None:
     verdict = verdict_for(
-        card,
-        task="humaneval",
-        cell="pass@1",
+        card.place("humaneval", "pass@1"),
+        card=card.title,
         model="qwen-1_8b",
         metric=measured(25, 164),
         comparable=True,

@@ -13,6 +13,7 @@ from command_line import Result
 from tiny_models import make_checkpoint
 
 from evalkit.backends.engine import EngineBackend
+from evalkit.configuration.compose import rebuild
 from evalkit.errors import ConfigError
 from evalkit.evaluation.loop import questions_of
 from evalkit.evaluation.subset import Subset
@@ -243,7 +244,9 @@ def run(evalkit: Callable[..., Result], model: Path) -> Callable[..., dict[str, 
         own = (f"model.path={model}", "model=pythia-1b", "model.end_of_text=['</s>']", f"results_dir={results}")
         done = evalkit(*BUNDLED, *WORDS, *own, *words)
         assert done.code == 0, done.err
-        lines = (Path(results) / "pythia-1b" / "gsm8k" / "outputs.jsonl").read_text().splitlines()
+        summaries = (Path(results) / "pythia-1b").glob("*/summary.json")
+        folder = max(summaries, key=lambda path: path.stat().st_mtime_ns).parent
+        lines = (folder / "outputs.jsonl").read_text().splitlines()
         return {line["id"]: line["text"] for line in map(json.loads, lines)}
 
     return go
@@ -258,6 +261,12 @@ def test_samples_are_the_same_whatever_the_batch_the_limit_and_the_sessions(
     run("parts", "limit=1", "tasks.gsm8k.num_samples=2", "backend.max_batch_tokens=50")
     run("parts", "limit=2", "tasks.gsm8k.num_samples=3", "backend.prompt_lookup=false")
     assert run("parts", "limit=3", "backend.max_batch_tokens=64") == whole
+    names = [
+        f"gsm8k@qwen+num_fewshot=1+max_new_tokens=8,limit={limit},num_samples={n},temperature=0.9,top_p=0.95,seed=1"
+        for limit, n in ((1, 2), (2, 3))
+    ]
+    folders = sorted(path.name for path in (tmp_path / "parts/pythia-1b").iterdir() if path.is_dir())
+    assert folders == ["gsm8k", *(f"{name},data=bundled" for name in names)]
     plain = run("plain", "limit=2", "backend=reference")
     assert plain == {name: text for name, text in whole.items() if name in plain}
     other = run("other", "limit=2", "tasks.gsm8k.seed=2")
@@ -368,6 +377,26 @@ def test_a_task_of_ones_own_takes_the_keys_without_listing_them(
     assert (refused.code, "tasks.sum.temperature" in refused.line) == (2, True)
 
 
+@dataclass(frozen=True)
+class Shuffled(Sums):
+    """A task with a seed and a temperature of its own."""
+
+    seed: int = 0
+    temperature: float = 20.0  # degrees
+
+
+def test_a_key_that_a_tasks_own_constructor_takes_is_its_own_and_a_seed_is_both(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    node = {"_target_": "test_sampled.Shuffled", "seed": 3, "temperature": 25.0}
+    task = rebuild({"tasks": {"x": node}}, "tasks.x")
+    assert (type(task).__name__, task.seed, task.temperature) == ("Shuffled", 3, 25.0)
+    node = {"_target_": "test_sampled.Sums", "seed": 3, "temperature": 0.5, "mean": "macro"}
+    task = rebuild({"tasks": {"x": node}}, "tasks.x")
+    assert (task.seed, task.temperature, task.task.mean) == (3, 0.5, "macro")
+
+
 def test_runs_of_samples_are_compared_by_question(evalkit: Callable[..., Result], tmp_path: Path) -> None:
     words = ("task=gsm8k", "data_dir=bundled", "tasks.gsm8k.num_samples=5", "tasks.gsm8k.temperature=0.8")
     for name, text in (("a", "The answer is 18"), ("b", "The answer is 72")):
@@ -377,3 +406,18 @@ def test_runs_of_samples_are_compared_by_question(evalkit: Callable[..., Result]
     assert compared.code == 0, compared.err
     assert " 12 " in compared.out
     assert " 60 " not in compared.out
+
+
+def test_a_greedy_run_and_a_sampled_one_stand_beside_each_other(evalkit: Callable[..., Result], tmp_path: Path) -> None:
+    words = ("task=gsm8k", "data_dir=bundled", "backend=scripted")
+    drawn = ("tasks.gsm8k.num_samples=2", "tasks.gsm8k.temperature=0.8")
+    for more in (drawn, (), drawn):
+        done = evalkit(*words, *more)
+        assert done.code == 0, done.err
+    folders = [path.parent.name for path in sorted((tmp_path / "results/qwen-1_8b").glob("*/summary.json"))]
+    assert folders == ["gsm8k", "gsm8k@num_samples=2,temperature=0.8,top_p=1.0,seed=0,data=bundled"]
+    greedy = json.loads((tmp_path / "results/qwen-1_8b/gsm8k/summary.json").read_text())
+    assert "sampling" not in greedy["provenance"]
+    assert greedy["provenance"]["num_questions"] == 12
+    report = (tmp_path / "results/qwen-1_8b/report.md").read_text()
+    assert "What a protocol changes" in report
