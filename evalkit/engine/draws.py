@@ -1,9 +1,10 @@
 """Draws from a model's distribution that repeat: a counter-based uniform number, and the token it falls on.
 
-A token is the first one, likeliest first and of equals the smallest id first, with which the tokens so far have more
-than the share u of the probability of all that may be drawn. At `top_p` below 1 these are the likeliest tokens that
-together have at least `top_p` (the nucleus of Holtzman et al., 2020). Probabilities are those of logits divided by the
-temperature, summed in float64.
+The probabilities are those of logits divided by the temperature. At `top_p` below 1 only the nucleus may be drawn: the
+fewest likeliest tokens that together have at least `top_p`, of equally likely ones the smaller ids (Holtzman et al.,
+2020). The token is the first, in the order of ids, with which the tokens so far have more than the share u of what may
+be drawn. That order stays the same whatever rounding does to the logits: in an order by probability, tokens that are
+nearly equally likely would change places, and the draw with them.
 
 u is a hash of the seed, the prompt's text, the sample's number and the token's place in the sample, and of nothing
 else: no generator is advanced, so what runs beside a sample, before it or in another process changes nothing. Two
@@ -16,18 +17,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-import numpy.typing as npt
-
 from evalkit.types import Sampling, sha256_of_text
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Logits: TypeAlias = npt.NDArray[np.float32]
-Ids: TypeAlias = npt.NDArray[np.int64]
-
-_CANDIDATES = (128, 4096)  # likeliest tokens that are looked at before the whole vocabulary is put in order
+_CANDIDATES = (128, 4096)  # likeliest tokens in which a nucleus is looked for before the whole vocabulary
+_ROWS_AT_ONCE = 32  # whose sums over the vocabulary are held together
 
 
 @dataclass(frozen=True)
@@ -69,65 +65,53 @@ def choose(logits: "Tensor", draws: Sequence[Draw | None]) -> list[int]:
     """The next token of every row of logits [rows, vocabulary]: drawn, or where `draws` has None the likeliest one."""
     chosen: list[int] = logits.argmax(dim=-1).tolist()
     drawn = [(row, draw) for row, draw in enumerate(draws) if draw is not None]
-    if not drawn:
-        return chosen
-    rows = logits[[row for row, _ in drawn]].float()
-    temperatures = rows.new_tensor([sample.temperature for _, (sample, _) in drawn])
-    totals = ((rows - rows.amax(dim=-1, keepdim=True)) / temperatures[:, None]).logsumexp(dim=-1).tolist()
-    top = rows.topk(min(_CANDIDATES[0], rows.shape[1]), dim=-1)
-    values, ids = top.values.cpu().numpy(), top.indices.cpu().numpy()
-    for place, (row, (sample, number)) in enumerate(drawn):
-        if math.isfinite(totals[place]):  # else the logits are no numbers, and there is no distribution
-            u, size = sample.uniform(number), rows.shape[1]
-            token = _among(*_ordered(values[place], ids[place], size), size, totals[place], sample, u)
-            chosen[row] = _far_down(rows[place], totals[place], sample, u) if token is None else token
+    for start in range(0, len(drawn), _ROWS_AT_ONCE):
+        part = drawn[start : start + _ROWS_AT_ONCE]
+        found = _drawn(logits[[row for row, _ in part]].float(), [draw for _, draw in part])
+        for (row, _), token in zip(part, found, strict=True):
+            chosen[row] = chosen[row] if token is None else token
     return chosen
 
 
-def _far_down(row: "Tensor", total: float, sample: Draws, u: float) -> int:
-    """The token where it is not among the very likeliest: of some thousand, or of the whole vocabulary."""
-    logits: Logits = row.cpu().numpy()
-    size = len(logits)
-    if size > _CANDIDATES[1]:
-        some = np.argpartition(-logits, _CANDIDATES[1])[: _CANDIDATES[1]]
-        token = _among(*_ordered(logits[some], some, size), size, total, sample, u)
-        if token is not None:
-            return token
-    order = np.argsort(-logits, kind="stable")
-    token = _among(logits[order], order, size, total, sample, u)
-    assert token is not None
-    return token
+def _drawn(rows: "Tensor", draws: Sequence[Draw]) -> list[int | None]:
+    """A token for each row of logits; None where these are no numbers, and there is no distribution."""
+    temperatures = rows.new_tensor([sample.temperature for sample, _ in draws])
+    weights = ((rows - rows.amax(dim=-1, keepdim=True)) / temperatures[:, None]).exp()
+    if any(sample.top_p < 1 for sample, _ in draws):
+        weights = _within_nucleus(weights, [sample.top_p for sample, _ in draws])
+    sums = weights.double().cumsum(dim=-1)
+    totals = sums[:, -1]
+    shares = totals.new_tensor([sample.uniform(place) for sample, place in draws]) * totals
+    tokens = (sums <= shares[:, None]).sum(dim=-1).clamp(max=rows.shape[1] - 1)
+    return [
+        token if math.isfinite(total) else None for token, total in zip(tokens.tolist(), totals.tolist(), strict=True)
+    ]
 
 
-def _ordered(logits: Logits, ids: Ids, size: int) -> tuple[Logits, Ids]:
-    """Candidates, likeliest first, of equals the smallest id first; those that others, left out, may equal are dropped.
+def _within_nucleus(weights: "Tensor", top_p: Sequence[float]) -> "Tensor":
+    """Weights [rows, vocabulary] with those outside of each row's nucleus set to 0."""
+    weights = weights.clone()
+    totals = weights.double().sum(dim=-1)
+    shares = totals * totals.new_tensor(top_p)
+    top = weights.topk(min(_CANDIDATES[0], weights.shape[1]), dim=-1).values
+    for row, share in enumerate(shares):
+        if top_p[row] < 1:
+            edge, num_equal = _edge(weights[row], top[row], share)
+            equal = (weights[row] == edge).nonzero()[:, 0]
+            weights[row, equal[num_equal:]] = 0.0
+            weights[row, weights[row] < edge] = 0.0
+    return weights
 
-    size: of the vocabulary.
+
+def _edge(weights: "Tensor", largest: "Tensor", share: "Tensor") -> tuple[float, int]:
+    """The smallest weight in one row's nucleus, and how many tokens of that weight are in it.
+
+    largest: the largest of the weights, in order; share: what the nucleus has at least.
     """
-    order = np.lexsort((ids, -logits))
-    logits, ids = logits[order], ids[order]
-    kept = len(logits) if len(logits) == size else int(np.searchsorted(-logits, -logits[-1]))
-    return logits[:kept], ids[:kept]
-
-
-def _among(logits: Logits, ids: Ids, size: int, total: float, sample: Draws, u: float) -> int | None:
-    """The token that u falls on, of candidates in their order; None where it may lie behind them.
-
-    size: of the vocabulary; total: the logarithm of the sum of exp((logit - largest) / temperature) over all of it.
-    """
-    is_whole = len(logits) == size
-    exact = logits.astype(np.float64)
-    cumulative = np.exp((exact - exact[:1]) / sample.temperature - total).cumsum()
-    if is_whole:
-        cumulative /= cumulative[-1]  # `total` is rounded
-    share = u
-    if sample.top_p < 1:
-        last = int(np.searchsorted(cumulative, sample.top_p))
-        if last >= len(cumulative) and not is_whole:
-            return None
-        cumulative = cumulative[: last + 1]
-        share = u * float(cumulative[-1])
-    place = int(np.searchsorted(cumulative, share, side="right"))
-    if place >= len(cumulative) and sample.top_p == 1 and not is_whole:
-        return None
-    return int(ids[min(place, len(cumulative) - 1)])
+    sums, size = largest.double().cumsum(dim=0), len(weights)
+    if sums[-1] < share and len(largest) < size:
+        more = next((number for number in _CANDIDATES if len(largest) < number < size), size)
+        further = weights.topk(more) if more < size else weights.sort(descending=True)
+        return _edge(weights, further.values, share)
+    last = min(int((sums < share).sum()), len(largest) - 1)  # the latter is what rounding leaves over
+    return float(largest[last]), last + 1 - int((largest > largest[last]).sum())

@@ -79,7 +79,11 @@ class Foreseen(PromptLookup):
         assert isinstance(result, Continued)
         start = len(generated)
         right = result.token_ids[start : start + (sequence + start) % 4]
-        wrong = (result.token_ids[start] + 1,) if start % 3 and start + len(right) < len(result.token_ids) else ()
+        wrong = (
+            ((result.token_ids[start] + 1) % VOCABULARY,)
+            if start % 3 and start + len(right) < len(result.token_ids)
+            else ()
+        )
         return (*right, *wrong)[:most]
 
     def judge(self, sequence: int, num_guessed: int, num_right: int) -> None:
