@@ -158,7 +158,7 @@ def build(config: DictConfig, key: str) -> Any:
             return instantiate(node, _convert_="all")
         own, sampling = split(node)
         task = instantiate(own, _convert_="all")
-        return get_method(SAMPLED)(task, key.partition(".")[2], **sampling) if sampling else task
+        return get_method(SAMPLED)(task, **sampling, key=key.partition(".")[2]) if sampling else task
     except HydraException as error:
         cause = error.__cause__
         while cause is not None and not isinstance(cause, EvalkitError) and cause.__cause__ is not None:

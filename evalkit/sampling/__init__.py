@@ -38,17 +38,18 @@ SamplesOf: TypeAlias = Mapping[str, Sequence[Score]]  # by question, in the orde
 
 def sampled(
     task: Task,
-    key: str = "",
     num_samples: int = 1,
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
     pass_at: Sequence[int] | None = None,
+    *,
+    key: str = "",
 ) -> Task:
     """The task with so many samples of each question; the task itself where its answers are greedy.
 
-    key: what the task is called under `tasks.`; pass_at: the k of every pass@k to tell; None: 1, 10 and 100, as far as
-    num_samples goes. Raises ConfigError, and TaskError for what is no task.
+    pass_at: the k of every pass@k to tell; None: 1, 10 and 100, as far as num_samples goes. key: what the task is
+    called under `tasks.`, if not by its name. Raises ConfigError, and TaskError for what is no task.
     """
     key = key or task.name
     where = f"tasks.{key}"

@@ -241,10 +241,10 @@ def run(evalkit: Callable[..., Result], model: Path) -> Callable[..., dict[str, 
     """Run the bundled problems, sampled; the texts by sample."""
 
     def go(results: str, *words: str) -> dict[str, str]:
-        own = (f"model.path={model}", "model=pythia-1b", "model.end_of_text=['</s>']", f"results_dir={results}")
+        own = (f"model={model}", f"results_dir={results}")
         done = evalkit(*BUNDLED, *WORDS, *own, *words)
         assert done.code == 0, done.err
-        summaries = (Path(results) / "pythia-1b").glob("*/summary.json")
+        summaries = (Path(results) / "tiny").glob("*/summary.json")
         folder = max(summaries, key=lambda path: path.stat().st_mtime_ns).parent
         lines = (folder / "outputs.jsonl").read_text().splitlines()
         return {line["id"]: line["text"] for line in map(json.loads, lines)}
@@ -265,13 +265,13 @@ def test_samples_are_the_same_whatever_the_batch_the_limit_and_the_sessions(
         f"gsm8k@qwen+num_fewshot=1+max_new_tokens=8,limit={limit},num_samples={n},temperature=0.9,top_p=0.95,seed=1"
         for limit, n in ((1, 2), (2, 3))
     ]
-    folders = sorted(path.name for path in (tmp_path / "parts/pythia-1b").iterdir() if path.is_dir())
+    folders = sorted(path.name for path in (tmp_path / "parts/tiny").iterdir() if path.is_dir())
     assert folders == ["gsm8k", *(f"{name},data=bundled" for name in names)]
     plain = run("plain", "limit=2", "backend=reference")
     assert plain == {name: text for name, text in whole.items() if name in plain}
     other = run("other", "limit=2", "tasks.gsm8k.seed=2")
     assert not {name for name in other if other[name] == whole[name]}
-    summaries = [json.loads((tmp_path / f / "pythia-1b/gsm8k/summary.json").read_text()) for f in ("whole", "parts")]
+    summaries = [json.loads((tmp_path / f / "tiny/gsm8k/summary.json").read_text()) for f in ("whole", "parts")]
     assert summaries[0]["metrics"] == summaries[1]["metrics"]
     assert summaries[0]["provenance"]["model"]["draws"].startswith("evalkit's: by seed, prompt")
     assert summaries[0]["check"]["flipped"] == []
@@ -282,11 +282,11 @@ def test_a_sampled_folder_is_verified_and_resumed_without_a_question(
     run: Callable[..., dict[str, str]], evalkit: Callable[..., Result], model: Path
 ) -> None:
     texts = run("r", "limit=2")
-    outputs = Path("r/pythia-1b/gsm8k/outputs.jsonl")
+    outputs = Path("r/tiny/gsm8k/outputs.jsonl")
     lines = outputs.read_text().splitlines(keepends=True)
     outputs.write_text("".join(lines[:3]))
     assert run("r", "limit=2") == texts
-    assert evalkit("verify", "r/pythia-1b/gsm8k").code == 0
+    assert evalkit("verify", "r/tiny/gsm8k").code == 0
     before = outputs.read_bytes()
     assert run("r", "limit=2") == texts
     assert outputs.read_bytes() == before
@@ -390,10 +390,10 @@ def test_a_key_that_a_tasks_own_constructor_takes_is_its_own_and_a_seed_is_both(
 ) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     node = {"_target_": "test_sampled.Shuffled", "seed": 3, "temperature": 25.0}
-    task = rebuild({"tasks": {"x": node}}, "tasks.x")
+    task = rebuild({"tasks": {"sums": node}}, "tasks.sums")
     assert (type(task).__name__, task.seed, task.temperature) == ("Shuffled", 3, 25.0)
     node = {"_target_": "test_sampled.Sums", "seed": 3, "temperature": 0.5, "mean": "macro"}
-    task = rebuild({"tasks": {"x": node}}, "tasks.x")
+    task = rebuild({"tasks": {"sums": node}}, "tasks.sums")
     assert (task.seed, task.temperature, task.task.mean) == (3, 0.5, "macro")
 
 
