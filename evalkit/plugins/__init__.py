@@ -122,7 +122,9 @@ def defaults() -> dict[str, Any]:
 @cache
 def primary() -> Mapping[str, Any]:
     """The content of config.yaml, with which every configuration begins."""
-    content: Mapping[str, Any] = yaml.safe_load((packaged_folder() / "config.yaml").read_text(encoding="utf-8"))
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    with (packaged_folder() / "config.yaml").open(encoding="utf-8") as file:
+        content: Mapping[str, Any] = yaml.load(file, Loader=loader)
     return content
 
 
