@@ -191,7 +191,7 @@ def run(options: Namespace) -> int:
 
 
 def _told(error: EvalkitError) -> int:
-    sys.stderr.write(f"evalkit.verify: {error}\n")
+    sys.stderr.write(f"evalkit verify: {error}\n")
     return error.exit_code
 
 

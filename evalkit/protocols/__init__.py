@@ -151,9 +151,9 @@ class Protocols:
         name, *flips = str(text).split("+")
         if name not in self.named:
             hint = difflib.get_close_matches(name, self.names, n=1)
-            raise ConfigError(
-                f"{where}: use one of {_listed(self.names)}" + "".join(f"; did you mean {close}?" for close in hint)
-            )
+            near = "".join(f"; did you mean {close}?" for close in hint)
+            own = "a file of your own is found with --config-dir FOLDER"
+            raise ConfigError(f"{where}: use one of {_listed(self.names)}{near or f'; {own}'}")
         known = {switch.name: switch for switch in self.switches_of(name)}
         flipped: dict[str, str] = {}
         for flip in flips:
