@@ -93,9 +93,9 @@ def test_a_file_may_be_like_another_file_and_flipped_like_any_protocol(
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("- mmlu\n", "write a benchmark and its switches, e.g. mmlu: {like: qwen, num_fewshot: 3}"),
-        ("mmlu: qwen\n", "write a benchmark and its switches, e.g. mmlu: {like: qwen, num_fewshot: 3}"),
-        ("", "write a benchmark and its switches, e.g. mmlu: {like: qwen, num_fewshot: 3}"),
+        ("- mmlu\n", "write a benchmark and its switches, e.g. TASK: {like: PROTOCOL, num_fewshot: 3}"),
+        ("mmlu: qwen\n", "write a benchmark and its switches, e.g. TASK: {like: PROTOCOL, num_fewshot: 3}"),
+        ("", "write a benchmark and its switches, e.g. TASK: {like: PROTOCOL, num_fewshot: 3}"),
         ("mmlu: {like: qwen\n", "cannot be read: while parsing a flow mapping"),
         ("mmlu: {like: qwne}\n", "mmlu: like qwne: there is no such protocol; use one of qwen, "),
         ("mmlu: {like: mine}\n", "mmlu: like mine runs in a circle: mine -> mine"),
