@@ -19,6 +19,7 @@ from evalkit.models.continuations import (
 from evalkit.models.tokenizer import ids_that_end
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
+_NONE = -1  # the continuation of a target that counts for none
 _MIN_WATCHED_CHARACTERS = 16  # decoded in front of a new token, besides the longest stop string
 
 
@@ -65,7 +66,8 @@ class Batch:
             )
             return
         for continuation, logprob in zip(self.continuation_of[number], result.logprobs, strict=True):
-            self._sums[index][continuation] += logprob
+            if continuation != _NONE:
+                self._sums[index][continuation] += logprob
         self._open[index] -= 1
         if not self._open[index]:
             request, encoded = question.request, question.encoded
@@ -90,7 +92,8 @@ def make_batch(items: Sequence[Item], model: LoadedModel) -> Batch:
     batch = Batch(encode(items, model.tokenizer))
     for index, question in enumerate(batch.questions):
         if isinstance(question.encoded, EncodedChoices):
-            batch.add(question, _scored(question.encoded, index))
+            assert isinstance(question.request, LoglikelihoodRequest)
+            batch.add(question, _scored(question.encoded, index, question.request.last_token))
         else:
             batch.add(question, [(_continued(question, index, model.max_length), ())])
             assert isinstance(question.request, GenerateRequest)
@@ -121,14 +124,17 @@ def encode(items: Sequence[Item], tokenizer: TextTokenizer) -> list[Question]:
     ]
 
 
-def _scored(encoded: EncodedChoices, index: int) -> list[tuple[TokenSequence, tuple[int, ...]]]:
-    """One sequence per distinct input: one-token continuations of one context are read behind the same token."""
+def _scored(encoded: EncodedChoices, index: int, last_token: bool) -> list[tuple[TokenSequence, tuple[int, ...]]]:
+    """One sequence per distinct input: one-token continuations of one context are read behind the same token.
+
+    last_token: whether a continuation's last token counts; it is read all the same, for no continuation.
+    """
     by_input: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[int]]] = {}
     for number, continuation in enumerate(encoded.continuation_ids):
         context = encoded.context(number)
         targets, continuation_of = by_input.setdefault((*context, *continuation[:-1]), ([], []))
         targets.extend((len(context) - 1 + place, token) for place, token in enumerate(continuation))
-        continuation_of.extend([number] * len(continuation))
+        continuation_of.extend([number] * (len(continuation) - 1) + [number if last_token else _NONE])
     return [
         (TokenSequence(ids, targets=tuple(targets), request=index), tuple(continuation_of))
         for ids, (targets, continuation_of) in by_input.items()

@@ -12,7 +12,7 @@ from evalkit.engine.draws import choose, draws_of
 from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import resolve
-from evalkit.models.continuations import encode_choice_request, encode_generate_request, scored_tokens
+from evalkit.models.continuations import encode_choice_request, encode_generate_request, scored, scored_tokens
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.loading import load
@@ -77,7 +77,8 @@ def loglikelihood(model: LoadedModel, request: LoglikelihoodRequest, example_id:
         if ids not in forwards:
             forwards[ids] = _logits(model, ids, len(continuation), example_id).log_softmax(dim=-1)
         rows = forwards[ids][-len(continuation) :]
-        logprobs.append(float(rows.gather(1, torch.tensor(continuation)[:, None]).sum()))
+        values = rows.gather(1, torch.tensor(continuation)[:, None])
+        logprobs.append(float(values[: len(scored(request, continuation))].sum()))
     num_tokens = scored_tokens(request, encoded)
     return LoglikelihoodOutput(tuple(logprobs), len(encoded.prompt_ids), 0, encoded.truncated, num_tokens)
 

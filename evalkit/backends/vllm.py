@@ -14,11 +14,12 @@ from evalkit.engine.draws import seed_of
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import resolve
-from evalkit.models.continuations import EncodedChoices, scored_tokens
+from evalkit.models.continuations import EncodedChoices, scored, scored_tokens
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.spec import ModelSpec
 from evalkit.models.taken import end_of_text_sources
+from evalkit.models.tokenizer import ids_that_end
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput, LoglikelihoodRequest
 
@@ -128,7 +129,7 @@ class VllmBackend:
         for which vLLM computes the whole prompt again (it reads no cached prefix for prompt_logprobs)."""
         found: dict[tuple[str, int], float] = {}
         cached: dict[str, int] = {}
-        short = [q for q in questions if _one_token_each(_choices(q))]
+        short = [q for q in questions if _one_token_each(_choices(q)) and _asked(q).last_token]
         next_token = self._params(max_tokens=1, logprobs=_TOP)
         contexts = [_choices(q).context(0) for q in short]
         for question, output in zip(short, self._run(contexts, [next_token] * len(short)), strict=True):
@@ -145,14 +146,14 @@ class VllmBackend:
         for (question, index), ids, output in zip(missing, whole, self._run(whole, [given] * len(whole)), strict=True):
             length = len(_choices(question).continuation_ids[index])
             rows = output.prompt_logprobs[-length:]
-            found[question.id, index] = sum(row[token].logprob for row, token in zip(rows, ids[-length:], strict=True))
+            values = [row[token].logprob for row, token in zip(rows, ids[-length:], strict=True)]
+            found[question.id, index] = sum(scored(_asked(question), values))
         for question in questions:
             encoded = _choices(question)
             logprobs = tuple(found[question.id, index] for index in range(len(encoded.continuation_ids)))
             num_prompt = len(encoded.prompt_ids)
             num_cached = min(cached.get(question.id, 0), num_prompt)
-            assert isinstance(question.request, LoglikelihoodRequest)
-            num_tokens = scored_tokens(question.request, encoded)
+            num_tokens = scored_tokens(_asked(question), encoded)
             yield question.id, LoglikelihoodOutput(logprobs, num_prompt, num_cached, encoded.truncated, num_tokens)
 
     def _continue(self, question: Question) -> Any:
@@ -167,9 +168,13 @@ class VllmBackend:
             max_tokens=min(request.max_new_tokens, room),
             stop=list(request.stop),
             include_stop_str_in_output=True,
-            stop_token_ids=sorted(self._end_ids),
+            stop_token_ids=sorted(self._ends(question)),
             **drawn,
         )
+
+    def _ends(self, question: Question) -> frozenset[int]:
+        assert isinstance(question.request, GenerateRequest)
+        return ids_that_end(question.request, self._tokenizer, self._end_ids)
 
     def _params(self, **settings: Any) -> Any:
         """Greedy where nothing else is said; only evalkit's end-of-text tokens end a text."""
@@ -179,7 +184,7 @@ class VllmBackend:
         completion, prompt_ids = output.outputs[0], question.encoded.prompt_ids
         ids = list(completion.token_ids)
         reason: FinishReason = "length"
-        if ids and ids[-1] in self._end_ids:
+        if ids and ids[-1] in self._ends(question):
             ids.pop()
             reason = "end_of_text"
         elif completion.finish_reason == "stop":
@@ -207,6 +212,11 @@ class VllmBackend:
                 f"{question.id}: {longest} tokens with the one that vLLM always writes, but the model attends to "
                 f"{self._facts.max_length} at most"
             )
+
+
+def _asked(question: Question) -> LoglikelihoodRequest:
+    assert isinstance(question.request, LoglikelihoodRequest)
+    return question.request
 
 
 def _choices(question: Question) -> EncodedChoices:

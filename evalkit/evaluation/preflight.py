@@ -11,9 +11,9 @@ from evalkit.errors import ModelError
 from evalkit.evaluation.loop import Question
 from evalkit.machine.usage import GIB, memory_available
 from evalkit.models.base import ModelFacts, TextTokenizer
-from evalkit.models.continuations import fit_shots
+from evalkit.models.continuations import encode_prompts, fit_shots
 from evalkit.store.run_name import task_of
-from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
+from evalkit.types import DropShots, GenerateRequest
 
 
 @runtime_checkable
@@ -119,13 +119,8 @@ def refuse_too_long(workload: Workload) -> None:
 
 
 def _tokenised(questions: Sequence[Question], tokenizer: TextTokenizer) -> list[Prompt]:
-    ids: dict[str, list[int]] = {}
-    for kind in (LoglikelihoodRequest, GenerateRequest):
-        of_kind = [q for q in questions if isinstance(q.request, kind)]
-        texts = [q.request.prompt for q in of_kind]
-        encoded = tokenizer.encode(texts, for_generation=kind is GenerateRequest) if texts else []
-        ids |= {q.example.id: prompt_ids for q, prompt_ids in zip(of_kind, encoded, strict=True)}
-    return [_truncated(question, ids[question.example.id], tokenizer) for question in questions]
+    ids = encode_prompts(tokenizer, [question.request for question in questions])
+    return [_truncated(question, of, tokenizer) for question, of in zip(questions, ids, strict=True)]
 
 
 def _truncated(question: Question, ids: Sequence[int], tokenizer: TextTokenizer) -> Prompt:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from evalkit.types import Json
 
@@ -27,6 +27,27 @@ class TextTokenizer(Protocol):
         A leading space survives, special tokens leave nothing behind, and bytes at the end that do not make a
         whole character yet give U+FFFD.
         """
+        ...
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A tokenizer that knows its checkpoint's chat template."""
+
+    def render(self, turns: Sequence[tuple[str, str]]) -> str:
+        """A conversation's text, up to where the assistant's next turn begins, for `encode_rendered`.
+
+        turns: (role, text); what looks like a special token in a text has a stand-in. Raises ModelError where the
+        checkpoint has no template, or it does not take the turns.
+        """
+        ...
+
+    def plain(self, text: str) -> str:
+        """A text to stand behind a conversation, in which what looks like a special token has a stand-in."""
+        ...
+
+    def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of such texts: special tokens as their ids, stand-ins as the text they stand for, no BOS added."""
         ...
 
 

@@ -22,7 +22,7 @@ Format: TypeAlias = Literal["safetensors", "pytorch", "gguf"]
 SAFETENSORS, PYTORCH = "model.safetensors", "pytorch_model.bin"
 TOKENIZER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "tokenizer.model", "qwen.tiktoken"),
+    *("vocab.json", "merges.txt", "tokenizer.model", "qwen.tiktoken", "chat_template.jinja"),
 )
 # Splitting rules of byte-level vocabularies whose texts begin with BOS.
 _BEGINS_WITH_BOS = ("llama3", "llama-v3", "llama-bpe")

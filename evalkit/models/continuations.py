@@ -2,18 +2,21 @@
 
 Prompt and continuation are tokenised as one text, never in pieces, since a tokenizer may merge across the
 seam. What is scored is the tokens of prompt + continuation behind the longest token prefix that this text
-shares with the prompt alone; nearly always that prefix is the whole prompt.
+shares with the prompt alone; nearly always that prefix is the whole prompt. A conversation is first written out by
+the checkpoint's chat template, and then treated like a prompt.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from evalkit.errors import ConfigError, ModelError
-from evalkit.models.base import TextTokenizer
-from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Truncation
+from evalkit.models.base import Converses, TextTokenizer
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Request, Truncation
 
 # Enough for the tokenizer's threads and for what neighbouring questions share; few enough for little memory.
 _REQUESTS_AT_ONCE = 256
+IdT = TypeVar("IdT")
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,12 @@ def scored_tokens(request: LoglikelihoodRequest, encoded: EncodedChoices) -> tup
     """How many tokens of each continuation are scored; empty where the request does not ask."""
     if not request.count_tokens:
         return ()
-    return tuple(len(ids) - (not request.last_token) for ids in encoded.continuation_ids)
+    return tuple(len(scored(request, ids)) for ids in encoded.continuation_ids)
+
+
+def scored(request: LoglikelihoodRequest, continuation: Sequence[IdT]) -> Sequence[IdT]:
+    """Of a continuation's tokens, or of what there is for each, those whose log-probabilities are summed."""
+    return continuation if request.last_token else continuation[:-1]
 
 
 @dataclass(frozen=True)
@@ -62,7 +70,7 @@ def encode_choice_requests(tokenizer: TextTokenizer, requests: Sequence[Loglikel
     choices: list[EncodedChoices] = []
     for start in range(0, len(requests), _REQUESTS_AT_ONCE):
         part = requests[start : start + _REQUESTS_AT_ONCE]
-        encoded = iter(tokenizer.encode([text for request in part for text in _texts(request)]))
+        encoded = iter(_ids(tokenizer, [text for request in part for text in _texts(tokenizer, request)]))
         choices += [_fitted(tokenizer, request, _encode(request, encoded)) for request in part]
     return choices
 
@@ -74,25 +82,76 @@ def encode_generate_request(tokenizer: TextTokenizer, request: GenerateRequest) 
 
 def encode_generate_requests(tokenizer: TextTokenizer, requests: Sequence[GenerateRequest]) -> list[EncodedPrompt]:
     """Token ids of many prompts to continue, tokenised in one call; errors as `encode_generate_request`."""
-    for request in requests:
-        _refuse_unknown(request)
-    encoded = tokenizer.encode([request.prompt for request in requests], for_generation=True)
+    encoded = encode_prompts(tokenizer, requests)
     return [_prompt(ids, request.truncation) for ids, request in zip(encoded, requests, strict=True)]
 
 
-def _refuse_unknown(request: LoglikelihoodRequest | GenerateRequest) -> None:
-    in_part = isinstance(request, LoglikelihoodRequest) and (request.seam != "prompt" or not request.last_token)
-    if request.turns or in_part:
-        raise ConfigError("conversations, and choices scored in part, cannot be asked yet")
+def encode_prompts(tokenizer: TextTokenizer, requests: Sequence[Request]) -> list[list[int]]:
+    """Token ids of whole prompts, before truncation: what stands in front of what is scored or generated."""
+    ids: dict[int, list[int]] = {}
+    for kind in (LoglikelihoodRequest, GenerateRequest):
+        places = [place for place, request in enumerate(requests) if isinstance(request, kind)]
+        texts = [_prompt_text(tokenizer, requests[place])[0] for place in places]
+        ids |= zip(places, _ids(tokenizer, texts, for_generation=kind is GenerateRequest), strict=True)
+    return [ids[place] for place in range(len(requests))]
 
 
-def _texts(request: LoglikelihoodRequest) -> Iterator[str]:
-    _refuse_unknown(request)
+@dataclass(frozen=True)
+class _Rendered:
+    """A text out of a chat template, for `Converses.encode_rendered`."""
+
+    text: str
+
+
+def _ids(
+    tokenizer: TextTokenizer, texts: Sequence[str | _Rendered], *, for_generation: bool = False
+) -> list[list[int]]:
+    plain = [text for text in texts if isinstance(text, str)]
+    rendered = [text.text for text in texts if isinstance(text, _Rendered)]
+    of_plain = iter(tokenizer.encode(plain, for_generation=for_generation) if plain else [])
+    of_rendered = iter(_conversing(tokenizer).encode_rendered(rendered) if rendered else [])
+    return [next(of_plain if isinstance(text, str) else of_rendered) for text in texts]
+
+
+def _texts(tokenizer: TextTokenizer, request: LoglikelihoodRequest) -> Iterator[str | _Rendered]:
+    """The text in front of the seam, then for each continuation the whole."""
     if "" in request.continuations:
         raise ConfigError("a continuation is empty: there is nothing to score; give each choice some text")
-    yield request.prompt
+    context, moved = _prompt_text(tokenizer, request)
+    yield context
     for continuation in request.continuations:
-        yield request.prompt + continuation
+        if isinstance(context, str):
+            yield context + moved + continuation
+        else:
+            yield _Rendered(context.text + moved + _conversing(tokenizer).plain(continuation))
+
+
+def _prompt_text(tokenizer: TextTokenizer, request: Request) -> tuple[str | _Rendered, str]:
+    """The prompt up to the seam, through the chat template where it is a conversation; and the white space behind it.
+
+    Raises ConfigError for turns that do not make up the prompt, ModelError where there is no template.
+    """
+    text = _conversing(tokenizer).render(_turns(request)) if request.turns else request.prompt
+    kept = len(text)
+    if isinstance(request, LoglikelihoodRequest) and request.seam == "white-space":
+        kept = len(text.rstrip())
+    return (_Rendered(text[:kept]) if request.turns else text[:kept]), text[kept:]
+
+
+def _turns(request: Request) -> list[tuple[str, str]]:
+    ends = [turn.end for turn in request.turns]
+    if isinstance(request.truncation, DropShots):
+        raise ConfigError("a conversation cannot lose worked examples until it fits: ask with fewer of them")
+    if ends != sorted(ends) or ends[-1] != len(request.prompt):
+        raise ConfigError(f"the turns of a conversation end at {ends}, its text at {len(request.prompt)}")
+    starts = [0, *ends[:-1]]
+    return [(turn.role, request.prompt[start : turn.end]) for start, turn in zip(starts, request.turns, strict=True)]
+
+
+def _conversing(tokenizer: TextTokenizer) -> Converses:
+    if not isinstance(tokenizer, Converses):
+        raise ModelError("this tokenizer knows no chat template: ask without one, or by a tokenizer.json")
+    return tokenizer
 
 
 def fit_shots(
@@ -113,7 +172,7 @@ def _fitted(tokenizer: TextTokenizer, request: LoglikelihoodRequest, choices: En
     if prompt == request.prompt:
         return choices
     shorter = replace(request, prompt=prompt)
-    return replace(_encode(shorter, iter(tokenizer.encode(list(_texts(shorter))))), truncated=True)
+    return replace(_encode(shorter, iter(_ids(tokenizer, list(_texts(tokenizer, shorter))))), truncated=True)
 
 
 def _encode(request: LoglikelihoodRequest, encoded: Iterator[list[int]]) -> EncodedChoices:

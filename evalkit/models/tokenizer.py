@@ -1,12 +1,14 @@
-"""Tokenizers of the Hugging Face kind, as published: no clean-up, special tokens never parsed."""
+"""Tokenizers of the Hugging Face kind, as published: no clean-up, special tokens parsed in chat templates alone."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 from tokenizers import Tokenizer
 
 from evalkit.errors import ModelError
 from evalkit.models.base import TextTokenizer
+from evalkit.models.chat import ChatTemplate, StandIns
 from evalkit.models.chunks import encode_in_chunks, may_be_cut
 from evalkit.types import EOS_TOKEN, GenerateRequest
 
@@ -73,9 +75,12 @@ class HuggingFaceTokenizer:
     is the one that the model's config states.
     """
 
-    def __init__(self, backend: Tokenizer, *, bos_id: int | None, eos_id: int | None) -> None:
-        """bos_id: put in front of every text; None for families without BOS."""
+    def __init__(
+        self, backend: Tokenizer, *, bos_id: int | None, eos_id: int | None, chat: ChatTemplate | None = None
+    ) -> None:
+        """bos_id: put in front of every text; None for families without BOS. chat: the checkpoint's template."""
         self._backend = backend
+        self._chat = chat or ChatTemplate("the tokenizer")
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -105,6 +110,51 @@ class HuggingFaceTokenizer:
     def _encode_whole(self, texts: Sequence[str]) -> list[list[int]]:
         encodings = self._backend.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
+
+    def render(self, turns: Sequence[tuple[str, str]]) -> str:
+        """See Converses."""
+        kept = [(role, self.plain(text)) for role, text in turns]
+        rendered = self._chat.render(kept)
+        if kept != list(turns) and self._stand_ins.undo(rendered) != self._chat.render(turns):
+            raise ModelError("the chat template treats a turn otherwise for what looks like a special token in it")
+        return rendered
+
+    def plain(self, text: str) -> str:
+        """See Converses."""
+        return self._stand_ins.put(text)
+
+    def encode_rendered(self, texts: Sequence[str]) -> list[list[int]]:
+        """See Converses."""
+        encodings = self._parsing.encode_batch_fast(list(texts), add_special_tokens=False)
+        ids = [encoding.ids for encoding in encodings]
+        for number, text in enumerate(texts):
+            if self._stand_ins.present(text):
+                ids[number] = self._in_pieces(text, as_parsed=ids[number])
+        return ids
+
+    def _in_pieces(self, text: str, as_parsed: list[int]) -> list[int]:
+        """Ids of a text with stand-ins; as_parsed: those of the stand-ins themselves, which show whether pieces do."""
+        pieces = self._stand_ins.pieces(text)
+        if self._joined(pieces) != as_parsed:
+            raise ModelError("what looks like a special token inside a turn cannot stay text with this tokenizer")
+        return self._joined([(special, self._stand_ins.undo(piece)) for special, piece in pieces])
+
+    def _joined(self, pieces: Sequence[tuple[bool, str]]) -> list[int]:
+        ids = self._encode_whole([piece for _, piece in pieces])
+        found = (self.id_of(piece) if special else None for special, piece in pieces)
+        return [i for index, part in zip(found, ids, strict=True) for i in (part if index is None else [index])]
+
+    @cached_property
+    def _stand_ins(self) -> StandIns:
+        added = self._backend.get_added_tokens_decoder().values()
+        return StandIns(tuple(token.content for token in added if token.special))
+
+    @cached_property
+    def _parsing(self) -> Tokenizer:
+        """The same backend, with special tokens parsed."""
+        backend = Tokenizer.from_str(self._backend.to_str())
+        backend.encode_special_tokens = False
+        return backend
 
     def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
         """What `new_ids` add to the text of `after`."""

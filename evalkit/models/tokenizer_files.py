@@ -10,6 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoTokenizer
 
 from evalkit.errors import ModelError
+from evalkit.models.chat import template_of
 from evalkit.models.checkpoint import Checkpoint, read_json
 from evalkit.models.gguf_file import GgufHeader
 from evalkit.models.quiet import quiet
@@ -61,7 +62,8 @@ def _huggingface(checkpoint: Checkpoint, spec: ModelSpec) -> HuggingFaceTokenize
     if add_bos and bos_id is None:
         where = f"the tokenizer in {checkpoint.folder} names no BOS token"
         raise ModelError(f"{said_by} asks for one, but {where}; set model.add_bos=false")
-    return HuggingFaceTokenizer(backend, bos_id=bos_id if add_bos else None, eos_id=ids.get("eos_token"))
+    chat, eos_id = template_of(checkpoint, roles), ids.get("eos_token")
+    return HuggingFaceTokenizer(backend, bos_id=bos_id if add_bos else None, eos_id=eos_id, chat=chat)
 
 
 def _adds_bos(backend: Tokenizer, bos_id: int | None) -> bool:

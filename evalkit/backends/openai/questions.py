@@ -38,6 +38,7 @@ class Server:
 
 def encode(items: Sequence[Item], server: Server, url: str) -> list[Question]:
     """Every item in token ids, where they are known; what the server cannot do or take is refused here."""
+    _refuse_beyond_completions(items, url)
     choices = [request for _, request in items if isinstance(request, LoglikelihoodRequest)]
     prompts = [request for _, request in items if isinstance(request, GenerateRequest)]
     if choices and not server.can.routes:
@@ -70,6 +71,21 @@ def text_of(question: Question, server: Server) -> str:
             f"the model with one that does, such as vLLM or llama-server"
         )
     return text
+
+
+def _refuse_beyond_completions(items: Sequence[Item], url: str) -> None:
+    """The server itself decides what ends a text, and it takes texts as they stand."""
+    for name, request in items:
+        wanted = {"a chat template": bool(request.turns)}
+        if isinstance(request, LoglikelihoodRequest):
+            wanted |= {"white space moved into the choices": request.seam != "prompt"}
+            wanted |= {"choices without their last token": not request.last_token}
+        else:
+            wanted |= {f"texts that end with {', '.join(request.end_of_text)} alone": bool(request.end_of_text)}
+        if asked := [what for what, is_wanted in wanted.items() if is_wanted]:
+            raise ModelError(
+                f"{name} asks for {asked[0]}, which the server at {url} is not asked for here; use backend=engine"
+            )
 
 
 def _refuse_unknown_truncation(items: Sequence[Item]) -> None:
