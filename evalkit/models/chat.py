@@ -46,26 +46,32 @@ class ChatTemplate:
 
 
 def template_of(checkpoint: Checkpoint, tokens: Mapping[str, str]) -> ChatTemplate:
-    """The template that a checkpoint's files hold. tokens: by role, "bos_token" …, as its files name them.
+    """The template that a checkpoint's files hold. tokens: by role, "bos_token" …, as its files name them."""
+    where = checkpoint.folder if checkpoint.gguf is None else checkpoint.weight_files[0]
+    stated = stated_template(checkpoint)
+    return ChatTemplate(str(where), stated[0] if stated else None, tokens)
+
+
+def stated_template(checkpoint: Checkpoint) -> tuple[str, str] | None:
+    """A checkpoint's template, and which of its files holds it; None where none does.
 
     chat_template.jinja goes before tokenizer_config.json, and of several named templates there the one called
     "default", as transformers has it.
     """
     if checkpoint.gguf is not None:
-        source = checkpoint.gguf.metadata.get("tokenizer.chat_template")
-        return ChatTemplate(str(checkpoint.weight_files[0]), _text(source), tokens)
-    folder = checkpoint.folder
-    if (folder / TEMPLATE_FILE).is_file():
-        return ChatTemplate(str(folder), (folder / TEMPLATE_FILE).read_text(encoding="utf-8"), tokens)
-    config = folder / "tokenizer_config.json"
-    source = read_json(config).get("chat_template") if config.is_file() else None
+        key = "tokenizer.chat_template"
+        return _stated(checkpoint.gguf.metadata.get(key), f"{key} of the header")
+    if (path := checkpoint.folder / TEMPLATE_FILE).is_file():
+        return path.read_text(encoding="utf-8"), path.name
+    path = checkpoint.folder / "tokenizer_config.json"
+    source = read_json(path).get("chat_template") if path.is_file() else None
     if isinstance(source, list):
         source = {entry.get("name"): entry.get("template") for entry in source if isinstance(entry, dict)}
-    return ChatTemplate(str(folder), _text(source.get("default") if isinstance(source, dict) else source), tokens)
+    return _stated(source.get("default") if isinstance(source, dict) else source, path.name)
 
 
-def _text(source: Any) -> str | None:
-    return source if isinstance(source, str) else None
+def _stated(source: Any, place: str) -> tuple[str, str] | None:
+    return (source, place) if isinstance(source, str) else None
 
 
 @dataclass(frozen=True)

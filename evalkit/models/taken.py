@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from evalkit.errors import ModelError
 from evalkit.models.architecture import UNBOUNDED_LENGTH, usable_length
+from evalkit.models.chat import stated_template
 from evalkit.models.checkpoint import Checkpoint, gguf_adds_bos, gguf_end_ids, read_json
 from evalkit.models.spec import ModelSpec
 from evalkit.models.stated import LENGTH, config_of
@@ -14,7 +15,6 @@ from evalkit.models.tokenizer import CheckpointTokenizer
 from evalkit.types import Json
 
 GENERATION_CONFIG = "generation_config.json"
-_TEMPLATE_FILES = ("chat_template.jinja", "chat_template.json")
 
 
 def stated_add_bos(checkpoint: Checkpoint, spec: ModelSpec) -> tuple[bool | None, str]:
@@ -65,12 +65,12 @@ def taken_from(
     ends: Mapping[int, tuple[str, ...]],
 ) -> dict[str, Json]:
     """For the provenance: each rule with what states it. length, ends: as the loaded model has them."""
-    bos_id = tokenizer.describe()["bos_id"]
+    bos_id, template = tokenizer.describe()["bos_id"], stated_template(checkpoint)
     return {
         "bos": f"{'none' if bos_id is None else f'id {bos_id}'}: {_bos_source(checkpoint, spec, tokenizer)}",
         "end_of_text": {str(index): ", ".join(ends[index]) for index in sorted(ends)} or "none: nothing names one",
         "max_length": _length_source(checkpoint, spec, length),
-        "chat_template": chat_template_source(checkpoint) or "none",
+        "chat_template": template[1] if template else "none",
     }
 
 
@@ -80,19 +80,6 @@ def in_words(taken: Mapping[str, Json]) -> dict[str, str]:
     shown = ", ".join(f"{index} ({where})" for index, where in ends.items()) if isinstance(ends, dict) else str(ends)
     names = {"BOS": "bos", "length": "max_length", "chat template": "chat_template"}
     return {"end of text": shown, **{name: str(taken[key]) for name, key in names.items()}}
-
-
-def chat_template_source(checkpoint: Checkpoint) -> str | None:
-    """Which of a checkpoint's files holds a chat template; None where none does."""
-    if checkpoint.gguf is not None:
-        return (
-            "tokenizer.chat_template of the header" if "tokenizer.chat_template" in checkpoint.gguf.metadata else None
-        )
-    for name in _TEMPLATE_FILES:
-        if (checkpoint.folder / name).is_file():
-            return name
-    path = checkpoint.folder / "tokenizer_config.json"
-    return path.name if path.is_file() and read_json(path).get("chat_template") else None
 
 
 def _bos_source(checkpoint: Checkpoint, spec: ModelSpec, tokenizer: CheckpointTokenizer) -> str:
