@@ -74,8 +74,8 @@ class PlainCheck:
     def _compare_continuation(self, question: Question, output: Continued, model: LoadedModel) -> None:
         """One pass over prompt and continuation: each token must be the one that the plain path's logits give.
 
-        A draw that falls within rounding of the edge between two tokens may give the other one: that flips the text
-        from there on, and is no fault of either path.
+        Where two tokens are as near as rounding a draw may give the other one: that flips the text from there on, and
+        is no fault of either path.
         """
         assert isinstance(question.request, GenerateRequest)
         draws = draws_of(question.request.sampling, question.request.prompt)

@@ -1,18 +1,18 @@
-"""Draws from a model's distribution that repeat: a counter-based uniform number, and the token it falls on.
+"""Draws from a model's distribution that repeat: every token of the vocabulary races against a number of its own.
 
 The probabilities are those of logits divided by the temperature. At `top_p` below 1 only the nucleus may be drawn: the
 fewest likeliest tokens that together have at least `top_p`, of equally likely ones the smaller ids (Holtzman et al.,
-2020). The token is the first, in the order of ids, with which the tokens so far have more than the share u of what may
-be drawn. That order stays the same whatever rounding does to the logits: in an order by probability, tokens that are
-nearly equally likely would change places, and the draw with them.
+2020). The token drawn is the one with the largest weight / e, where its e is exponentially distributed: each is drawn
+with a probability in proportion to its weight (the Gumbel-max trick; Maddison et al., 2014). The e of a token is a hash
+of the seed, the prompt's text, the sample's number, the token's place in the sample and its id, and of nothing else: no
+generator is advanced, so what runs beside a sample, before it or in another process changes nothing.
 
-u is a hash of the seed, the prompt's text, the sample's number and the token's place in the sample, and of nothing
-else: no generator is advanced, so what runs beside a sample, before it or in another process changes nothing. Two
-temperatures of one seed meet the same numbers.
+Logits that differ by rounding lead to another token only where two tokens' quotients are as near as that. (A single
+number on the summed probabilities would lead to another one wherever the many unlikely tokens before it sum up to
+something else: about once in 400 tokens of SmolLM2 in float32.)
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _CANDIDATES = (128, 4096)  # likeliest tokens in which a nucleus is looked for before the whole vocabulary
-_ROWS_AT_ONCE = 32  # whose sums over the vocabulary are held together
+_ROWS_AT_ONCE = 32  # whose numbers for the whole vocabulary are held together
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ class Draws:
 
     temperature: float  # above 0
     top_p: float
-    key: str  # of the sample: its numbers follow from it and a token's place alone
+    key: str  # of the sample: its numbers follow from it, a token's place and its id alone
 
-    def uniform(self, place: int) -> float:
-        """The number, from 0 to below 1, for the sample's token at a place, the first one's being 0."""
-        return (_hashed(f"{self.key}/{place}") >> 11) * 2.0**-53
+    def keys(self, place: int) -> tuple[int, int]:
+        """Two signed 32-bit numbers for the sample's token at a place, the first one's being 0."""
+        first, second = divmod(_hashed(f"{self.key}/{place}"), 1 << 32)
+        return first - (1 << 31), second - (1 << 31)
 
 
 Draw: TypeAlias = tuple[Draws, int]  # a sample, and the place of the token to be drawn in it
@@ -75,17 +76,34 @@ def choose(logits: "Tensor", draws: Sequence[Draw | None]) -> list[int]:
 
 def _drawn(rows: "Tensor", draws: Sequence[Draw]) -> list[int | None]:
     """A token for each row of logits; None where these are no numbers, and there is no distribution."""
+    peaks = rows.amax(dim=-1, keepdim=True)
     temperatures = rows.new_tensor([sample.temperature for sample, _ in draws])
-    weights = ((rows - rows.amax(dim=-1, keepdim=True)) / temperatures[:, None]).exp()
+    weights = ((rows - peaks) / temperatures[:, None]).exp()
     if any(sample.top_p < 1 for sample, _ in draws):
         weights = _within_nucleus(weights, [sample.top_p for sample, _ in draws])
-    sums = weights.double().cumsum(dim=-1)
-    totals = sums[:, -1]
-    shares = totals.new_tensor([sample.uniform(place) for sample, place in draws]) * totals
-    tokens = (sums <= shares[:, None]).sum(dim=-1).clamp(max=rows.shape[1] - 1)
-    return [
-        token if math.isfinite(total) else None for token, total in zip(tokens.tolist(), totals.tolist(), strict=True)
-    ]
+    tokens = (weights / _exponentials(rows, [sample.keys(place) for sample, place in draws])).argmax(dim=-1)
+    # Of a temperature that is 0 in float32 no weight is a number.
+    fine = (peaks.isfinite()[:, 0] & (temperatures > 0)).tolist()
+    return [token if is_fine else None for token, is_fine in zip(tokens.tolist(), fine, strict=True)]
+
+
+def _exponentials(rows: "Tensor", keys: Sequence[tuple[int, int]]) -> "Tensor":
+    """Exponentially distributed numbers in the shape of `rows`: of each row's two keys and the token's id."""
+    ids = rows.new_ones(rows.shape[1]).int().cumsum(dim=0).int() - 1
+    first, second = ids.new_tensor(keys).T[:, :, None]
+    hashed = _mix(_mix(ids ^ first).add_(second))
+    # Of 31 bits small numbers keep all in float32, and it is the smallest that win.
+    return ((hashed >> 1).bitwise_and_(0x7FFFFFFF).float().add_(0.5).mul_(-(2.0**-31))).log1p_().neg_()
+
+
+def _mix(values: "Tensor") -> "Tensor":
+    """32-bit integers, in place: each bit comes to depend on all bits of the value (Wellons' lowbias32, 2018).
+
+    Torch has no unsigned ones: products wrap alike, and a mask keeps the sign out of a shift.
+    """
+    values.bitwise_xor_((values >> 16).bitwise_and_(0xFFFF)).mul_(0x21F0AAAD)
+    values.bitwise_xor_((values >> 15).bitwise_and_(0x1FFFF)).mul_(0x735A2D97)
+    return values.bitwise_xor_((values >> 15).bitwise_and_(0x1FFFF))
 
 
 def _within_nucleus(weights: "Tensor", top_p: Sequence[float]) -> "Tensor":

@@ -1,7 +1,6 @@
 """Draws: the right distribution, the same numbers wherever they are asked for, and texts that depend on nothing else."""
 
 import dataclasses
-import itertools
 import random
 
 import numpy as np
@@ -124,14 +123,31 @@ def test_rows_that_take_the_likeliest_token_stand_beside_drawn_ones() -> None:
     assert chosen[1::2] == choose(logits[1::2], drawn[1::2])
 
 
-def test_numbers_are_uniform_and_none_follows_from_another() -> None:
-    keys = itertools.product((0, 1), range(10), ("a", "b"))
-    grid = np.array([[_sample(*key).uniform(place) for place in range(50)] for key in keys])
-    assert stats.kstest(grid.ravel(), "uniform").pvalue > 1e-3
-    assert 0 <= grid.min() < grid.max() < 1
-    assert len(set(grid.ravel().tolist())) == grid.size
-    for left, right in ((grid[:, :-1], grid[:, 1:]), (grid[:-1], grid[1:])):
-        assert abs(np.corrcoef(left.ravel(), right.ravel())[0, 1]) < 0.1
+def numbers_of(keys: list[tuple[int, int]], size: int) -> "np.ndarray":
+    return draws._exponentials(torch.zeros(len(keys), size), keys).double().numpy()
+
+
+def test_numbers_are_exponential_and_none_follows_from_another() -> None:
+    samples = [_sample(seed, number, prompt) for seed in (0, 1) for number in range(4) for prompt in "ab"]
+    grid = numbers_of([sample.keys(place) for sample in samples for place in range(12)], 500)
+    assert stats.kstest(grid.ravel(), "expon").pvalue > 1e-3
+    assert stats.kstest(grid.min(axis=1) * 500, "expon").pvalue > 1e-3  # the smallest, which win, too
+    assert (grid > 0).all()
+    for left, right in ((grid[:, :-1], grid[:, 1:]), (grid[:-1], grid[1:]), (grid[:-12], grid[12:])):
+        assert abs(np.corrcoef(np.exp(-left.ravel()), np.exp(-right.ravel()))[0, 1]) < 0.015
+
+
+def test_numbers_are_those_of_unsigned_arithmetic() -> None:
+    def mix(values: "np.ndarray") -> "np.ndarray":
+        for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+            values = (values ^ values >> np.uint32(shift)) * np.uint32(factor)
+        return values ^ values >> np.uint32(15)
+
+    first, second = _sample(1, 3, "def f():\n").keys(2)
+    keys = [np.uint32(key % (1 << 32)) for key in (first, second)]
+    hashed = mix(mix(np.arange(1000, dtype=np.uint32) ^ keys[0]) + keys[1]) >> np.uint32(1)
+    expected = -np.log1p(-(hashed.astype(np.float64) + 0.5) / 2**31)
+    assert numbers_of([(first, second)], 1000)[0] == pytest.approx(expected, rel=1e-5)
 
 
 def _sample(seed: int, number: int, prompt: str) -> Draws:
@@ -142,7 +158,10 @@ def _sample(seed: int, number: int, prompt: str) -> Draws:
 
 def test_numbers_stay_what_they_are() -> None:
     """Answers that were kept are answers to the same draws tomorrow."""
-    assert _sample(1, 3, "def f():\n").uniform(0) == 0.31156887528030464
+    assert _sample(1, 3, "def f():\n").keys(0) == (-809305519, 1204357295)
+    assert numbers_of([_sample(1, 3, "def f():\n").keys(0)], 3)[0] == pytest.approx(
+        [0.80814558, 2.61728907, 0.17735709], rel=1e-5
+    )
     assert seed_of(Sampling(1.0, seed=1, number=3), "def f():\n") == 426887377
 
 
