@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from evalkit.backends.base import Answer, Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.measurement import measure, measure_generation, prompt_tflop
-from evalkit.commands.bench import items_of, table
+from evalkit.commands.bench import items_of, load_cases, table
 from evalkit.engine.cache import head_shape
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.models.spec import ModelSpec
@@ -27,7 +27,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> EngineBackend:
 
 
 def test_a_measurement_counts_every_token_and_its_shares_are_shares(backend: EngineBackend) -> None:
-    items = items_of("mmlu", "smollm2-135m", None)
+    items = items_of("mmlu", load_cases(), "smollm2-135m", None)
     found, outputs = measure(backend, "mmlu", items)
     assert found.questions == len(items) == len(outputs) == 32
     assert found.computed_tokens <= 1.02 * found.distinct_tokens
@@ -41,7 +41,7 @@ def test_a_measurement_counts_every_token_and_its_shares_are_shares(backend: Eng
 
 def test_the_peak_is_that_of_the_case(backend: EngineBackend, monkeypatch: pytest.MonkeyPatch) -> None:
     """Not what an earlier one, or loading, had once taken."""
-    items = items_of("mmlu", "smollm2-135m", None)
+    items = items_of("mmlu", load_cases(), "smollm2-135m", None)
     plain = backend.answer
 
     def answer(items: list[Item]) -> Iterator[Answer]:
