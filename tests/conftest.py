@@ -62,6 +62,16 @@ def data_dir() -> Path:
     return path.resolve()
 
 
+@pytest.fixture(autouse=True)
+def no_handler_stays() -> Iterator[None]:
+    """A run logs to a handler of its own; none of them outlives its test."""
+    root = logging.getLogger()
+    before = list(root.handlers)
+    yield
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
+
+
 @pytest.fixture
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's caches."""
@@ -175,7 +185,6 @@ def evalkit(
 ) -> Callable[..., Result]:
     """Run `python -m evalkit ARGUMENT…` in an empty folder; its log is not that of later tests."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging.getLogger(), "handlers", list(logging.getLogger().handlers))
 
     def call(*arguments: str) -> Result:
         monkeypatch.setattr(sys, "argv", ["evalkit", *arguments])
