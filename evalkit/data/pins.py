@@ -28,15 +28,7 @@ def digest(subject: str, row: Row) -> str:
 
 def split_sha(tables: Tables) -> str:
     """SHA-256 (hex) over a split: subjects in alphabetical order, rows in file order."""
-    whole = hashlib.sha256()
-    for subject in sorted(tables):
-        whole.update(_row_hashes(subject, tables[subject]))
-    return whole.hexdigest()
-
-
-def subject_sha(subject: str, rows: Sequence[Row]) -> str:
-    """SHA-256 (hex) over one subject's rows, in file order."""
-    return hashlib.sha256(_row_hashes(subject, rows)).hexdigest()
+    return hashlib.sha256(b"".join(_row_hashes(subject, tables[subject]) for subject in sorted(tables))).hexdigest()
 
 
 def _row_hashes(subject: str, rows: Sequence[Row]) -> bytes:
@@ -127,14 +119,19 @@ def check_split(
     Raises DataError at a difference, unless the source's data_check is "warn".
     """
     compared = {s: [{k: v for k, v in row.items() if k != without} for row in rows] for s, rows in tables.items()}
-    pin, found = source.pin(split), split_sha(compared)
+    hashes = {subject: _row_hashes(subject, compared[subject]) for subject in sorted(compared)}
+    pin, found = source.pin(split), hashlib.sha256(b"".join(hashes.values())).hexdigest()
     rows = sum(len(rows) for rows in tables.values())
     check = SplitCheck(
         rows,
         found,
         len(tables),
         labelled=sum(bool(row.get(label)) for of_subject in tables.values() for row in of_subject),
-        by_subject={s: {"rows": len(of), "sha256": subject_sha(s, of)} for s, of in sorted(compared.items()) if s},
+        by_subject={
+            subject: {"rows": len(compared[subject]), "sha256": hashlib.sha256(of).hexdigest()}
+            for subject, of in hashes.items()
+            if subject
+        },
     )
     if found == pin.sha256 and rows == pin.rows:
         return check
