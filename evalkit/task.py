@@ -213,7 +213,7 @@ def calling(task: object, method: str) -> Iterator[None]:
         yield
     except EvalkitError:
         raise
-    except Exception as error:
+    except Exception as error:  # whatever the code of a task of one's own may raise
         of_data = method in ("examples", "provenance") and isinstance(error, (OSError, ValueError))
         files = [inspect.getsourcefile(kind) or "" for kind in type(task).__mro__[:-1] if _has_source(kind)]
         name = getattr(task, "name", type(task).__qualname__) if method != "name" else type(task).__qualname__

@@ -14,7 +14,6 @@ from evalkit.store.run_store import read_manifest
 from evalkit.types import Summary
 
 GROUP = "card"
-DEFAULT_CARD = plugins.default_of(GROUP)  # of a run whose provenance names none
 _FORMER_GROUP = "published"  # in manifests of before
 
 
@@ -40,7 +39,7 @@ def card_of_run(folder: Path, summary: Summary) -> PublishedCard:
     Raises ConfigError where neither has it.
     """
     kept = kept_card((read_manifest(folder) or {}).get("config", {}))
-    name = str(summary.provenance.get("card") or (kept or {}).get("name") or DEFAULT_CARD)
+    name = str(summary.provenance.get("card") or (kept or {}).get("name") or plugins.default_of(GROUP))
     if plugins.find(GROUP, name) is not None:
         return load_card(name)
     if kept is None:

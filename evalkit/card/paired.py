@@ -10,7 +10,7 @@ import numpy as np
 
 from evalkit.card.figures import signed
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import mean_of, name_of, num_samples_of, place_of
+from evalkit.card.runs import data_hashes, mean_of, name_of, num_samples_of, place_of
 from evalkit.card.verdict import p_text
 from evalkit.errors import NotComparableError, StoreError
 from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
@@ -123,7 +123,7 @@ def pair_runs(folder_a: Path, folder_b: Path, *, part: bool = False) -> Pairs:
     part: only those that both were asked. Raises NotComparableError where they differ in data or questions.
     """
     a, b = read_summary(folder_a), read_summary(folder_b)
-    for split, (in_a, in_b) in _changed(data_hashes(a), data_hashes(b)).items():
+    for split, (in_a, in_b) in _changed(data_hashes(a.provenance), data_hashes(b.provenance)).items():
         raise NotComparableError(
             f"{a.task}: {folder_a} and {folder_b} differ in data, split {split}: {in_a} and {in_b}"
         )
@@ -191,15 +191,6 @@ def paired_scores(folder: Path, summary: Summary) -> dict[str, Score]:
     if not num_samples_of(summary.provenance):
         return scores
     return {score.id: score for score in question_scores(by_question(list(scores.values())))}
-
-
-def data_hashes(summary: Summary) -> dict[str, str]:
-    """The content hash of each split a run read; in protocol terms: what was asked about."""
-    data = summary.provenance.get("data")
-    splits = data.get("splits") if isinstance(data, Mapping) else None
-    if not isinstance(splits, Mapping):
-        return {}
-    return {name: str(split.get("sha256")) for name, split in splits.items() if isinstance(split, Mapping)}
 
 
 def _changed(a: Mapping[str, str], b: Mapping[str, str]) -> dict[str, tuple[str, str]]:

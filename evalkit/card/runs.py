@@ -254,6 +254,15 @@ def base_protocol(provenance: Mapping[str, Json], otherwise: str) -> str:
     return base if isinstance(base, str) else (protocol_of(provenance) or otherwise).partition(" (")[0]
 
 
+def data_hashes(provenance: Mapping[str, Json]) -> dict[str, str]:
+    """The content hash of each split a run read; in protocol terms: what was asked about."""
+    data = provenance.get("data")
+    splits = data.get("splits") if isinstance(data, Mapping) else None
+    if not isinstance(splits, Mapping):
+        return {}
+    return {name: str(split.get("sha256")) for name, split in splits.items() if isinstance(split, Mapping)}
+
+
 def switches_of(provenance: Mapping[str, Json]) -> dict[str, str]:
     """Every switch of a run's protocol; what an older run wrote down instead, its settings."""
     protocol = provenance.get("protocol")

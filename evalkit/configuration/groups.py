@@ -36,8 +36,8 @@ def node_of(parent: str, arguments: Sequence[str]) -> Mapping[str, Any] | None:
         tasks = chosen["task"].strip("[]").split(",") if "task" in chosen else defaults["task"]
         group, name, inner = "task", inner[0] if inner[0] in tasks else None, inner[1:]
     path = plugins.find(group, str(name))
-    found: Any = _read(path) if path else None
-    if not isinstance(found, Mapping) or "defaults" in found:
+    found: Any = content_of(path) if path else None
+    if not found or "defaults" in found:
         return None
     for key in inner:
         found = found.get(key) if isinstance(found, Mapping) else None
@@ -50,9 +50,10 @@ def top_level_keys() -> list[tuple[str, str, str]]:
     return [(found[1], found[2], found[3]) for line in lines if (found := _KEY.fullmatch(line))]
 
 
-def _read(path: Path) -> Any:
-    """A file's content; None where it is no YAML."""
+def content_of(path: Path) -> Mapping[str, Any]:
+    """A file's keys; none where it is no YAML, which is told where the file is used."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return None
+        return {}
+    return content if isinstance(content, Mapping) else {}

@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import yaml
 from hydra.core.config_store import ConfigStore
 
+from evalkit.configuration.groups import content_of
 from evalkit.configuration.places import is_place, is_there, name_of_place
 from evalkit.errors import ConfigError
 from evalkit.plugins import find, listed, options_of
@@ -106,12 +106,8 @@ def _of_experiment(words: Sequence[str]) -> list[str]:
     file = find("experiment", chosen[0]) if len(chosen) == 1 and re.fullmatch(r"[\w.\-]+", chosen[0]) else None
     if file is None:
         return []
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        return []  # Hydra says what is wrong with it
-    entries = content.get("defaults") if isinstance(content, Mapping) else None
-    named = [entry.get("override /model") for entry in entries or () if isinstance(entry, Mapping)]
+    entries = content_of(file).get("defaults") or ()
+    named = [entry.get("override /model") for entry in entries if isinstance(entry, Mapping)]
     values = [value for value in named if isinstance(value, str)]
     return [f"model={_option(value)}" for value in values[-1:]]
 

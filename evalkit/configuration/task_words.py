@@ -2,12 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evalkit import plugins
+from evalkit.configuration.groups import content_of
 from evalkit.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -22,7 +20,7 @@ def with_tasks_of_card(words: Sequence[str]) -> list[str]:
     path = plugins.find("card", chosen.get("card", ""))
     if path is None or "task" in chosen or _chooses_tasks(chosen.get("experiment", "")):
         return list(words)
-    measured, known = list(dict.fromkeys(_benchmarks(_read(path)))), plugins.options_of("task")
+    measured, known = list(dict.fromkeys(_benchmarks(content_of(path)))), plugins.options_of("task")
     tasks = [name for name in measured if name in known]
     if not tasks:
         raise ConfigError(
@@ -43,7 +41,7 @@ def default_tasks() -> list[str]:
 def _chooses_tasks(experiment: str) -> bool:
     """Whether an experiment says which tasks are run."""
     path = plugins.find("experiment", experiment)
-    content = _read(path) if path else {}
+    content = content_of(path) if path else {}
     entries = content.get("defaults") or []
     return any(str(key).endswith("/task") for entry in entries if isinstance(entry, Mapping) for key in entry)
 
@@ -56,12 +54,3 @@ def _benchmarks(card: Mapping[str, Any]) -> Iterator[str]:
         for column in (columns if isinstance(columns, Mapping) else {}).values():
             of_column = column.get("benchmark") if isinstance(column, Mapping) else None
             yield str(of_column or table.get("benchmark") or name)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """A file's content; nothing where it is no YAML, which is told where the file is used."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return {}
-    return content if isinstance(content, Mapping) else {}

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from evalkit import plugins
 from evalkit.backends.base import Backend, Draws
-from evalkit.card.load import DEFAULT_CARD, kept_card
+from evalkit.card.load import GROUP, kept_card
 from evalkit.data.pins import BY_SUBJECT
 from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.loop import Question
@@ -36,8 +37,9 @@ class Manifest:
         self._backend = backend
         self._store = store
         self._config = config_of(config, task)
-        card = (kept_card(config) or {}).get("name", DEFAULT_CARD)
-        beside: dict[str, Json] = {} if card == DEFAULT_CARD else {"card": card}
+        usual = plugins.default_of(GROUP)
+        card = (kept_card(config) or {}).get("name", usual)
+        beside: dict[str, Json] = {} if card == usual else {"card": card}
         self._derived = {**derived, **beside}
         self._data = task.provenance()["data"]
         self.token_ids_sha: str | None = None  # over all prompts' token ids, where the backend tells them

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from evalkit.card.runs import data_hashes, protocol_of, split_of
 from evalkit.errors import StoreError
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.manifest import derived_provenance
@@ -106,9 +107,7 @@ def _move(plain: Path, own: Path) -> None:
 
 
 def _full_name(task: Task, provenance: Mapping[str, Any]) -> str:
-    protocol = provenance.get("protocol")
-    named = protocol if isinstance(protocol, Mapping) else {}
-    split = provenance.get("split", named.get("split"))
+    split = split_of(provenance)
     usual = getattr(type(task), "split", None)
     parts = [f"split={split}"] if split and isinstance(usual, str) and split != usual else []
     if provenance.get("limit") is not None:
@@ -119,9 +118,9 @@ def _full_name(task: Task, provenance: Mapping[str, Any]) -> str:
     data = provenance.get("data")
     if isinstance(data, Mapping) and data.get("comparable") is False:
         bundled = str(data.get("source", "")).startswith("bundled/")
-        parts.append("data=bundled" if bundled else f"data={sha256_of(_data(provenance))[:8]}")
+        parts.append("data=bundled" if bundled else f"data={sha256_of(data_hashes(provenance))[:8]}")
     # A sampled run's protocol ends with what it draws, which stands among the parts already.
-    own_name = str(named.get("name", "")).partition("+num_samples:")[0]
+    own_name = (protocol_of(provenance) or "").partition("+num_samples:")[0]
     departing = _departing(task, own_name) if isinstance(task, Switched) else []
     return run_name(task.name, *departing, *parts)
 
@@ -146,18 +145,10 @@ def _is_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 
 def _asked(provenance: Mapping[str, Any]) -> dict[str, Json]:
-    protocol = provenance.get("protocol")
-    name = protocol.get("name") if isinstance(protocol, Mapping) else protocol
-    asked = {key: provenance.get(key) for key in ("prompt_set_sha", "sampling", "version")}
-    return {**asked, "protocol": name, "data": _data(provenance)}
+    asked: dict[str, Json] = {key: provenance.get(key) for key in ("prompt_set_sha", "sampling", "version")}
+    return {**asked, "protocol": protocol_of(provenance), "data": dict(data_hashes(provenance))}
 
 
 def _switches(provenance: Mapping[str, Any]) -> Json:
     protocol = provenance.get("protocol")
     return protocol.get("switches") if isinstance(protocol, Mapping) else None
-
-
-def _data(provenance: Mapping[str, Any]) -> Json:
-    data = provenance.get("data")
-    splits = data.get("splits") if isinstance(data, Mapping) else None
-    return {name: split.get("sha256") for name, split in splits.items()} if isinstance(splits, Mapping) else None

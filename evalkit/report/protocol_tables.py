@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from evalkit.card.figures import asked, benchmark_title, figure, interval
-from evalkit.card.paired import Pairs, data_hashes, difference_cells
-from evalkit.card.runs import Run, base_protocol, switches_of
+from evalkit.card.paired import Pairs, difference_cells
+from evalkit.card.runs import Run, base_protocol, data_hashes, switches_of
 from evalkit.card.verdict import RULE
 from evalkit.metrics import holm
 from evalkit.report.tables import Table
@@ -58,7 +58,7 @@ def effects_of(runs: Sequence[Run], scores: ScoresOf) -> list[Effect]:
 
 
 def _effect(first: Run, other: Run, a: Mapping[str, Score], b: Mapping[str, Score]) -> Effect:
-    hashes = [data_hashes(run.summary) for run in (first, other)]
+    hashes = [data_hashes(run.summary.provenance) for run in (first, other)]
     if odd := [split for split in hashes[0] if hashes[1].get(split, hashes[0][split]) != hashes[0][split]]:
         return Effect(first, other, None, f"not paired: other data in split {odd[0]}")
     both = [(score, b[name]) for name, score in a.items() if name in b]
