@@ -2,9 +2,10 @@
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import is_dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from evalkit.errors import ConfigError, DataError, EvalkitError, TaskError, in_words
@@ -104,6 +105,35 @@ class Form(Protocol):
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """See Task."""
         ...
+
+
+class AskedByForm:
+    """What a task shares whose protocols may each be of a form of their own: the protocol's form asks and scores."""
+
+    usual: type[Form]  # of the protocols that name no form
+
+    @property
+    def chosen(self) -> ChosenProtocol:
+        """See Switched; the task's own."""
+        raise NotImplementedError
+
+    @cached_property
+    def form(self) -> Form:
+        """How the protocol asks and scores."""
+        made: Callable[[Any, ChosenProtocol], Form] = self.chosen.form or self.usual
+        return made(self, self.chosen)
+
+    def request(self, example: Example) -> Request:
+        """What the protocol's form asks of a row."""
+        return self.form.request(example)
+
+    def score(self, example: Example, output: Output) -> Score:
+        """What the protocol's form makes of an output."""
+        return self.form.score(example, output)
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The scores put together by the protocol's form."""
+        return self.form.aggregate(scores)
 
 
 def check_choice(setting: str, value: object, allowed: Sequence[object]) -> None:

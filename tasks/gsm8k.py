@@ -34,8 +34,8 @@ from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
 from evalkit.protocols.named import looks_named, own_function
-from evalkit.task import Form, check_choice
-from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Request, Score
+from evalkit.task import AskedByForm, check_choice
+from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
 from .protocols import SWITCHES, protocols_of
@@ -144,7 +144,7 @@ class ChainOfThought:
 
 
 @dataclass(frozen=True)
-class GSM8K:
+class GSM8K(AskedByForm):
     """The constructor is the schema of configs/task/gsm8k.yaml."""
 
     data: Source
@@ -155,6 +155,7 @@ class GSM8K:
     protocol: str | None = None  # as the card says, else the first
     name = "gsm8k"
     metric = "accuracy"
+    usual = ChainOfThought
 
     def __post_init__(self) -> None:
         check_choice("tasks.gsm8k.split", self.split, ("test", "train"))
@@ -184,24 +185,6 @@ class GSM8K:
         """Every problem in file order."""
         rows = self.rows(self.split)
         return [Example(f"{self.split}/{index}", row, str(gold(row))) for index, row in enumerate(rows)]
-
-    @cached_property
-    def form(self) -> Form:
-        """How the protocol asks and scores."""
-        form: Form = (self.chosen.form or ChainOfThought)(self, self.chosen)
-        return form
-
-    def request(self, example: Example) -> Request:
-        """What the protocol's form asks of a row."""
-        return self.form.request(example)
-
-    def score(self, example: Example, output: Output) -> Score:
-        """What the protocol's form makes of an output."""
-        return self.form.score(example, output)
-
-    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The scores put together by the protocol's form."""
-        return self.form.aggregate(scores)
 
     def rows(self, split: str) -> Sequence[Row]:
         """The rows of a split. Raises DataError where they are not the pinned ones."""

@@ -44,7 +44,7 @@ from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
 from evalkit.protocols.named import looks_named, own_function
-from evalkit.task import Form, by_group, check_choice, in_order
+from evalkit.task import AskedByForm, by_group, check_choice, in_order
 from evalkit.types import (
     Aggregate,
     DropShots,
@@ -53,7 +53,6 @@ from evalkit.types import (
     LoglikelihoodOutput,
     LoglikelihoodRequest,
     Output,
-    Request,
     Score,
     Truncation,
 )
@@ -150,7 +149,7 @@ class Letters:
 
 
 @dataclass(frozen=True)
-class MMLU:
+class MMLU(AskedByForm):
     """The constructor is the schema of configs/task/mmlu.yaml."""
 
     data: Source
@@ -159,6 +158,7 @@ class MMLU:
     protocol: str | None = None  # as the card says, else the first
     name = "mmlu"
     metric = "accuracy"
+    usual = Letters
 
     def __post_init__(self) -> None:
         check_choice("tasks.mmlu.split", self.split, ("test", "dev"))
@@ -187,24 +187,6 @@ class MMLU:
             for subject in in_order(tables, CATEGORIES)
             for index, row in enumerate(tables[subject])
         ]
-
-    @cached_property
-    def form(self) -> Form:
-        """How the protocol asks and scores."""
-        form: Form = (self.chosen.form or Letters)(self, self.chosen)
-        return form
-
-    def request(self, example: Example) -> Request:
-        """What the protocol's form asks of a row."""
-        return self.form.request(example)
-
-    def score(self, example: Example, output: Output) -> Score:
-        """What the protocol's form makes of an output."""
-        return self.form.score(example, output)
-
-    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The scores put together by the protocol's form."""
-        return self.form.aggregate(scores)
 
     def rows(self, split: str) -> Tables:
         """The rows of a split by subject, as the protocol reads them. Raises DataError at a difference."""

@@ -18,7 +18,7 @@ from evalkit.evaluation.loop import Question, questions_of, score_one
 from evalkit.evaluation.run_folder import RunFolder
 from evalkit.evaluation.sharing import answers
 from evalkit.protocols import Switch
-from evalkit.store.run_name import task_of
+from evalkit.store.run_name import folders_of, task_of
 from evalkit.store.run_store import Records, read_records
 from evalkit.task import Switched, with_protocol, with_settings
 from evalkit.types import ErrorOutput, GenerateRequest, Metric, Output, Score
@@ -129,7 +129,7 @@ class Costs:
     def _beside(self) -> dict[str, Records]:
         """What this run and the others of its model and benchmark hold."""
         folder = self._run.folder.absolute()
-        others = [p for p in sorted(folder.parent.iterdir()) if p != folder and task_of(p.name) == task_of(folder.name)]
+        others = [path for path in folders_of(task_of(folder.name), folder.parent) if path != folder]
         found = {path.name: read_records(path, self._run.manifest["fingerprint"]) for path in others}
         return {folder.name: self._run.records, **found}
 

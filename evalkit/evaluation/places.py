@@ -18,7 +18,7 @@ from evalkit.evaluation.loop import Question
 from evalkit.evaluation.manifest import derived_provenance
 from evalkit.evaluation.subset import Subset
 from evalkit.store.durable import hold, unfit, write_whole
-from evalkit.store.run_name import run_name, task_of
+from evalkit.store.run_name import folders_of, run_name
 from evalkit.store.run_store import read_manifest
 from evalkit.task import Switched, Task
 from evalkit.types import Json, sha256_of
@@ -52,7 +52,7 @@ def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json]
 
     Raises StoreError where that one cannot be moved: another process holds it, or the disk refuses.
     """
-    found = {path: manifest for path in _siblings(folder, task.name) if (manifest := _answered(path))}
+    found = {path: manifest for path in folders_of(task.name, folder) if (manifest := _answered(path))}
     for path, manifest in found.items():
         if _is_same(manifest["provenance"], ask.provenance):
             return path
@@ -65,10 +65,6 @@ def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json]
     own = _full_name(task, holder["provenance"])
     _move(plain, _free(folder, own, holder["provenance"]))
     return plain
-
-
-def _siblings(folder: Path, task: str) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if task_of(path.name) == task] if folder.is_dir() else []
 
 
 def _answered(path: Path) -> dict[str, Any] | None:

@@ -24,7 +24,7 @@ from evalkit.evaluation.preflight import (
 from evalkit.evaluation.progress import EtaLogger, shown_prompt, told_every_minute
 from evalkit.evaluation.task_run import Settings, TaskRun
 from evalkit.store.durable import require_writable
-from evalkit.store.run_name import task_of
+from evalkit.store.run_name import folders_of, task_of
 from evalkit.store.run_store import Records, RunStore, read_records
 from evalkit.task import Task
 from evalkit.types import Json, Summary
@@ -52,7 +52,11 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
             name: stack.enter_context(RunStore(place_of(folder, named[name], ask, fingerprint), fingerprint))
             for name, ask in asks.items()
         }
-        held = {name: _other_records(folder, name, stores.values(), fingerprint) for name in named}
+        held: dict[str, Records] = {}
+        for names in _by_benchmark(named):
+            lacks = any(unanswered(questions[name], stores[name]) for name in names)
+            beside = _other_records(folder, names[0], stores.values(), fingerprint) if lacks else {}
+            held |= dict.fromkeys(names, beside)
         missing = [name for name in named if unanswered(questions[name], stores[name], held[name])]
         workloads = _workloads(backend, missing, questions)
         if missing:
@@ -110,8 +114,8 @@ def _by_benchmark(names: Iterable[str]) -> list[list[str]]:
 
 def _other_records(folder: Path, name: str, stores: Iterable[RunStore], fingerprint: Mapping[str, Json]) -> Records:
     """What this model's other runs of a benchmark hold: some of them may have made the very same requests."""
-    task, own = task_of(name), {store.folder for store in stores}
-    beside = [path for path in sorted(folder.iterdir()) if task_of(path.name) == task and path not in own]
+    own = {store.folder for store in stores}
+    beside = [path for path in folders_of(task_of(name), folder) if path not in own]
     return {key: record for path in beside for key, record in read_records(path, fingerprint).items()}
 
 

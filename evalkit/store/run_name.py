@@ -1,5 +1,7 @@
 """What a run is called among the runs of its model."""
 
+from pathlib import Path
+
 
 def run_name(task: str, *departures: str) -> str:
     """`mmlu` for the benchmark as it stands, `mmlu@lm-eval,limit=1` for what was asked otherwise.
@@ -13,3 +15,8 @@ def run_name(task: str, *departures: str) -> str:
 def task_of(name: str) -> str:
     """The benchmark of a run's name."""
     return name.partition("@")[0].partition(",")[0]
+
+
+def folders_of(task: str, model: Path) -> list[Path]:
+    """The folders of a benchmark's runs in that of a model, sorted; none where there is no such folder."""
+    return [path for path in sorted(model.iterdir()) if task_of(path.name) == task] if model.is_dir() else []
