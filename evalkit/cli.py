@@ -8,9 +8,11 @@ import difflib
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 
 from evalkit import FORMER_NAMES, __version__, plugins
 from evalkit.errors import ConfigError, EvalkitError, tell
+from evalkit.machine.home import CACHES, let_caches_lie_in
 from evalkit.machine.interrupt import INTERRUPTED, end_by_signal
 from evalkit.machine.streams import guard_standard_streams
 
@@ -51,6 +53,8 @@ def call(arguments: Sequence[str]) -> int:
             words = [*FORMER_NAMES.get(words[0], words[:1]), *words[1:]]
         name = words[0] if words else ""
         who = f"evalkit {name}" if name in COMMANDS else "evalkit"
+        if name in COMMANDS:
+            let_caches_lie_in(Path("results") / CACHES)  # of a run its own results_dir
         with plugins.config_dirs(folders):
             return _run_command(name, words[1:]) if name in COMMANDS else _run(words)
     except EvalkitError as error:

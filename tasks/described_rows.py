@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from evalkit.data import Source, csv_records, json_lines, read_hub
+from evalkit.data import Source, csv_records, folder_of, json_lines, read_hub
 from evalkit.errors import ConfigError, DataError
 from evalkit.types import sha256_of
 
@@ -76,7 +76,7 @@ def path_of(name: str, data_dir: str | None) -> Path:
     Raises DataError for a package that is not installed.
     """
     if not name.startswith(PACKAGE):
-        return Path(data_dir or "").expanduser() / Path(name).expanduser()
+        return folder_of(data_dir) / folder_of(name)
     package, _, inner = name.removeprefix(PACKAGE).partition("/")
     try:
         return Path(str(files(package).joinpath(inner)))

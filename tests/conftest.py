@@ -56,7 +56,7 @@ def file_group(path: str) -> str | None:
 def data_dir() -> Path:
     """The full data in the publishers' layouts."""
     named = os.environ.get("EVALKIT_DATA_DIR")
-    path = Path(named) if named else ROOT.parent / "shared" / "data"
+    path = Path(named).expanduser() if named else ROOT.parent / "shared" / "data"
     if not path.is_dir():
         pytest.skip("the full data is not on this machine; name its folder with EVALKIT_DATA_DIR")
     return path.resolve()

@@ -10,11 +10,11 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from evalkit.backends.base import Answer, Item
 from evalkit.errors import DataError
+from evalkit.machine.home import expanded
 from evalkit.types import GenerateOutput, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Request
 
 
@@ -24,7 +24,7 @@ class ReplayBackend:
     draws = "those of whoever made the file: one line a sample, under its own id"
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path).expanduser()
+        self.path = expanded(path)
 
     def fingerprint(self) -> Mapping[str, Json]:
         """The file's content."""

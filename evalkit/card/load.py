@@ -10,6 +10,7 @@ import yaml
 from evalkit import plugins
 from evalkit.card.published import PublishedCard, read_card
 from evalkit.errors import ConfigError
+from evalkit.machine.home import expanded
 from evalkit.store.run_store import read_manifest
 from evalkit.types import Summary
 
@@ -23,7 +24,7 @@ def load_card(name: str) -> PublishedCard:
     Raises ConfigError where there is none, listing those there are, or where its content is wrong.
     """
     if Path(name).suffix in (".yaml", ".yml"):
-        path = Path(name).expanduser()
+        path = expanded(name)
         if not path.is_file():
             raise ConfigError(f"{path}: no such file, name a card's YAML file")
         return _read(str(path), path)

@@ -12,6 +12,7 @@ from evalkit.card.counterparts import runs_by_name
 from evalkit.card.paired import REQUESTS, read_requests, read_scores
 from evalkit.commands.argument import CommandParser
 from evalkit.errors import ConfigError
+from evalkit.machine.home import expanded
 from evalkit.report.files import write_file
 from evalkit.store.read import read_summary
 
@@ -19,8 +20,8 @@ from evalkit.store.read import read_summary
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("baseline", __doc__)
-    arguments.add_argument("results", type=Path, help="a run folder, or the folder above a model's runs")
-    arguments.add_argument("folder", type=Path, help="where each run's baseline gets a folder of its own")
+    arguments.add_argument("results", type=expanded, help="a run folder, or the folder above a model's runs")
+    arguments.add_argument("folder", type=expanded, help="where each run's baseline gets a folder of its own")
     return arguments
 
 

@@ -32,6 +32,7 @@ from evalkit.card.settings import differences, in_words, settings_of
 from evalkit.card.verdict import RULE
 from evalkit.commands.argument import CommandParser, whole_number
 from evalkit.errors import NotComparableError
+from evalkit.machine.home import expanded
 from evalkit.metrics import Difference, holm
 from evalkit.report.files import write_file
 from evalkit.report.page import html_page, html_table
@@ -44,12 +45,12 @@ _SHOWN = 60  # characters of an answer in the list of flips
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("compare", __doc__)
-    arguments.add_argument("a", type=Path, help="the first run, model or results folder")
-    arguments.add_argument("b", type=Path, help="the second")
+    arguments.add_argument("a", type=expanded, help="the first run, model or results folder")
+    arguments.add_argument("b", type=expanded, help="the second")
     arguments.add_argument("--card", help="whose tables say how a benchmark's mean is made; default: A's own")
     arguments.add_argument("--part", action="store_true", help="compare what both were asked, be it a part only")
     arguments.add_argument("--seed", type=whole_number(0), default=0, help="of the bootstrap")
-    arguments.add_argument("--output", type=Path, default=Path(), help="folder to write into; default: here")
+    arguments.add_argument("--output", type=expanded, default=Path(), help="folder to write into; default: here")
     arguments.add_argument("--json", action="store_true", help="one JSON object on standard output")
     return arguments
 

@@ -14,7 +14,6 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol, TypeGuard, cast, runtime_checkable
 
 from evalkit import plugins
@@ -25,6 +24,7 @@ from evalkit.data.folder import fetch_files
 from evalkit.data.pins import BY_SUBJECT, SplitCheck, pin_block, with_pins
 from evalkit.errors import ConfigError, DataError
 from evalkit.evaluation.contract import examples_of, provenance_of, request_for
+from evalkit.machine.home import expanded
 from evalkit.store.durable import write_whole
 from evalkit.task import Task
 
@@ -126,7 +126,7 @@ def _fetch(tasks: Sequence[Task]) -> None:
         from_hub = cast(Any, task)
         source = replace(task.data, data_dir=None)
         publisher = cast(Publishes, replace(from_hub, data=source))
-        folder = Path(str(data_dir)).expanduser() / task.data.folder
+        folder = expanded(str(data_dir)) / task.data.folder
         for split in publisher.splits:
             fetched, kept = fetch_files(folder, publisher.published_files(split))
             _print(f"{task.name} {split}: {fetched} files fetched from {source.where}, {kept} were there; in {folder}")

@@ -21,6 +21,7 @@ from evalkit.commands.argument import CommandParser
 from evalkit.errors import EvalkitError
 from evalkit.evaluation.explaining import explain
 from evalkit.evaluation.run_folder import RunFolder
+from evalkit.machine.home import expanded
 from evalkit.report.explain_tables import combination_table, problems, request_table, sentences, wrapped
 from evalkit.report.files import write_pages
 from evalkit.report.tables import plain_text
@@ -33,7 +34,7 @@ _WIDTH, _LABEL = 100, 28  # columns of the terminal, and of a text in a table
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("explain", __doc__)
-    arguments.add_argument("runs", nargs="+", type=Path, help="run folders, or folders above them")
+    arguments.add_argument("runs", nargs="+", type=expanded, help="run folders, or folders above them")
     arguments.add_argument("--json", action="store_true", help="everything that was tried, one JSON object a run")
     arguments.add_argument("--no-write", action="store_true", help="print only; leave the run folders as they are")
     return arguments

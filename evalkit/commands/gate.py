@@ -27,6 +27,7 @@ from evalkit.card.verdict import RULE, p_text
 from evalkit.commands.argument import CommandParser, share
 from evalkit.commands.compare import facts_of, flip_table, flips_of, setting_notes
 from evalkit.errors import GateError, NotComparableError, StoreError
+from evalkit.machine.home import expanded
 from evalkit.metrics import holm
 from evalkit.report.tables import Table, plain_text
 from evalkit.store.read import read_json
@@ -38,8 +39,8 @@ _SIDES = ("baseline", "run")
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("gate", __doc__)
-    arguments.add_argument("run", type=Path, help="the run, model or results folder to check")
-    arguments.add_argument("baseline", type=Path, help="the same of the baseline")
+    arguments.add_argument("run", type=expanded, help="the run, model or results folder to check")
+    arguments.add_argument("baseline", type=expanded, help="the same of the baseline")
     arguments.add_argument("--level", type=share, default=RULE.level, help="share of equal runs that may fail")
     arguments.add_argument("--part", action="store_true", help="compare what both were asked, be it a part only")
     arguments.add_argument("--across-models", action="store_true", help="the baseline may be another model's")

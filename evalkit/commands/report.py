@@ -8,6 +8,7 @@ from pathlib import Path
 from evalkit.card.load import load_card
 from evalkit.card.published import PublishedCard
 from evalkit.commands.argument import CommandParser
+from evalkit.machine.home import expanded
 from evalkit.report.files import pages, read_runs, write_file, write_report
 from evalkit.report.markdown import render_closing_table
 from evalkit.store.read import find_runs
@@ -16,9 +17,9 @@ from evalkit.store.read import find_runs
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("report", __doc__)
-    arguments.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
+    arguments.add_argument("results", nargs="+", type=expanded, help="results folders, model folders or run folders")
     arguments.add_argument("--card", help="a card's name, or a YAML file; default: each run's own")
-    arguments.add_argument("--output", type=Path, help="folder to write into; default: the first results folder")
+    arguments.add_argument("--output", type=expanded, help="folder to write into; default: the first results folder")
     arguments.add_argument("--each", action="store_true", help="a report.md and report.html in every model's folder")
     arguments.add_argument("--png", action="store_true", help="plots as PNG too: pip install 'evalkit[png]'")
     return arguments

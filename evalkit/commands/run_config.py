@@ -4,7 +4,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -19,6 +18,7 @@ from evalkit.errors import ConfigError
 from evalkit.evaluation.run import dry_run, run_tasks
 from evalkit.evaluation.subset import read_subset
 from evalkit.evaluation.task_run import Settings
+from evalkit.machine.home import CACHES, expanded, let_caches_lie_in
 from evalkit.models.identity import refuse_another
 from evalkit.models.packages import require_packages
 from evalkit.ranks.follower import Follower
@@ -39,6 +39,7 @@ def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> No
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     _quiet_libraries()
+    _find_place_for_caches(config.results_dir)
     if isinstance(ranks, Follower):
         ranks.serve(lambda: build(config, "backend"))
         return
@@ -75,7 +76,7 @@ def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
         raise ConfigError(f"results_dir={config.results_dir}: use the name of a folder, e.g. results_dir=./20251124")
     settings = Settings(
         model=model.name,
-        results_dir=Path(config.results_dir),
+        results_dir=expanded(config.results_dir),
         limit=config.limit,
         card=card,
         config=_resolved(config),
@@ -171,6 +172,12 @@ def _protocol_names(value: Any, tasks: Sequence[Task]) -> list[str]:
         some = next((task.protocols.names for task in tasks if isinstance(task, Switched)), ("NAME", "NAME"))
         raise ConfigError(f"protocols={value}: write a list of names, e.g. protocols=[{','.join(some[:2])}], or null")
     return list(dict.fromkeys(names))
+
+
+def _find_place_for_caches(results_dir: Any) -> None:
+    """Before the hub's client is imported, which finds its place once."""
+    if isinstance(results_dir, str) and let_caches_lie_in(place := expanded(results_dir) / CACHES):
+        log.info("caches lie in %s: nothing can be written in a home folder; XDG_CACHE_HOME names another place", place)
 
 
 def _quiet_libraries() -> None:

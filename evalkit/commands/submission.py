@@ -18,6 +18,7 @@ from evalkit.commands.argument import CommandParser
 from evalkit.configuration.compose import rebuild
 from evalkit.errors import ConfigError, DataError, StoreError
 from evalkit.evaluation.task_run import WritesSubmission
+from evalkit.machine.home import expanded
 from evalkit.store.read import RECORDED, read_json, read_summary
 from evalkit.types import Json, Score
 
@@ -35,7 +36,7 @@ def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("submission", __doc__)
     arguments.add_argument("action", choices=("check", "record"))
-    arguments.add_argument("run", type=Path, help="the run folder")
+    arguments.add_argument("run", type=expanded, help="the run folder")
     arguments.add_argument("score", type=float, nargs="?", help="record: in percent")
     arguments.add_argument("--source", help="record: where and when the score was returned")
     return arguments

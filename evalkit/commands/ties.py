@@ -28,6 +28,7 @@ from evalkit.card.ties import (
 )
 from evalkit.commands.argument import CommandParser, distance
 from evalkit.errors import ConfigError, StoreError
+from evalkit.machine.home import expanded
 from evalkit.models.spec import ModelSpec
 from evalkit.report.tables import Table, plain_text
 from evalkit.store.questions import Answered, read_answered
@@ -38,7 +39,7 @@ from evalkit.types import LoglikelihoodOutput, LoglikelihoodRequest, Summary
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("ties", __doc__)
-    arguments.add_argument("results", nargs="+", type=Path, help="results folders, model folders or run folders")
+    arguments.add_argument("results", nargs="+", type=expanded, help="results folders, model folders or run folders")
     arguments.add_argument("--float32", action="store_true", help="ask the near ties again in float32; loads the model")
     arguments.add_argument("--card", help="whose tables say how a benchmark's mean is made; default: the run's")
     arguments.add_argument(

@@ -2,7 +2,8 @@
 
 Everything derived is derived again, from the manifest's configuration and the stored answers: the lines' checksums,
 the questions and their hashes, the data's hashes, every score (programs run again in the sandbox), the summary, the
-report beside it. Nothing in the folder is changed. The model is not asked; its files are hashed where they are here.
+report beside it. Nothing in the folder is changed. The model is not asked; its files are read and hashed where they
+are here, whatever is remembered of them.
 
 Exit code: 0 where all agrees, 1 where something differs, 2 or 3 where a folder or its data cannot be read.
 """
@@ -28,6 +29,8 @@ from evalkit.evaluation.manifest import derived_provenance
 from evalkit.evaluation.rescore import changes_of, read_scores
 from evalkit.evaluation.run_folder import RunFolder
 from evalkit.evaluation.summary import summarize
+from evalkit.machine.home import expanded
+from evalkit.models.file_hash import read_anew
 from evalkit.report.files import write_report
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.read import find_runs, read_json, read_summary
@@ -134,7 +137,8 @@ class Verified(RunFolder):
 
     def model(self) -> str | None:
         """The model's files are those that answered."""
-        found = dict(self.rebuild("backend").fingerprint())
+        with read_anew():
+            found = dict(self.rebuild("backend").fingerprint())
         return _differing(_from_json(found), self.manifest["fingerprint"])
 
     def _read(self, name: str) -> str:
@@ -171,7 +175,7 @@ def verify(folder: Path) -> Iterator[Finding]:
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("verify", __doc__)
-    arguments.add_argument("runs", nargs="+", type=Path, help="run folders, or folders above them")
+    arguments.add_argument("runs", nargs="+", type=expanded, help="run folders, or folders above them")
     return arguments
 
 

@@ -5,6 +5,8 @@ import re
 import unicodedata
 from pathlib import Path
 
+from evalkit.machine.home import expanded
+
 PACKAGE_PREFIX = "package:"
 _HUB_ID = re.compile(r"[\w.\-]+/[\w.\-]+", re.ASCII)
 _OF_HUB_CACHE = re.compile(r"models--(?:.+--)?(.+)")  # models--ORG--NAME/snapshots/COMMIT
@@ -24,10 +26,7 @@ def is_place(value: str) -> bool:
 
 def local_path(place: str) -> Path:
     """A place as a path of this machine, ~ being the home folder."""
-    try:
-        return Path(place).expanduser()
-    except RuntimeError:  # ~NAME of nobody here
-        return Path(place)
+    return expanded(place)
 
 
 def is_there(place: str) -> bool:

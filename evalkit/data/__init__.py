@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from evalkit.data.download import fetch
 from evalkit.errors import ConfigError, DataError
+from evalkit.machine.home import cache_folder, expanded
 
 Row = Mapping[str, str]
 Tables = Mapping[str, Sequence[Row]]  # rows of one split, by subject ("" where there are none)
@@ -72,13 +73,18 @@ class Source:
         return Pin(**pins[split])
 
 
+def folder_of(data_dir: str | None) -> Path:
+    """A folder of data as people write it, "~" being the home folder; the current one where none is named."""
+    return expanded(data_dir or "")
+
+
 def benchmark_folder(source: Source, home: Path) -> Path:
     """The benchmark's own folder.
 
     home: where the small sets lie that come with evalkit.
     Raises DataError where data_dir or the folder in it does not exist, or nobody may look into it.
     """
-    root = home / BUNDLED if source.bundled else Path(str(source.data_dir)).expanduser()
+    root = home / BUNDLED if source.bundled else folder_of(str(source.data_dir))
     try:
         if not root.is_dir():
             raise DataError(
@@ -309,7 +315,12 @@ def read_file(pin: FilePin, source: Source, home: Path) -> str:
 
 
 def cache_dir() -> Path:
-    """Where evalkit keeps what it fetched: $EVALKIT_CACHE, or evalkit/ in the user's cache folder."""
+    """Where evalkit keeps what it fetched: $EVALKIT_CACHE, or evalkit/ in the user's cache folder.
+
+    Raises DataError where there is neither.
+    """
     chosen = os.environ.get("EVALKIT_CACHE")
-    base = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
-    return Path(chosen) if chosen else base / "evalkit"
+    folder = expanded(chosen) if chosen else cache_folder()
+    if folder is None:
+        raise DataError("there is no home folder to keep a fetched file in; name a folder with EVALKIT_CACHE=FOLDER")
+    return folder

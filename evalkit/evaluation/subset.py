@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError
+from evalkit.machine.home import expanded
 from evalkit.types import Json, sha256_of
 
 
@@ -41,7 +42,7 @@ def read_subset(name: str) -> Subset:
     """
     if not isinstance(name, str):
         raise ConfigError(f"subset={name}: use a name, or the path of a JSON file, or null for all questions")
-    path = Path(name).expanduser()
+    path = expanded(name)
     if path.suffix == ".json":
         try:
             return _parsed(str(path), path.read_text(encoding="utf-8"))

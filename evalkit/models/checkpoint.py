@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import prod
@@ -79,12 +80,14 @@ class Checkpoint:
 
     @cached_property
     def _fingerprint(self) -> dict[str, Json]:
+        with unreadable_told(str(self.folder)):
+            weights, tokenizer = _sha_of_files(self.weight_files), _sha_of_files(self.tokenizer_files)
         settings = {"config": dict(self.config), "generation_config": dict(self.generation_config)}
         return {
             "format": self.format,
             "model_type": self.model_type,
-            "weights_sha256": _sha_of_files(self.weight_files),
-            "tokenizer_sha256": _sha_of_files(self.tokenizer_files),
+            "weights_sha256": weights,
+            "tokenizer_sha256": tokenizer,
             "config_sha256": sha256_of(settings),
             "rules": dict(self.rules),
         }
@@ -94,12 +97,24 @@ def resolve(spec: ModelSpec) -> Checkpoint:
     """Find a model's files and check that they are whole.
 
     Raises ModelError where they are missing or broken: nothing at the path, no weights in the folder, a shard
-    absent, a file cut short, a Git LFS pointer in a file's place, a config without its fields.
+    absent, a file cut short, a Git LFS pointer in a file's place, a config without its fields, a file that nobody here
+    may read.
     """
     end_of_text = None if spec.end_of_text is None else list[Json](spec.end_of_text)
     rules: dict[str, Json] = {"tokenizer": spec.tokenizer, "add_bos": spec.add_bos, "end_of_text": end_of_text}
-    found = _find(spec)
-    return replace(found, rules={**rules, **_rules_read_anew(found, spec)})
+    with unreadable_told(spec.path):
+        found = _find(spec)
+        return replace(found, rules={**rules, **_rules_read_anew(found, spec)})
+
+
+@contextmanager
+def unreadable_told(place: str) -> Iterator[None]:
+    """A file that cannot be read inside becomes a ModelError. place: what is named where the error names no file."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename or place} cannot be read ({error.strerror or error})"
+        raise ModelError(f"{what}; see to its permissions and its disk") from error
 
 
 def _rules_read_anew(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, Json]:

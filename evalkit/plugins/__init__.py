@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from evalkit.errors import ConfigError
+from evalkit.machine.home import expanded
 
 ENTRY_POINTS = "evalkit.plugins"
 VARIABLE = "EVALKIT_PATH"
@@ -51,7 +52,7 @@ def take_config_dirs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def use_config_dir(folder: str) -> None:
     """Search a folder of groups before all others, as --config-dir does. Raises ConfigError where it is none."""
-    path = Path(folder).expanduser()
+    path = expanded(folder)
     if not path.is_dir():
         raise ConfigError(f"--config-dir {folder}: no such folder; name one that holds task/, model/ or card/")
     if path.absolute() not in _config_dirs:
@@ -154,7 +155,7 @@ def _of_variable() -> list[Path]:
     """The folders that EVALKIT_PATH names. Raises ConfigError where one is none."""
     found = []
     for entry in filter(None, os.environ.get(VARIABLE, "").split(os.pathsep)):
-        folder = Path(entry).expanduser().absolute()
+        folder = expanded(entry).absolute()
         if not folder.is_dir():
             raise ConfigError(f"{VARIABLE} names {entry}, which is no folder; name folders that hold configs/")
         found.append(folder)

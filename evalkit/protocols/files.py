@@ -47,14 +47,15 @@ def _sections(task: str) -> dict[str, tuple[Path, Mapping[str, Any]]]:
     for name in options_of(GROUP):
         path = find(GROUP, name)
         assert path is not None
-        content = _read(path, path.stat().st_mtime_ns)
+        stat = path.stat()
+        content = _read(path, (stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, stat.st_size))
         if task in content:
             found[name] = (path, content[task])
     return found
 
 
 @cache
-def _read(path: Path, _changed: int) -> Mapping[str, Mapping[str, Any]]:
+def _read(path: Path, _state: tuple[int, ...]) -> Mapping[str, Mapping[str, Any]]:
     """The file's benchmarks; every value is text, as switches have it."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)

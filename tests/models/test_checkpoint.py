@@ -1,5 +1,7 @@
 """A checkpoint in a folder: what is wrong with it, what it is known by."""
 
+import errno
+import io
 import json
 import os
 from pathlib import Path
@@ -217,3 +219,20 @@ def test_a_memory_that_cannot_be_written_is_done_without(tmp_path: Path) -> None
     path = tmp_path / "file"
     path.write_bytes(b"one")
     assert sha256_of_file(path, path / "no" / "folder")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.model"])
+def test_a_file_that_nobody_here_may_read_is_named(
+    tmp_path: Path, own_memory: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_checkpoint("llama", tmp_path / "model")
+    plain = io.open
+
+    def refusing(file: Any, *arguments: Any, **named: Any) -> Any:
+        if str(file) == str(folder / name):
+            raise PermissionError(errno.EACCES, "Permission denied", str(file))
+        return plain(file, *arguments, **named)
+
+    monkeypatch.setattr("io.open", refusing)
+    with pytest.raises(ModelError, match=rf"model/{name} cannot be read \(Permission denied\); see to its permissions"):
+        find(folder).fingerprint()
