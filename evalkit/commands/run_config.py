@@ -27,6 +27,7 @@ from evalkit.ranks.place import started_alone_by_accelerate
 from evalkit.ranks.shared import share
 from evalkit.report.files import write_pages
 from evalkit.report.markdown import render_closing_table
+from evalkit.store.durable import Locking
 from evalkit.task import Switched, Task, with_protocol
 
 log = logging.getLogger(__name__)
@@ -82,8 +83,16 @@ def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
         config=_resolved(config),
         subset=subset,
         show_prompt=config.show_prompt,
+        results_lock=_locking(config.results_lock),
     )
     return tasks, backend, settings
+
+
+def _locking(value: Any) -> Locking:
+    """The key `results_lock`; YAML reads a plain `off` as false. Raises ConfigError."""
+    if value not in ("auto", "off", False):
+        raise ConfigError(f"results_lock={value}: use one of auto, off")
+    return "auto" if value == "auto" else "off"
 
 
 def _resolved(node: DictConfig) -> dict[str, Any]:

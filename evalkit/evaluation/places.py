@@ -17,7 +17,7 @@ from evalkit.errors import StoreError
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.manifest import derived_provenance
 from evalkit.evaluation.subset import Subset
-from evalkit.store.durable import hold, unfit, write_whole
+from evalkit.store.durable import Locking, hold, unfit, write_whole
 from evalkit.store.run_name import folders_of, run_name
 from evalkit.store.run_store import read_manifest
 from evalkit.task import Switched, Task
@@ -47,7 +47,7 @@ def base_name(task: Task) -> str:
     return run_name(task.name, *_departing(task, task.protocols.parse(task.protocol).name))
 
 
-def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json]) -> Path:
+def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json], lock: Locking = "auto") -> Path:
     """The folder of an ask among a model's; another run that lives in it moves to its own first.
 
     Raises StoreError where that one cannot be moved: another process holds it, or the disk refuses.
@@ -63,7 +63,7 @@ def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json]
     if _completeness(task, ask.provenance) <= _completeness(task, holder["provenance"]):
         return _free(folder, ask.name, ask.provenance)
     own = _full_name(task, holder["provenance"])
-    _move(plain, _free(folder, own, holder["provenance"]))
+    _move(plain, _free(folder, own, holder["provenance"]), lock)
     return plain
 
 
@@ -83,10 +83,10 @@ def _free(folder: Path, name: str, provenance: Mapping[str, Any]) -> Path:
     return folder / f"{name},{sha256_of([_asked(provenance), _switches(provenance)])[:8]}"
 
 
-def _move(plain: Path, own: Path) -> None:
+def _move(plain: Path, own: Path, locking: Locking) -> None:
     """Rename a run's folder, and let its files tell the name."""
     try:
-        lock = hold(plain / ".lock")
+        lock = hold(plain / ".lock", locking)
         try:
             for name in ("manifest.json", "summary.json"):
                 if (plain / name).exists():

@@ -23,7 +23,7 @@ from evalkit.evaluation.preflight import (
 )
 from evalkit.evaluation.progress import EtaLogger, shown_prompt, told_every_minute
 from evalkit.evaluation.task_run import Settings, TaskRun
-from evalkit.store.durable import require_writable
+from evalkit.store.durable import lacks_of_disk, require_writable
 from evalkit.store.run_name import folders_of, task_of
 from evalkit.store.run_store import Records, RunStore, read_records
 from evalkit.task import Task
@@ -43,13 +43,17 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
     for task in tasks:
         provenance_of(task)  # HumanEval's sandbox proves itself here, before weights load
     fingerprint = dict(backend.fingerprint())
-    folder = settings.folder
+    folder, lock = settings.folder, settings.results_lock
     require_writable(folder)
+    if of_disk := lacks_of_disk(folder, lock):
+        log.warning("the disk of %s has %s", folder, "; ".join(of_disk))
     summaries = []
     asks = {name: ask_of(task, questions[name], settings.limit, settings.subset) for name, task in named.items()}
     with ExitStack() as stack:
         stores = {
-            name: stack.enter_context(RunStore(place_of(folder, named[name], ask, fingerprint), fingerprint))
+            name: stack.enter_context(
+                RunStore(place_of(folder, named[name], ask, fingerprint, lock), fingerprint, lock)
+            )
             for name, ask in asks.items()
         }
         held: dict[str, Records] = {}

@@ -17,6 +17,7 @@ from evalkit.evaluation.progress import EtaLogger, RunProgress
 from evalkit.evaluation.rescore import log_changes, read_scores
 from evalkit.evaluation.subset import Subset
 from evalkit.evaluation.summary import summarize
+from evalkit.store.durable import Locking
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.run_store import Records, RunStore
 from evalkit.task import Switched, Task
@@ -36,6 +37,7 @@ class Settings:
     config: Mapping[str, Json]  # resolved, for the manifest
     subset: Subset | None = None  # the questions to ask; None for all
     show_prompt: bool = False  # the first prompt whole
+    results_lock: Locking = "auto"
 
     @property
     def folder(self) -> Path:

@@ -5,12 +5,18 @@ import errno
 import fcntl
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, TypeAlias
 
 from evalkit.errors import StoreError
 
+Locking: TypeAlias = Literal["auto", "off"]  # a run's folder: locked where the disk can, or never
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What file systems say that do not know a call: NFS without its lock daemon, FUSE, mounted buckets, shared folders of
+# virtual machines. An I/O error is none of these.
+_UNKNOWN_TO_DISK = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+_NO_FOLDER_SYNC = _UNKNOWN_TO_DISK | {errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR, errno.EROFS}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
@@ -25,7 +31,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with partial.open("wb") as file:
             file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
             file.flush()
-            os.fsync(file.fileno())
+            bring_to_disk(file.fileno())
         partial.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
@@ -35,13 +41,65 @@ def write_whole(path: Path, content: str | bytes) -> None:
             partial.unlink()
 
 
-def _sync_folder(folder: Path) -> None:
-    """Bring a rename to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def bring_to_disk(descriptor: int) -> None:
+    """fsync, where the disk knows it; `lacks_of_disk` tells where it does not."""
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _UNKNOWN_TO_DISK:
+            raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk, where that can be asked of a folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        if error.errno in _NO_FOLDER_SYNC:
+            return
+        raise
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)
+
+
+def lacks_of_disk(folder: Path, lock: Locking) -> list[str]:
+    """What the disk of a folder does not do that a run would ask of it, each with what follows; mostly nothing.
+
+    Network and FUSE file systems and mounted buckets have no locks, or take no fsync of a folder.
+    """
+    lacks = []
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        with probe.open("a+b") as file:
+            if lock == "auto" and (error := _refused(lambda: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB))):
+                lacks.append(f"no locks ({error}): see that no second run writes into it")
+            if error := _refused(lambda: os.fsync(file.fileno())):
+                lacks.append(f"no fsync ({error}): a power cut may take the last answers")
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            if error := _refused(lambda: os.fsync(descriptor)):
+                lacks.append(f"no fsync of a folder ({error}): a power cut may take the last files")
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        lacks.append(f"not all that a run asks ({error.strerror})")
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return lacks
+
+
+def _refused(ask: Callable[[], object]) -> str | None:
+    try:
+        ask()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
 
 
 def require_writable(folder: Path) -> None:
@@ -75,19 +133,25 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"{path} cannot be written ({error.strerror}); {mend}")
 
 
-def hold(path: Path) -> IO[str]:
+def hold(path: Path, lock: Locking = "auto") -> IO[str]:
     """Hold a folder by a lock file in it. The kernel lets go when the process ends, however it ends.
 
+    On a disk without locks, or with lock "off", nothing is held: the file alone tells who works there.
     Raises StoreError naming the holder where another process has it, OSError where the file cannot be written.
     """
     file = path.open("a+", encoding="utf-8")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if lock == "auto":
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         file.seek(0)
         holder = file.read().strip() or "another process"
         file.close()
         raise StoreError(f"{path.parent} is in use by {holder}; wait for it, or name another results_dir") from None
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            file.close()
+            raise
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
     file.flush()

@@ -21,7 +21,7 @@ from typing import IO, Any, TypeAlias
 import jsonlines
 
 from evalkit.errors import StoreError
-from evalkit.store.durable import hold, require_writable, unfit, unwritable, write_whole
+from evalkit.store.durable import Locking, bring_to_disk, hold, require_writable, unfit, unwritable, write_whole
 from evalkit.store.records import model_sha, read_record, record_to_json
 from evalkit.types import ErrorOutput, Json, Record, Score, Summary
 
@@ -49,8 +49,9 @@ class RunStore:
     model's.
     """
 
-    def __init__(self, folder: Path, fingerprint: Mapping[str, Json]) -> None:
+    def __init__(self, folder: Path, fingerprint: Mapping[str, Json], lock: Locking = "auto") -> None:
         self.folder = folder
+        self._locking: Locking = lock
         self.fingerprint = dict(fingerprint)
         self.records: dict[tuple[str, str], Record] = {}  # by example id and request hash
         self.num_rejected = 0
@@ -59,11 +60,12 @@ class RunStore:
         self._lock: IO[str] | None = None
         self._writer: jsonlines.Writer | None = None
         self._stream: IO[str] | None = None
+        self._counts_links = True
 
     def __enter__(self) -> "RunStore":
         try:
             require_writable(self.folder)
-            self._lock = hold(self.folder / ".lock")
+            self._lock = hold(self.folder / ".lock", self._locking)
             self._check_manifest()
             self._earlier = self.sessions()
             self._read_outputs()
@@ -74,6 +76,7 @@ class RunStore:
         except BaseException:
             self.__exit__(None, None, None)
             raise
+        self._counts_links = os.fstat(self._stream.fileno()).st_nlink > 0  # some FUSE disks do not
         self._writer = jsonlines.Writer(self._stream, dumps=_dumps, flush=True)
         return self
 
@@ -84,7 +87,7 @@ class RunStore:
             # What a failed append left in the buffer is tried again here: it was reported, and is mended on opening.
             with contextlib.suppress(OSError):
                 self._stream.flush()
-                os.fsync(self._stream.fileno())
+                bring_to_disk(self._stream.fileno())
             with contextlib.suppress(OSError):
                 self._stream.close()
         if self._lock is not None:
@@ -100,7 +103,8 @@ class RunStore:
         assert self._stream is not None
         path = self.folder / "outputs.jsonl"
         try:
-            if os.fstat(self._stream.fileno()).st_nlink == 0:
+            is_gone = os.fstat(self._stream.fileno()).st_nlink == 0 if self._counts_links else not path.exists()
+            if is_gone:
                 raise StoreError(f"{path} was deleted during the run; run the same command again")
             self._writer.write(record_to_json(record, self._model_sha))
         except OSError as error:
