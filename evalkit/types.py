@@ -14,6 +14,20 @@ EOS_TOKEN = "eos_token"  # in a GenerateRequest: the token that the tokenizer's 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
+def json_text(value: Any, **layout: Any) -> str:
+    """A value as JSON that every reader takes: a number that is NaN or infinite, which JSON lacks, is written as its
+    name, "NaN", "Infinity" or "-Infinity", a text.
+
+    layout: as json.dumps has it (indent, separators, ensure_ascii).
+    """
+    try:
+        return json.dumps(value, allow_nan=False, **layout)
+    except ValueError:
+        # The only spelling that json.loads takes besides JSON; parse_constant hands over its name.
+        named = json.loads(json.dumps(value), parse_constant=str)
+        return json.dumps(named, allow_nan=False, **layout)
+
+
 def sha256_of(value: Any) -> str:
     """SHA-256 (hex) of a JSON value in its one canonical spelling: sorted keys, no spaces, ASCII only."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)

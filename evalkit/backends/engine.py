@@ -82,7 +82,7 @@ class EngineBackend:
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any
-        is answered, and EngineError where the model cannot be run to the end."""
+        is answered, and for one whose log-probabilities are no finite numbers."""
         return self.session.answer(items)
 
     def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:

@@ -1,5 +1,6 @@
 """The automatic check: a few questions again by the plain path, one unpadded sequence without a cache."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from evalkit.engine.engine import Continued
 from evalkit.engine.plan import Node
 from evalkit.engine.runner import StepTooLargeError, catch_out_of_memory
 from evalkit.engine.selection import TOLERANCES
+from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel
 from evalkit.models.continuations import EncodedChoices
 from evalkit.models.tokenizer import ids_that_end
@@ -46,11 +48,11 @@ class PlainCheck:
                 self.num_without_memory += 1
 
     def describe(self, dtype: torch.dtype) -> dict[str, Json]:
-        """For the provenance: differences are per token, in natural log."""
+        """For the provenance: differences are per token, in natural log; None for one that is no finite number."""
         tolerance = TOLERANCES.get(dtype, TOLERANCES[torch.bfloat16])
         return {
             "num_checked": len(self.outputs) - self.num_without_memory,
-            "max_abs_difference": self.max_abs_difference,
+            "max_abs_difference": self.max_abs_difference if math.isfinite(self.max_abs_difference) else None,
             "flipped": list[Json](self.flipped),
             "tolerance": tolerance,
             "ok": self.max_abs_difference <= tolerance,
@@ -65,7 +67,11 @@ class PlainCheck:
     def _compare_choices(self, question: Question, output: LoglikelihoodOutput, model: LoadedModel) -> None:
         assert isinstance(question.request, LoglikelihoodRequest)
         assert isinstance(question.encoded, EncodedChoices)
-        plain = loglikelihood(model, question.request, question.id).logprobs
+        try:
+            plain = loglikelihood(model, question.request, question.id).logprobs
+        except ModelError:  # of the plain path alone: the engine's numbers are finite
+            self._note_difference(math.inf)
+            return
         for ids, ours, theirs in zip(question.encoded.continuation_ids, output.logprobs, plain, strict=True):
             self._note_difference(abs(ours - theirs) / max(1, len(ids)))
         if _largest(output.logprobs) != _largest(plain):
@@ -101,7 +107,7 @@ class PlainCheck:
 
     def _note_difference(self, difference: float) -> None:
         # A NaN must not pass for a small difference.
-        self.max_abs_difference = max(self.max_abs_difference, difference if difference == difference else float("inf"))
+        self.max_abs_difference = max(self.max_abs_difference, math.inf if math.isnan(difference) else difference)
 
 
 def _largest(logprobs: Sequence[float]) -> int:

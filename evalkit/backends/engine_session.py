@@ -8,9 +8,10 @@ import torch
 from evalkit.backends.base import Answer, Item, Part
 from evalkit.backends.engine_batch import Batch, make_batch, watcher
 from evalkit.backends.engine_check import PlainCheck, sample_of
+from evalkit.backends.finite import not_finite
 from evalkit.engine.budget import choose_budget
 from evalkit.engine.cpu_kernels import FastForwards
-from evalkit.engine.engine import Continued, Engine, Watcher
+from evalkit.engine.engine import Continued, Engine, NotFiniteError, Watcher
 from evalkit.engine.partition import CPU, GPU, Rates, divide
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
@@ -51,7 +52,7 @@ class EngineSession:
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any
-        is answered, and EngineError where the model cannot be run to the end."""
+        is answered, and for one whose log-probabilities are no finite numbers."""
         batch = make_batch(items, self.load())
         plan = make_plan(batch.sequences)
         leaves = [plan.leaves[number] for number in batch.first_sequence]
@@ -110,12 +111,16 @@ class EngineSession:
             if isinstance(batch.questions[sequence.request].request, GenerateRequest)
         }
         self.engine = self.engine_for(plan, watchers, model.end_of_text_ids, batch.ends)
-        with self.kernels():
-            for number, result in self.engine.run():
-                index = batch.sequences[number].request
-                for example_id, output in batch.finish(number, result, plan, model.tokenizer):
-                    check.note(index, result if isinstance(result, Continued) else output)
-                    yield example_id, output
+        try:
+            with self.kernels():
+                for number, result in self.engine.run():
+                    index = batch.sequences[number].request
+                    for example_id, output in batch.finish(number, result, plan, model.tokenizer):
+                        check.note(index, result if isinstance(result, Continued) else output)
+                        yield example_id, output
+        except NotFiniteError as error:
+            question = batch.questions[batch.sequences[error.sequence].request]
+            raise not_finite(question.id, error.value, model.network) from None
 
     def engine_for(
         self,

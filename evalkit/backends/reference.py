@@ -3,11 +3,13 @@
 Slow and plain on purpose. Every fast path is compared with it.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
 from evalkit.backends.base import OWN_DRAWS, Answer, Item
+from evalkit.backends.finite import not_finite
 from evalkit.engine.draws import choose, draws_of
 from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel, ModelFacts
@@ -57,7 +59,8 @@ class ReferenceBackend:
         return facts_of(self.model)
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
-        """One output after the other. Raises ModelError for a sequence beyond the model's length."""
+        """One output after the other. Raises ModelError for a sequence beyond the model's length, and for one whose
+        log-probabilities are no finite numbers."""
         if self._loaded is None:
             self._loaded = load(resolve(self.model), self.model)
         for example_id, request in items:
@@ -68,7 +71,10 @@ class ReferenceBackend:
 
 
 def loglikelihood(model: LoadedModel, request: LoglikelihoodRequest, example_id: str = "") -> LoglikelihoodOutput:
-    """Log-probability of each continuation, summed over its tokens, natural log."""
+    """Log-probability of each continuation, summed over its tokens, natural log.
+
+    Raises ModelError where it is no finite number.
+    """
     encoded = encode_choice_request(model.tokenizer, request)
     forwards: dict[tuple[int, ...], torch.Tensor] = {}  # one-token choices of one context share a forward
     logprobs = []
@@ -79,6 +85,7 @@ def loglikelihood(model: LoadedModel, request: LoglikelihoodRequest, example_id:
         rows = forwards[ids][-len(continuation) :]
         values = rows.gather(1, torch.tensor(continuation)[:, None])
         logprobs.append(float(values[: len(scored(request, continuation))].sum()))
+        _refuse_not_finite(model, example_id, logprobs[-1])
     num_tokens = scored_tokens(request, encoded)
     return LoglikelihoodOutput(tuple(logprobs), len(encoded.prompt_ids), 0, encoded.truncated, num_tokens)
 
@@ -95,6 +102,7 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
     while len(new_ids) < min(request.max_new_tokens, room):
         logits = _logits(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1:]
         (token,) = choose(logits, [(draws, len(new_ids)) if draws else None])
+        _refuse_not_finite(model, example_id, float(logits.log_softmax(dim=-1)[0, token]))
         if token in ends:
             reason = "end_of_text"
             break
@@ -104,6 +112,11 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
             reason = "stop"
             break
     return GenerateOutput(text, reason, len(new_ids), len(encoded.prompt_ids), truncated=encoded.truncated)
+
+
+def _refuse_not_finite(model: LoadedModel, example_id: str, logprob: float) -> None:
+    if not math.isfinite(logprob):
+        raise not_finite(example_id, logprob, model.network)
 
 
 @torch.inference_mode()

@@ -8,6 +8,7 @@ alone is theirs too.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -76,8 +77,8 @@ class ReplayBackend:
         line = self._lines[self._name(example_id)]
         if isinstance(request, LoglikelihoodRequest):
             values = line.get("logprobs")
-            if not isinstance(values, list) or not all(isinstance(v, int | float) for v in values):
-                raise DataError(f"{self.path}: {example_id} needs logprobs, a list of numbers")
+            if not isinstance(values, list) or not all(map(_is_finite, values)):
+                raise DataError(f"{self.path}: {example_id} needs logprobs, a list of finite numbers")
             if len(values) != len(request.continuations):
                 raise DataError(
                     f"{self.path}: {example_id} has {len(values)} logprobs for {len(request.continuations)} choices"
@@ -103,3 +104,7 @@ class ReplayBackend:
                 f"{self.path}: {example_id} has {len(values)} num_tokens for {len(request.continuations)} choices"
             )
         return tuple(values)
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -19,7 +19,7 @@ from evalkit.card.published import Cell, Mean
 from evalkit.card.verdict import RULE, Answer, Benchmark, Rule, Verdict, corrected, judge
 from evalkit.errors import StoreError
 from evalkit.store.read import read_json
-from evalkit.types import Json, Metric, Summary, sha256_of
+from evalkit.types import Json, Metric, Summary, json_text, sha256_of
 
 EXPLAINED = "explain.json"
 CONSISTENT = "consistent with"  # what is said of a combination found by search that the rule says "reproduces" of
@@ -262,7 +262,7 @@ def explained_json(explained: Explained) -> dict[str, Json]:
         "highest": spread[1] if spread else None,
         "largest": {"protocol": largest[0].protocol, "switch": largest[1], "points": largest[2]} if largest else None,
     }
-    content: dict[str, Json] = json.loads(json.dumps(asdict(explained)))
+    content: dict[str, Json] = json.loads(json_text(asdict(explained)))
     return {**content, "follows": follows}
 
 

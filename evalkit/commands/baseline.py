@@ -3,7 +3,6 @@
 Of each run: summary.json, scores.jsonl and requests.json, the hash of each question's request. No prompt, no output.
 """
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -15,6 +14,7 @@ from evalkit.errors import ConfigError
 from evalkit.machine.home import expanded
 from evalkit.report.files import write_file
 from evalkit.store.read import read_summary
+from evalkit.types import json_text
 
 
 def parser() -> ArgumentParser:
@@ -49,5 +49,5 @@ def write_baseline(run: Path, folder: Path) -> int:
         raise ConfigError(f"{run} does not tell what was asked of every question, run the task again")
     for name in ("summary.json", "scores.jsonl"):
         write_file(folder / name, (run / name).read_text(encoding="utf-8"))
-    write_file(folder / REQUESTS, json.dumps({name: requests[name] for name in scores}, indent=0) + "\n")
+    write_file(folder / REQUESTS, json_text({name: requests[name] for name in scores}, indent=0) + "\n")
     return len(scores)

@@ -5,7 +5,6 @@ and which model: a file of the group bench (configs/bench/default.yaml; --cases 
 task. With --data-dir it runs the cases that the documentation's figures are of; without, the bundled sets.
 """
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from evalkit.backends.base import Item
 from evalkit.commands.argument import CommandParser, whole_number
 from evalkit.configuration.compose import build, compose
 from evalkit.errors import ConfigError
-from evalkit.types import GenerateRequest
+from evalkit.types import GenerateRequest, json_text
 
 if TYPE_CHECKING:
     from evalkit.backends.measurement import Measurement
@@ -88,7 +87,7 @@ def run(options: Namespace) -> int:
     }
     if options.generate:
         report["generation"] = measure_generation(backend, options.generate)
-    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.write(json_text(report) + "\n")
     return 0
 
 

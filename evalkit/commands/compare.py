@@ -12,7 +12,6 @@ both values), changed_prompts, flips (id, a, b, target, right: "a" or "b").
 """
 
 import html
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -37,7 +36,7 @@ from evalkit.metrics import Difference, holm
 from evalkit.report.files import write_file
 from evalkit.report.page import html_page, html_table
 from evalkit.report.tables import Table, escaped, markdown, plain_text
-from evalkit.types import Score
+from evalkit.types import Score, json_text
 
 _SHOWN = 60  # characters of an answer in the list of flips
 
@@ -65,7 +64,7 @@ def run(options: Namespace) -> int:
     notes = "".join(f"{line}\n" for line in (found.table.note, *found.notes))
     out.write(f"{plain_text(found.table)}{notes}\nwrote {options.output / 'compare.md'} and compare.html\n")
     if options.json:
-        sys.stdout.write(json.dumps(_as_json(found)) + "\n")
+        sys.stdout.write(json_text(_as_json(found)) + "\n")
     return 0
 
 

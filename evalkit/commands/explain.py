@@ -9,7 +9,6 @@ loaded. Programs run again only where other text reaches the sandbox.
 Leaves explain.json in each run folder, and shows it in the report beside it.
 """
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -27,6 +26,7 @@ from evalkit.report.files import write_pages
 from evalkit.report.tables import plain_text
 from evalkit.store.durable import write_whole
 from evalkit.store.read import find_runs
+from evalkit.types import json_text
 
 _WIDTH, _LABEL = 100, 28  # columns of the terminal, and of a text in a table
 
@@ -48,13 +48,13 @@ def run(options: Namespace) -> int:
         try:
             explained = explain(RunFolder(folder))
             if not options.no_write:
-                write_whole(folder / EXPLAINED, json.dumps(explained_json(explained), indent=2) + "\n")
+                write_whole(folder / EXPLAINED, json_text(explained_json(explained), indent=2) + "\n")
                 above[folder.absolute().parent] = None
         except EvalkitError as error:
             code = _told(error)
             continue
         if options.json:
-            sys.stdout.write(json.dumps({"folder": str(folder), **explained_json(explained)}) + "\n")
+            sys.stdout.write(json_text({"folder": str(folder), **explained_json(explained)}) + "\n")
         else:
             sys.stdout.write(between + "".join(_section(folder, explained)))
         sys.stdout.flush()

@@ -11,7 +11,6 @@ first), n, left_out, baseline, run (percent), lost, won, changed, p, p_holm, wor
 values), changed_prompts, flips (id, baseline, run, target, right: "baseline" or "run").
 """
 
-import json
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -31,6 +30,7 @@ from evalkit.machine.home import expanded
 from evalkit.metrics import holm
 from evalkit.report.tables import Table, plain_text
 from evalkit.store.read import read_json
+from evalkit.types import json_text
 
 _ALLOWABLE = ("prompts", "protocol")
 _SIDES = ("baseline", "run")
@@ -189,4 +189,4 @@ def _task_json(entry: Pairs, p_holm: float, level: float) -> dict[str, Any]:
 
 def _print_json(verdict: str, reason: str | None, level: float, tasks: Sequence[dict[str, Any]]) -> None:
     report = {"verdict": verdict, "reason": reason, "level": level, "tasks": list(tasks)}
-    sys.stdout.write(json.dumps(report) + "\n")
+    sys.stdout.write(json_text(report) + "\n")

@@ -10,7 +10,7 @@ from evalkit.card.published import PublishedCard
 from evalkit.commands.argument import CommandParser
 from evalkit.machine.home import expanded
 from evalkit.report.files import pages, read_runs, write_file, write_report
-from evalkit.report.markdown import render_closing_table
+from evalkit.report.markdown import failed_checks, render_closing_table
 from evalkit.store.read import find_runs
 
 
@@ -38,7 +38,9 @@ def run(options: Namespace) -> int:
 def _report(results: Sequence[Path], card: PublishedCard | None, output: Path, png: bool) -> None:
     folders = find_runs(results)
     written = write_report(folders, output, card, png=png)
-    sys.stdout.write(render_closing_table(read_runs(folders, card)))
+    runs = read_runs(folders, card)
+    sys.stdout.write(render_closing_table(runs))
+    sys.stdout.write(failed_checks(runs))
     sys.stdout.write(f"\nwrote {written[0]}, {written[1]} and {len(written) - 2} tables and plots\n")
 
 

@@ -26,7 +26,7 @@ from evalkit.ranks.leader import Leader
 from evalkit.ranks.place import started_alone_by_accelerate
 from evalkit.ranks.shared import share
 from evalkit.report.files import write_pages
-from evalkit.report.markdown import render_closing_table
+from evalkit.report.markdown import failed_checks, render_closing_table
 from evalkit.store.durable import Locking
 from evalkit.task import Switched, Task, with_protocol
 
@@ -56,7 +56,9 @@ def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> No
         log.warning("accelerate started one process; for several on a CPU: accelerate launch --multi_gpu …")
     summaries = run_tasks(tasks, share(backend, ranks) if ranks is not None else backend, settings)
     write_pages(settings.folder)
-    sys.stdout.write(render_closing_table(runs_of(summaries, settings.card)))
+    runs = runs_of(summaries, settings.card)
+    sys.stdout.write(render_closing_table(runs))
+    sys.stdout.write(failed_checks(runs))
     sys.stdout.write(f"\nreport: {settings.folder / 'report.md'}\n")
     sys.stdout.flush()
 

@@ -4,7 +4,6 @@ N questions of each subject, or N problems where a benchmark has no subjects; KE
 The same seed, data and numbers give the same file.
 """
 
-import json
 import random
 import re
 import sys
@@ -19,7 +18,7 @@ from evalkit.commands.chosen import build_task
 from evalkit.configuration.compose import compose
 from evalkit.errors import ConfigError
 from evalkit.evaluation.contract import examples_of
-from evalkit.types import Example, Json
+from evalkit.types import Example, Json, json_text
 
 _SIZE = re.compile(r"(\w+)=([1-9]\d*)")
 
@@ -36,7 +35,7 @@ def parser() -> ArgumentParser:
 def run(options: Namespace) -> int:
     """Print the subset; the exit code."""
     subset = sample(options.name, options.settings, options.seed)
-    sys.stdout.write(json.dumps(subset, indent=1) + "\n")
+    sys.stdout.write(json_text(subset, indent=1) + "\n")
     return 0
 
 

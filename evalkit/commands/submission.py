@@ -5,7 +5,6 @@ the run and against what the site takes, which its task knows; `record` enters t
 stands in the tables as such.
 """
 
-import json
 import math
 import sys
 from argparse import ArgumentParser, Namespace
@@ -20,7 +19,7 @@ from evalkit.errors import ConfigError, DataError, StoreError
 from evalkit.evaluation.task_run import WritesSubmission
 from evalkit.machine.home import expanded
 from evalkit.store.read import RECORDED, read_json, read_summary
-from evalkit.types import Json, Score
+from evalkit.types import Json, Score, json_text
 
 
 @runtime_checkable
@@ -110,4 +109,4 @@ def record_score(run: Path, score: float, source: str) -> None:
     if not (run / "submission.json").exists():
         raise StoreError(f"{run}: no submission.json, only a run whose labels are withheld takes a site's score")
     _check_whole(run / "submission.json", run, len(read_scores(run)))
-    (run / RECORDED).write_text(json.dumps({"score": score, "source": source}, indent=2) + "\n", encoding="utf-8")
+    (run / RECORDED).write_text(json_text({"score": score, "source": source}, indent=2) + "\n", encoding="utf-8")

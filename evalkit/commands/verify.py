@@ -35,6 +35,7 @@ from evalkit.report.files import write_report
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.read import find_runs, read_json, read_summary
 from evalkit.store.run_store import Session
+from evalkit.types import json_text
 
 _SHOWN = 3  # differences named of each kind
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # in the words of a Python error; never twice the same
@@ -208,11 +209,11 @@ def _read_text(path: Path) -> str | None:
 
 def _from_json(value: Any) -> Any:
     """A value as it comes back from a JSON file."""
-    return json.loads(json.dumps(value))
+    return json.loads(json_text(value))
 
 
 def _plain(line: Mapping[str, Any] | None) -> str:
-    return _ADDRESS.sub("0x", json.dumps(line))
+    return _ADDRESS.sub("0x", json_text(line))
 
 
 def _listed(items: Sequence[str]) -> str | None:

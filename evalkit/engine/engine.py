@@ -1,17 +1,28 @@
 """The step in three lines: schedule, run, commit. Token ids in, numbers out; no text and no task."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TypeAlias
 
 from evalkit.engine.plan import Plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import Runner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Scheduler, Step
+from evalkit.errors import ModelError
 from evalkit.types import FinishReason
 
 Watcher: TypeAlias = Callable[[Sequence[int]], bool]  # whether the tokens decoded so far complete a stop string
+
+
+class NotFiniteError(ModelError):
+    """The network's logits gave a log-probability that is no finite number."""
+
+    def __init__(self, sequence: int, value: float) -> None:
+        super().__init__(f"sequence {sequence}: the model gives {value} for a log-probability; check its weights")
+        self.sequence, self.value = sequence, value
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Engine:
         }
 
     def run(self) -> Iterator[tuple[int, Result]]:
-        """Each sequence's number and result, once, as it ends."""
+        """Each sequence's number and result, once, as it ends. Raises NotFiniteError."""
         scheduler = Scheduler(self.plan, self.budget)
         guess = self._guess if self.lookup is not None and self.runner.takes_guesses else None
         with self.runner:
@@ -94,7 +105,8 @@ class Engine:
         return self.lookup.guess(sequence, generated, num_tokens, min(most, left - 1))
 
     def _book(self, step: Step, result: StepResult) -> dict[int, FinishReason]:
-        """Keep what a step found; the sequences that end with it, and why."""
+        """Keep what a step found; the sequences that end with it, and why. Raises NotFiniteError."""
+        _refuse_not_finite(result)
         for sequence, number, value in result.logprobs:
             self._logprobs[sequence][number] = value
         guessed = {row.sequence: row.guessed for row in step.rows}
@@ -155,3 +167,10 @@ class Engine:
         else:
             self.counters.decode_seconds += seconds
             self.counters.num_decoded_alone += num_decoded
+
+
+def _refuse_not_finite(result: StepResult) -> None:
+    decoded = ((sequence, value) for sequence, found in result.tokens.items() for _, value in found)
+    for sequence, value in chain(((sequence, value) for sequence, _, value in result.logprobs), decoded):
+        if not math.isfinite(value):
+            raise NotFiniteError(sequence, value)

@@ -6,7 +6,7 @@ import torch
 
 from evalkit.engine.cpu_kernels import attention_precision
 from evalkit.engine.cuda_kernels import proven_kernels
-from evalkit.engine.engine import Engine, Scored
+from evalkit.engine.engine import Engine, NotFiniteError, Scored
 from evalkit.engine.expanded import ExpandedRunner
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.plan import TokenSequence, make_plan
@@ -42,14 +42,15 @@ def choose_runner(network: "PreTrainedModel", kernels: Kernels = PLAIN) -> Runne
     budget = Budget(_PROBE_PREFIX + 2, 1, len(probes))  # several steps: prefixes are read back from the store
     try:
         found = dict(Engine(plan, PackedRunner(network, plan, budget.num_rows, kernels), budget).run())
-    except (EngineError, RuntimeError, NotImplementedError, TypeError, ValueError):
+    except (EngineError, NotFiniteError, RuntimeError, NotImplementedError, TypeError, ValueError):
         return ExpandedRunner  # it asks its attention for something else: windows, caps, sinks, odd shapes
     tolerance = TOLERANCES.get(network.dtype, TOLERANCES[torch.bfloat16])
     for number, probe in enumerate(probes):
         result = found[number]
         assert isinstance(result, Scored)
         expected = _plainly(network, probe)
-        if max(abs(a - b) for a, b in zip(result.logprobs, expected, strict=True)) > tolerance:
+        # Where one is NaN, so is the difference, which is not below anything.
+        if not all(abs(a - b) <= tolerance for a, b in zip(result.logprobs, expected, strict=True)):
             return ExpandedRunner
     return PackedRunner
 

@@ -146,6 +146,8 @@ def aggregate_of(task: Task, scores: Sequence[Score]) -> Aggregate:
                 raise TaskError(
                     f"{where}: {name} in its {what} is {_a(figure)}; give a Metric, e.g. micro_mean(values)"
                 )
+            if (odd := _not_json([figure.value, figure.low, figure.high])) is not None:
+                raise TaskError(f"{where}: {name} in its {what}: {odd}; give finite numbers, or None for none")
     return found
 
 
@@ -161,7 +163,7 @@ def _are_texts(value: object) -> bool:
 def _not_json(value: object) -> str | None:
     """What in a value JSON does not have, as json says it; None where it has all of it."""
     try:
-        json.dumps(value)
+        json.dumps(value, allow_nan=False)
     except (TypeError, ValueError) as error:
         return str(error)
     return None

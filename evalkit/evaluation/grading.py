@@ -7,7 +7,6 @@ One answer and one value a rule; a value is null where the stored text ends befo
 `unknown` then says why, by rule. A sample names the question that it is of (`sample_of`).
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeAlias
@@ -15,7 +14,7 @@ from typing import TypeAlias
 from evalkit.evaluation.graders import graders
 from evalkit.evaluation.loop import Question
 from evalkit.task import Switched, Task
-from evalkit.types import ErrorOutput, Example, Json, Output, Record, Score
+from evalkit.types import ErrorOutput, Example, Json, Output, Record, Score, json_text
 
 _THREADS = 2  # HumanEval's programs are run once more under each rule
 
@@ -45,7 +44,7 @@ def grader_lines(
     ran = [entry for entry in zip(answered, scores, strict=True) if not isinstance(entry[0][1], ErrorOutput)]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="grade") as pool:
         lines: list[dict[str, Json]] = [{"rules": list[Json](rules), "own": list[Json](own)}, *pool.map(line, ran)]
-    return "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in lines)
+    return "".join(json_text(entry, separators=(",", ":")) + "\n" for entry in lines)
 
 
 def _is_own(task: Switched, rule: str) -> bool:

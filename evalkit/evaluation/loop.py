@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
 from evalkit.backends.base import Backend
+from evalkit.backends.finite import refuse_not_finite
 from evalkit.errors import ConfigError, StoreError
 from evalkit.evaluation.contract import examples_of, request_for, score_for
 from evalkit.evaluation.meter import Elapsed, Meter, SaveSession, Stopwatch
@@ -109,7 +110,8 @@ def evaluate(backend: Backend, evaluations: Sequence[Evaluation]) -> list[list[S
 
     evaluations: one benchmark's protocols. All that they ask goes to the backend in one call, so that it sees what
     their prompts share; a request that several make is asked once, and its answer kept by each.
-    Returns each one's scores in the order of its questions.
+    Returns each one's scores in the order of its questions. Raises ModelError for log-probabilities that are no finite
+    numbers, and what the backend raises.
     """
     asked = requests_of(evaluations)
     pool = ThreadPoolExecutor(_SCORING_THREADS, thread_name_prefix="score")
@@ -121,6 +123,7 @@ def evaluate(backend: Backend, evaluations: Sequence[Evaluation]) -> list[list[S
             siblings = [other.store.records for other in evaluations if other is not evaluation]
             writer.reuse_held([*siblings, evaluation.other_records])
         for item_id, output in _answers(backend, asked):
+            refuse_not_finite(item_id, output)
             (first, question), *others = asked[item_id]
             writers[first].record(question, output, watch.elapsed())
             for index, same in others:

@@ -21,7 +21,7 @@ from evalkit.store.durable import Locking, hold, unfit, write_whole
 from evalkit.store.run_name import folders_of, run_name
 from evalkit.store.run_store import read_manifest
 from evalkit.task import Switched, Task
-from evalkit.types import Json, sha256_of
+from evalkit.types import Json, json_text, sha256_of
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json]
             return path
     plain = folder / ask.base
     holder = found.get(plain)
-    if holder is None or holder.get("fingerprint") != json.loads(json.dumps(dict(fingerprint))):
+    if holder is None or holder.get("fingerprint") != json.loads(json_text(dict(fingerprint))):
         return plain  # nobody's, or another model's, which opening it tells
     if _completeness(task, ask.provenance) <= _completeness(task, holder["provenance"]):
         return _free(folder, ask.name, ask.provenance)
@@ -92,7 +92,7 @@ def _move(plain: Path, own: Path, locking: Locking) -> None:
                 if (plain / name).exists():
                     content = json.loads((plain / name).read_text(encoding="utf-8"))
                     content["provenance"]["run"] = own.name
-                    write_whole(plain / name, json.dumps(content, indent=2) + "\n")
+                    write_whole(plain / name, json_text(content, indent=2) + "\n")
             plain.rename(own)
         finally:
             lock.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from evalkit.store.run_store import RunStore, score_lines
-from evalkit.types import Json, Score
+from evalkit.types import Json, Score, json_text
 
 log = logging.getLogger(__name__)
 CHANGES = "rescored.jsonl"
@@ -57,13 +57,13 @@ def log_changes(store: RunStore, before: Mapping[str, Mapping[str, Json]] | None
     if len(changes) > _SHOWN:
         log.info("  and %d more, in %s", len(changes) - _SHOWN, store.folder / CHANGES)
     lines = ({"id": change.id, "before": change.before, "after": change.after} for change in changes)
-    store.write(CHANGES, "".join(json.dumps(line) + "\n" for line in lines))
+    store.write(CHANGES, "".join(json_text(line) + "\n" for line in lines))
 
 
 def _verdict(line: Mapping[str, Json] | None) -> str:
     if line is None:
         return "not asked"
     value = {1.0: "right", 0.0: "wrong", None: "unscored"}.get(line.get("value"), line.get("value"))  # type: ignore[arg-type]
-    answer = json.dumps(line.get("answer"))
+    answer = json_text(line.get("answer"))
     shown = answer if len(answer) <= 60 else f"{answer[:57]}..."
     return f"{shown} {value}"

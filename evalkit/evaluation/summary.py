@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from evalkit.backends.finite import largest_difference
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import num_samples_of, protocol_of, remarks_of, split_of
 from evalkit.card.verdict import verdict_for
@@ -73,7 +74,7 @@ def check_of(sessions: Sequence[Session]) -> dict[str, Json] | None:
         return None
     return {
         "num_checked": sum(check["num_checked"] for check in checks),
-        "max_abs_difference": max(check["max_abs_difference"] for check in checks),
+        "max_abs_difference": largest_difference(checks),
         "flipped": [example_id for check in checks for example_id in check["flipped"]],
         "tolerance": checks[-1]["tolerance"],
         "ok": all(check["ok"] for check in checks),

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from evalkit.backends.base import Answer, Backend, Divisible, Part
+from evalkit.backends.finite import largest_difference
 from evalkit.types import Json
 
 
@@ -30,7 +31,7 @@ def merged(checks: Sequence[Mapping[str, Any]]) -> dict[str, Json] | None:
         return None
     return {
         "num_checked": sum(check["num_checked"] for check in checks),
-        "max_abs_difference": max(check["max_abs_difference"] for check in checks),
+        "max_abs_difference": largest_difference(checks),
         "flipped": sorted(example_id for check in checks for example_id in check["flipped"]),
         "tolerance": checks[0]["tolerance"],
         "ok": all(check["ok"] for check in checks),

@@ -81,12 +81,23 @@ def render_report(
 
 def _failed_check(run: Run) -> str:
     """The warning of a run whose engine is further from the plain path than its dtype explains."""
+    return f"> **Do not trust {run.summary.task} of {run.label}:** {_what_failed(run)}\n"
+
+
+def _what_failed(run: Run) -> str:
     check = run.summary.check or {}
+    apart = check["max_abs_difference"]
     return (
-        f"> **Do not trust {run.summary.task} of {run.label}:** of {check['num_checked']} questions answered again by "
-        f"the plain path, the log-probabilities differ by up to {check['max_abs_difference']} (tolerance "
-        f"{check['tolerance']}). Run it with backend=reference, and report it.\n"
+        f"of {check['num_checked']} questions answered again by the plain path, the log-probabilities differ by "
+        f"{'no finite number' if apart is None else f'up to {apart}'} (tolerance {check['tolerance']}). "
+        "Run it with backend=reference, and report it."
     )
+
+
+def failed_checks(runs: Sequence[Run]) -> str:
+    """For the terminal: a line for each run whose own check failed; none where all held."""
+    failed = [run for run in runs if run.summary.check and not run.summary.check["ok"]]
+    return "".join(f"Do not trust {run.summary.task} of {run.label}: {_what_failed(run)}\n" for run in failed)
 
 
 def render_closing_table(runs: Sequence[Run]) -> str:

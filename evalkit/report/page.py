@@ -7,13 +7,13 @@ shows through textContent. The page's policy allows no script but its own.
 import base64
 import hashlib
 import html
-import json
 from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
 from evalkit.report.svg import Plot
 from evalkit.report.tables import Table
+from evalkit.types import json_text
 
 _COLOURED = ("reproduces", "differs", "better", "worse")
 
@@ -40,7 +40,7 @@ def html_page(title: str, sections: Iterable[str], names: Sequence[str], data: A
 
 def _embedded(value: Any) -> str:
     """JSON that cannot end its own script element."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json_text(value, separators=(",", ":"), ensure_ascii=False)
     # "<" for the element's end, the two separators for script engines of before 2019, lone surrogates for UTF-8.
     text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -101,7 +101,9 @@ def _checked(summary: Summary) -> str:
     """How far the sample that was answered again by the plain path is from the run's answers."""
     if not summary.check:
         return "-"
-    return f"{summary.check['num_checked']} within {float(str(summary.check['max_abs_difference'])):.1e}"
+    difference = summary.check["max_abs_difference"]
+    apart = "no finite number" if difference is None else f"{float(str(difference)):.1e}"
+    return f"{summary.check['num_checked']} within {apart}"
 
 
 def provenance_table(run: Run) -> Table:

@@ -15,7 +15,8 @@ from typing import Any, TypeAlias
 
 from evalkit.errors import StoreError
 from evalkit.store.read import as_a_run_writes, read_lines
-from evalkit.types import Json, LoglikelihoodRequest, Request, fields_of, request_of
+from evalkit.store.records import logprobs_of
+from evalkit.types import Json, LoglikelihoodRequest, Request, fields_of, json_text, request_of
 
 QUESTIONS = "questions.jsonl"
 
@@ -94,7 +95,7 @@ def question_lines(asked: Iterable[Asked]) -> str:
     shared: dict[tuple[str, str], list[Asked]] = {}
     for question in asked:
         settings = {key: value for key, value in fields_of(question.request).items() if key != "prompt"}
-        shared.setdefault((question.group, json.dumps(settings)), []).append(question)
+        shared.setdefault((question.group, json_text(settings)), []).append(question)
     lines: list[dict[str, Json]] = []
     for number, ((group, settings_text), questions) in enumerate(shared.items()):
         prefix = _shared_prefix([question.request.prompt for question in questions])
@@ -109,7 +110,7 @@ def question_lines(asked: Iterable[Asked]) -> str:
             }
             for question in questions
         ]
-    return "".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines)
+    return "".join(json_text(line, separators=(",", ":")) + "\n" for line in lines)
 
 
 def _shared_prefix(prompts: Sequence[str]) -> str:
@@ -146,7 +147,7 @@ def _read_asked(path: Path) -> tuple[dict[str, dict[str, Any]], dict[int, Contex
         if "id" in line:
             asked[line["id"]] = line
         else:
-            contexts[line["context"]] = Context(line["prefix"], json.dumps(line["request"]))
+            contexts[line["context"]] = Context(line["prefix"], json_text(line["request"]))
     return asked, contexts
 
 
@@ -164,7 +165,7 @@ def _joined(
         detail={key: value for key, value in score.items() if key not in _OWN},
         context=contexts.get(question.get("context", -1), Context()),
         rest=question.get("rest"),
-        logprobs=tuple(output.get("logprobs", ())),
+        logprobs=logprobs_of(output),
         text=output.get("text"),
         finish_reason=output.get("finish_reason", ""),
         num_tokens=output.get("num_tokens", 0) if "text" in output else 0,

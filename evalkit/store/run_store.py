@@ -23,7 +23,7 @@ import jsonlines
 from evalkit.errors import StoreError
 from evalkit.store.durable import Locking, bring_to_disk, hold, require_writable, unfit, unwritable, write_whole
 from evalkit.store.records import model_sha, read_record, record_to_json
-from evalkit.types import ErrorOutput, Json, Record, Score, Summary
+from evalkit.types import ErrorOutput, Json, Record, Score, Summary, json_text
 
 Records: TypeAlias = Mapping[tuple[str, str], Record]  # by example id and request hash
 
@@ -147,7 +147,7 @@ class RunStore:
 
     def write_json(self, name: str, content: Json) -> None:
         """Write a JSON file of the folder whole."""
-        self.write(name, json.dumps(content, indent=2) + "\n")
+        self.write(name, json_text(content, indent=2) + "\n")
 
     def write(self, name: str, text: str) -> None:
         """Write a file of the folder so that it appears whole or not at all."""
@@ -164,7 +164,7 @@ class RunStore:
         outputs = self.folder / "outputs.jsonl"
         if manifest is None or not ("provenance" in manifest or (outputs.exists() and outputs.stat().st_size)):
             # Nobody has answered here: the folder is whose run it is.
-            write_whole(self.folder / "manifest.json", json.dumps({"fingerprint": self.fingerprint}, indent=2) + "\n")
+            write_whole(self.folder / "manifest.json", json_text({"fingerprint": self.fingerprint}, indent=2) + "\n")
             return
         key = min(differing, key=lambda key: (key != "backend", key))
         raise StoreError(
@@ -202,7 +202,7 @@ class RunStore:
 def read_records(folder: Path, fingerprint: Mapping[str, Json]) -> Records:
     """What another run folder of the same model holds, read and never written: none where it is another model's."""
     try:
-        if (read_manifest(folder) or {}).get("fingerprint") != json.loads(json.dumps(dict(fingerprint))):
+        if (read_manifest(folder) or {}).get("fingerprint") != json.loads(json_text(dict(fingerprint))):
             return {}
         lines = (folder / "outputs.jsonl").read_bytes().split(b"\n")
     except (OSError, StoreError):
@@ -233,8 +233,8 @@ def score_lines(scores: Sequence[Score]) -> str:
     lines = (
         {key: value for key, value in asdict(score).items() if key != "detail"} | dict(score.detail) for score in scores
     )
-    return "".join(json.dumps(line) + "\n" for line in lines)
+    return "".join(json_text(line) + "\n" for line in lines)
 
 
 def _dumps(line: Any) -> str:
-    return json.dumps(line, separators=(",", ":"))
+    return json_text(line, separators=(",", ":"))

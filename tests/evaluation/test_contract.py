@@ -10,7 +10,7 @@ import pytest
 from command_line import Result
 
 from evalkit.metrics import micro_mean
-from evalkit.types import Aggregate, Example, GenerateRequest, LoglikelihoodRequest, Output, Score
+from evalkit.types import Aggregate, Example, GenerateRequest, LoglikelihoodRequest, Metric, Output, Score
 
 RUN = Path("results/smollm2-135m/toy")
 
@@ -150,6 +150,8 @@ SCORES = [
     ({"score": giving(replace(FINE, detail={"a": {1}}))}, "its detail: Object of type set is not JSON"),  # type: ignore[dict-item]
     ({"aggregate": giving({"accuracy": 1})}, "aggregate() gives dict {'accuracy': 1}; give Aggregate({'accuracy': …})"),
     ({"aggregate": giving(Aggregate({"rate": micro_mean([1.0])}))}, "has no figure 'accuracy', which is the task's metric; its"),
+    ({"score": giving(replace(FINE, detail={"a": float("nan")}))}, "its detail: Out of range float values are not JSON"),
+    ({"aggregate": giving(Aggregate({"accuracy": Metric(float("nan"), 1)}))}, "give finite numbers, or None for none"),
     ({"aggregate": giving(Aggregate({"accuracy": 1.0}))}, "accuracy in its metrics is float 1.0; give a Metric"),  # type: ignore[dict-item]
 ]  # fmt: skip
 

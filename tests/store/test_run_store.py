@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from evalkit.errors import StoreError
 from evalkit.store.durable import write_whole
 from evalkit.store.run_store import RunStore, Session
-from evalkit.types import GenerateOutput, LoglikelihoodOutput, Record, Score
+from evalkit.types import GenerateOutput, LoglikelihoodOutput, Record, Score, sha256_of
 
 FINGERPRINT = {"checkpoint_sha256": "a" * 64, "dtype": "float32"}
 HOSTILE = "a\u2028b\u0085c\x00d\ud800e\r\nf\x1c" + "界"
@@ -152,3 +152,21 @@ def test_sessions_add_up_and_scores_carry_their_detail(tmp_path: Path) -> None:
     assert [session.seconds for session in sessions] == [1.5, 1.5]
     line = json.loads((tmp_path / "scores.jsonl").read_text())
     assert line == {"id": "x/0", "group": "g", "answer": "A", "target": "B", "value": 0.0, "status": "failed"}
+
+
+def test_a_line_whose_answer_is_nan_is_no_answer_and_is_asked_again(tmp_path: Path) -> None:
+    with RunStore(tmp_path, FINGERPRINT):
+        pass
+    line: dict[str, object] = {"id": "y/0", "request_sha": "q" * 64, "prompt_sha": "p" * 64}  # as it was written once
+    line |= {"logprobs": [float("nan"), -1.0], "num_prompt_tokens": 7, "num_cached_tokens": 0, "truncated": False}
+    line["model_sha"] = sha256_of(FINGERPRINT)[:16]
+    (tmp_path / "outputs.jsonl").write_text(json.dumps({**line, "checksum": sha256_of(line)[:16]}) + "\n")
+    with RunStore(tmp_path, FINGERPRINT) as store:
+        assert not store.records
+        assert store.num_rejected == 1
+
+
+def test_what_json_has_no_number_for_is_a_text_in_a_line(tmp_path: Path) -> None:
+    with RunStore(tmp_path, FINGERPRINT) as store:
+        store.append(Record("y/0", "q" * 64, "p" * 64, LoglikelihoodOutput((-0.1, -float("inf")), 7)))
+    assert b'"logprobs":[-0.1,"-inf"]' in (tmp_path / "outputs.jsonl").read_bytes()
