@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeAlias
 # Where a continuation begins: behind the prompt's last token, or before the white space that ends the prompt (which is
 # then scored with it, as lighteval and lm-eval do).
 Seam: TypeAlias = Literal["prompt", "white-space"]
+# What special tokens leave in a generated text: "kept", as they are spelled; "dropped", nothing, though a stop string
+# that one spells ends the text (lm-eval); "unseen", nothing, and no stop string is found in them.
+SpecialTokens: TypeAlias = Literal["kept", "dropped", "unseen"]
 EOS_TOKEN = "eos_token"  # in a GenerateRequest: the token that the tokenizer's files name as the end of a text
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -108,6 +111,7 @@ _LATER: Mapping[str, Any] = {
     "sampling": None,
     "count_tokens": False,
     "end_of_text": (),
+    "special_tokens": "unseen",
 }
 
 
@@ -163,6 +167,7 @@ class GenerateRequest:
     after `max_new_tokens`. turns: as of a LoglikelihoodRequest.
     end_of_text: the tokens that end it by their spellings, EOS_TOKEN for the one that the checkpoint's tokenizer names
     so; empty: those of the model's config.
+    special_tokens: what other special tokens leave in the text, and whether stop strings are found in them.
     """
 
     prompt: str
@@ -172,6 +177,7 @@ class GenerateRequest:
     turns: tuple[Turn, ...] = ()
     sampling: Sampling | None = None
     end_of_text: tuple[str, ...] = ()
+    special_tokens: SpecialTokens = "unseen"
 
     @property
     def sha(self) -> str:

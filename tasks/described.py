@@ -35,7 +35,7 @@ from .multiple_choice import MEAN
 
 _OF_KIND = {
     "choice": ("choices", "letters", "by", "answer_as"),
-    "generate": ("stop", "max_new_tokens", "read", "normalise"),
+    "generate": ("stop", "max_new_tokens", "special_tokens", "read", "normalise"),
 }
 
 
@@ -81,6 +81,7 @@ class Described:
     answer_as: Reading | None = None
     stop: Sequence[str] | None = None
     max_new_tokens: int | None = None
+    special_tokens: str | None = None
     read: Any = None
     normalise: Sequence[str] | None = None
     mean: str = "micro"
@@ -192,6 +193,8 @@ class Described:
         texts = {key: getattr(self, key) for key in ("kind", "header", "query", "shot", "answer", "group", "delimiter")}
         shots = asdict(self._fewshot) if self._fewshot and self.num_fewshot else None
         of_kind = {key: getattr(self._kind, key) for key in _OF_KIND[self.kind]}
+        if of_kind.get("special_tokens") == "unseen":  # a key that came later: runs of before mean this
+            del of_kind["special_tokens"]
         return {**texts, "num_fewshot": self.num_fewshot, "fewshot": shots, **of_kind, "mean": self.mean}
 
     @cached_property
@@ -210,7 +213,8 @@ class Described:
         stop = ("\n\n",) if self.stop is None else self.stop
         new_tokens = 256 if self.max_new_tokens is None else self.max_new_tokens
         read = "whole" if self.read is None else self.read
-        return Generate(self.name, self.answer, stop, new_tokens, read, self.normalise)
+        special = "unseen" if self.special_tokens is None else self.special_tokens
+        return Generate(self.name, self.answer, stop, new_tokens, special, read, self.normalise)
 
     @cached_property
     def _templates(self) -> dict[str, Template]:

@@ -5,12 +5,12 @@ import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from evalkit.answers import cut_at, last_number
 from evalkit.errors import ConfigError, DataError
 from evalkit.task import check_choice, check_range
-from evalkit.types import Example, GenerateOutput, GenerateRequest, Output, Score
+from evalkit.types import Example, GenerateOutput, GenerateRequest, Output, Score, SpecialTokens
 
 from .described_rows import Cells
 from .described_templates import Template
@@ -66,6 +66,7 @@ class Generate:
     answer: str
     stop: Sequence[str]
     max_new_tokens: int
+    special_tokens: Any
     read: str | Mapping[str, Any]
     normalise: Sequence[str] | None
 
@@ -74,6 +75,7 @@ class Generate:
         check_range(f"{key}.max_new_tokens", self.max_new_tokens, 1, 1 << 20)
         if isinstance(self.stop, str) or not all(isinstance(text, str) and text for text in self.stop):
             raise ConfigError(f'{key}.stop={self.stop}: use a list of texts, e.g. ["\\n\\n"]')
+        check_choice(f"{key}.special_tokens", self.special_tokens, get_args(SpecialTokens))
         if isinstance(self.normalise, str):
             raise ConfigError(f"{key}.normalise={self.normalise}: use a list, e.g. [strip, lower]")
         for name in self.normalise or ():
@@ -114,7 +116,7 @@ class Generate:
 
     def request(self, prompt: str) -> GenerateRequest:
         """The greedy continuation."""
-        return GenerateRequest(prompt, tuple(self.stop), self.max_new_tokens)
+        return GenerateRequest(prompt, tuple(self.stop), self.max_new_tokens, special_tokens=self.special_tokens)
 
     def score(self, example: Example, answers: Sequence[str], output: Output) -> Score:
         """What is read out of the text against the right answers."""

@@ -38,7 +38,7 @@ from evalkit.task import AskedByForm, check_choice
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
-from .protocols import SWITCHES, protocols_of
+from .protocols import SWITCHES, protocols_of, special_tokens_of
 
 FIELDS = ("question", "answer")
 END_OF_TEXT = "<|endoftext|>"
@@ -104,7 +104,12 @@ class ChainOfThought:
         query = layout(example.row, self.chosen["question"])
         stop = self._cut if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
         shots = self._sampled_shots(example) if self.chosen["shots"] == "train-sampled" else self._shots
-        return GenerateRequest(Prompt(shots=shots, query=query).text, stop, self.chosen.number("max_new_tokens"))
+        return GenerateRequest(
+            Prompt(shots=shots, query=query).text,
+            stop,
+            self.chosen.number("max_new_tokens"),
+            special_tokens=special_tokens_of(self.chosen),
+        )
 
     def score(self, example: Example, output: Output) -> Score:
         """The number read out of the continuation against the gold one."""

@@ -38,7 +38,7 @@ from evalkit.task import check_choice, check_range
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
-from .protocols import protocols_of
+from .protocols import protocols_of, special_tokens_of
 
 FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
 END_OF_TEXT = "<|endoftext|>"
@@ -92,7 +92,8 @@ class HumanEval:
         """The greedy continuation of the problem's own prompt."""
         stop = CUT[self.chosen["cut"]] if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
         prompt = Prompt(query=example.row["prompt"]).text
-        return GenerateRequest(prompt, stop, self.chosen.number("max_new_tokens"))
+        special = special_tokens_of(self.chosen)
+        return GenerateRequest(prompt, stop, self.chosen.number("max_new_tokens"), special_tokens=special)
 
     def score(self, example: Example, output: Output) -> Score:
         """Whether the completed function passes its tests, in the sandbox."""

@@ -13,8 +13,9 @@ ceval-authors   the prompt of the C-Eval authors (github.com/hkust-nlp/ceval: RE
 
 from collections.abc import Mapping
 
-from evalkit.protocols import Protocols, Switch
+from evalkit.protocols import ChosenProtocol, Protocols, Switch
 from evalkit.protocols.files import with_own
+from evalkit.types import SpecialTokens
 
 _CELLS = Switch(
     "cells",
@@ -61,6 +62,16 @@ _DECODING = Switch(
         "to-cut": "at the first of the strings at which the text is cut: the same text, sooner",
         "to-limit": "after max_new_tokens, as the card's scripts do, so that every cut can be tried on the text",
     },
+)
+_SPECIAL_TOKENS = Switch(
+    "special_tokens",
+    "special tokens other than the end of text, such as <|im_start|>, in a text that the model writes",
+    {
+        "kept": "stay as they are spelled, as the card's scripts decode",
+        "dropped": "leave nothing, but one that spells a string at which decoding ends still ends it, as in lm-eval",
+        "unseen": "leave nothing and end nothing, as evalkit read texts before this was a switch",
+    },
+    former="unseen",
 )
 ANSWER_OF_ONES_OWN = "text -> the answer as text or number, None where there is none"
 _QUESTION_OF_ONES_OWN = "row -> the text from the question to the mark of the answer"
@@ -143,6 +154,7 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
         Switch("num_fewshot", _FEWSHOT, low=0, high=8),
         _NEW_TOKENS,
         _DECODING,
+        _SPECIAL_TOKENS,
         Switch(
             "cut",
             "where the continuation is cut",
@@ -169,6 +181,7 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
     "humaneval": (
         _NEW_TOKENS,
         _DECODING,
+        _SPECIAL_TOKENS,
         Switch(
             "cut",
             "where the continuation is cut",
@@ -210,10 +223,17 @@ _QWEN_GSM8K = {
     "num_fewshot": "8",
     "max_new_tokens": "512",
     "decoding": "to-cut",
+    "special_tokens": "kept",
     "cut": "blank-line",
     "answer": "last-digits",
 }
-_QWEN_HUMANEVAL = {"max_new_tokens": "512", "decoding": "to-cut", "cut": "blank-line", "timeout": "3.0"}
+_QWEN_HUMANEVAL = {
+    "max_new_tokens": "512",
+    "decoding": "to-cut",
+    "special_tokens": "kept",
+    "cut": "blank-line",
+    "timeout": "3.0",
+}
 
 PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "qwen": {"mmlu": _QWEN_MMLU, "ceval": _QWEN_CEVAL, "gsm8k": _QWEN_GSM8K, "humaneval": _QWEN_HUMANEVAL},
@@ -232,10 +252,16 @@ PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
             "num_fewshot": "5",
             "max_new_tokens": "256",
             "decoding": "to-cut",
+            "special_tokens": "dropped",
             "cut": "next-question",
             "answer": "strict",
         },
-        "humaneval": {**_QWEN_HUMANEVAL, "max_new_tokens": "1024", "cut": "top-level"},
+        "humaneval": {
+            **_QWEN_HUMANEVAL,
+            "max_new_tokens": "1024",
+            "special_tokens": "dropped",
+            "cut": "top-level",
+        },
     },
     "hendrycks": {
         "mmlu": {
@@ -253,3 +279,9 @@ PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
 def protocols_of(task: str) -> Protocols:
     """What a benchmark offers: its switches and every protocol that covers it, those of files too."""
     return with_own(Protocols(task, SWITCHES[task], {name: of[task] for name, of in PROTOCOLS.items() if task in of}))
+
+
+def special_tokens_of(chosen: ChosenProtocol) -> SpecialTokens:
+    """The switch `special_tokens` as a request has it."""
+    known: Mapping[str, SpecialTokens] = {"kept": "kept", "dropped": "dropped", "unseen": "unseen"}
+    return known[chosen["special_tokens"]]

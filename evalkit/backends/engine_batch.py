@@ -16,7 +16,7 @@ from evalkit.models.continuations import (
     encode_generate_requests,
     scored_tokens,
 )
-from evalkit.models.tokenizer import ids_that_end
+from evalkit.models.tokenizer import Decode, decoder, ids_that_end
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
 _NONE = -1  # the continuation of a target that counts for none
@@ -52,7 +52,9 @@ class Batch:
         num_prompt = len(question.encoded.prompt_ids)
         num_cached = plan.num_cached_tokens(self.first_sequence[index], num_prompt)
         if isinstance(result, Continued):
-            text = tokenizer.decode(result.token_ids, after=question.encoded.prompt_ids)
+            assert isinstance(question.request, GenerateRequest)
+            decode = decoder(tokenizer, keep_special=question.request.special_tokens == "kept")
+            text = decode(result.token_ids, after=question.encoded.prompt_ids)
             yield (
                 question.id,
                 GenerateOutput(
@@ -159,26 +161,27 @@ def watcher(question: Question, tokenizer: TextTokenizer) -> Watcher:
     assert isinstance(question.request, GenerateRequest)
     stops = question.request.stop
     prompt = question.encoded.prompt_ids
+    decode = decoder(tokenizer, keep_special=question.request.special_tokens != "unseen")
     wanted = max(map(len, stops), default=0) + _MIN_WATCHED_CHARACTERS
     start = 0  # of the watched tokens
 
     def watch(token_ids: Sequence[int]) -> bool:
         nonlocal start
         before = token_ids[:start] if start else prompt
-        text = tokenizer.decode(token_ids[start:], after=before)
+        text = decode(token_ids[start:], after=before)
         if any(stop in text for stop in stops):
-            whole = tokenizer.decode(token_ids, after=prompt)
+            whole = decode(token_ids, after=prompt)
             return any(stop in whole for stop in stops)
         if len(text) > 4 * wanted:
-            start = _watched_from(token_ids, start, wanted, tokenizer)
+            start = _watched_from(token_ids, start, wanted, decode)
         return False
 
     return watch
 
 
-def _watched_from(token_ids: Sequence[int], start: int, wanted: int, tokenizer: TextTokenizer) -> int:
+def _watched_from(token_ids: Sequence[int], start: int, wanted: int, decode: Decode) -> int:
     """The latest start, not before `start`, from which the tokens still give `wanted` characters."""
     for candidate in range(len(token_ids) - 1, start, -1):
-        if len(tokenizer.decode(token_ids[candidate:], after=token_ids[:candidate])) >= wanted:
+        if len(decode(token_ids[candidate:], after=token_ids[:candidate])) >= wanted:
             return candidate
     return start

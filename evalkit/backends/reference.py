@@ -19,7 +19,7 @@ from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.loading import load
 from evalkit.models.spec import ModelSpec
-from evalkit.models.tokenizer import ids_that_end
+from evalkit.models.tokenizer import decoder, ids_that_end
 from evalkit.types import (
     FinishReason,
     GenerateOutput,
@@ -95,9 +95,9 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
     draws = draws_of(request.sampling, request.prompt)
     encoded = encode_generate_request(model.tokenizer, request)
     new_ids: list[int] = []
-    text = ""
     reason: FinishReason = "length"
     ends = ids_that_end(request, model.tokenizer, model.end_of_text_ids)
+    watched = decoder(model.tokenizer, keep_special=request.special_tokens != "unseen")
     room = max(1, model.max_length - len(encoded.prompt_ids) + 1)  # the last new token is never read again
     while len(new_ids) < min(request.max_new_tokens, room):
         logits = _logits(model, (*encoded.prompt_ids, *new_ids), 1, example_id)[-1:]
@@ -107,10 +107,12 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
             reason = "end_of_text"
             break
         new_ids.append(token)
-        text = model.tokenizer.decode(new_ids, after=encoded.prompt_ids)
-        if any(stop in text for stop in request.stop):
+        seen = watched(new_ids, after=encoded.prompt_ids)
+        if any(stop in seen for stop in request.stop):
             reason = "stop"
             break
+    decode = decoder(model.tokenizer, keep_special=request.special_tokens == "kept")
+    text = decode(new_ids, after=encoded.prompt_ids)
     return GenerateOutput(text, reason, len(new_ids), len(encoded.prompt_ids), truncated=encoded.truncated)
 
 

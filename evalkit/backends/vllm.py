@@ -19,7 +19,7 @@ from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.spec import ModelSpec
 from evalkit.models.taken import end_of_text_sources
-from evalkit.models.tokenizer import ids_that_end
+from evalkit.models.tokenizer import decoder, ids_that_end
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput, LoglikelihoodRequest
 
@@ -164,12 +164,15 @@ class VllmBackend:
         if sampling := request.sampling:
             drawn = {"temperature": sampling.temperature, "top_p": sampling.top_p}
             drawn["seed"] = seed_of(sampling, request.prompt)
+        # Of the text in which vLLM looks for stop strings; the text that is kept is decoded here.
+        seen = {} if request.special_tokens == "unseen" else {"skip_special_tokens": False}
         return self._params(
             max_tokens=min(request.max_new_tokens, room),
             stop=list(request.stop),
             include_stop_str_in_output=True,
             stop_token_ids=sorted(self._ends(question)),
             **drawn,
+            **seen,
         )
 
     def _ends(self, question: Question) -> frozenset[int]:
@@ -189,7 +192,9 @@ class VllmBackend:
             reason = "end_of_text"
         elif completion.finish_reason == "stop":
             reason = "stop"
-        text = self._tokenizer.decode(ids, after=prompt_ids)
+        assert isinstance(question.request, GenerateRequest)
+        decode = decoder(self._tokenizer, keep_special=question.request.special_tokens == "kept")
+        text = decode(ids, after=prompt_ids)
         cached = min(output.num_cached_tokens or 0, len(prompt_ids))
         return GenerateOutput(text, reason, len(ids), len(prompt_ids), cached, question.encoded.truncated)
 

@@ -24,6 +24,7 @@ from evalkit.card.graded import GRADERS
 from evalkit.commands.argument import CommandParser
 from evalkit.errors import EvalkitError, StoreError
 from evalkit.evaluation.explaining import explain
+from evalkit.evaluation.former import unnamed
 from evalkit.evaluation.grading import grader_lines
 from evalkit.evaluation.manifest import derived_provenance
 from evalkit.evaluation.rescore import changes_of, read_scores
@@ -35,6 +36,7 @@ from evalkit.report.files import write_report
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.read import find_runs, read_json, read_summary
 from evalkit.store.run_store import Session
+from evalkit.task import Switched
 from evalkit.types import json_text
 
 _SHOWN = 3  # differences named of each kind
@@ -81,10 +83,18 @@ class Verified(RunFolder):
         )
         of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
         expected = _from_json({key: derived[key] for key in compared if key in derived})
-        # Runs of before protocols were sets of switches.
-        if "protocol" in expected and "switches" not in written["protocol"]:
-            expected["protocol"] = {**written["protocol"], "name": expected["protocol"]["name"]}
+        if "protocol" in expected:
+            expected["protocol"] = self._protocol_as_written(expected["protocol"], written["protocol"])
         return of_data or _differing(expected, written)
+
+    def _protocol_as_written(self, derived: Mapping[str, Any], written: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a run says of its protocol, without what came later: a switch, or switches altogether."""
+        later = unnamed(self.task, {"protocol": written})
+        name = self.configured.chosen.name if later and isinstance(self.configured, Switched) else derived["name"]
+        if "switches" not in written:
+            return {**written, "name": name}
+        switches = {switch: value for switch, value in derived["switches"].items() if switch not in later}
+        return {**derived, "name": name, "switches": switches}
 
     def scored(self) -> str | None:
         """scores.jsonl follows from the answers."""

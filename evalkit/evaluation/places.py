@@ -14,6 +14,7 @@ from typing import Any
 
 from evalkit.card.runs import data_hashes, protocol_of, split_of
 from evalkit.errors import StoreError
+from evalkit.evaluation.former import name_today, unnamed
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.manifest import derived_provenance
 from evalkit.evaluation.subset import Subset
@@ -54,7 +55,7 @@ def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json]
     """
     found = {path: manifest for path in folders_of(task.name, folder) if (manifest := _answered(path))}
     for path, manifest in found.items():
-        if _is_same(manifest["provenance"], ask.provenance):
+        if _is_same(task, manifest["provenance"], ask.provenance):
             return path
     plain = folder / ask.base
     holder = found.get(plain)
@@ -117,7 +118,7 @@ def _full_name(task: Task, provenance: Mapping[str, Any]) -> str:
         parts.append("data=bundled" if bundled else f"data={sha256_of(data_hashes(provenance))[:8]}")
     # A sampled run's protocol ends with what it draws, which stands among the parts already.
     own_name = (protocol_of(provenance) or "").partition("+num_samples:")[0]
-    departing = _departing(task, own_name) if isinstance(task, Switched) else []
+    departing = _departing(task, name_today(task, own_name, provenance)) if isinstance(task, Switched) else []
     return run_name(task.name, *departing, *parts)
 
 
@@ -134,10 +135,15 @@ def _departing(task: Switched, protocol: str) -> list[str]:
     return [] if protocol in ("", task.protocols.names[0]) else [protocol]
 
 
-def _is_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two runs are the same test. Runs of before protocols were sets of switches tell their names alone."""
-    switches = _switches(a), _switches(b)
-    return _asked(a) == _asked(b) and (None in switches or switches[0] == switches[1])
+def _is_same(task: Task, former: Mapping[str, Any], ask: Mapping[str, Any]) -> bool:
+    """Whether a run is the same test as an ask. Runs of before protocols were sets of switches tell their names alone;
+    those of before a switch came were made under its former value."""
+    written, asked = _switches(former), _switches(ask)
+    if not isinstance(asked, Mapping):
+        return _asked(former) == _asked(ask)
+    later = unnamed(task, former)
+    whole = {**(written if isinstance(written, Mapping) else asked), **later}
+    return _asked(former) == _asked(ask) and whole == dict(asked)
 
 
 def _asked(provenance: Mapping[str, Any]) -> dict[str, Json]:

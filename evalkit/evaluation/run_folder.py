@@ -8,6 +8,7 @@ from typing import Any
 from evalkit.card.load import card_from, kept_card
 from evalkit.card.published import PublishedCard
 from evalkit.errors import StoreError
+from evalkit.evaluation.former import as_it_was
 from evalkit.evaluation.loop import Question, questions_of, score_one
 from evalkit.evaluation.subset import Subset, read_subset
 from evalkit.store.records import model_sha, read_record
@@ -36,7 +37,12 @@ class RunFolder:
 
     @cached_property
     def task(self) -> Task:
-        """The task as the run was configured."""
+        """The task as the run was configured, and as it was then."""
+        return as_it_was(self.configured, self.manifest["provenance"])
+
+    @cached_property
+    def configured(self) -> Task:
+        """The task as the run's configuration is read today."""
         found: Task = self.rebuild(f"tasks.{task_of(self.folder.name)}")
         return found
 

@@ -37,7 +37,7 @@ def answers(asked: Request, output: Output, wanted: Request) -> bool:
 
 def _same_text(request: GenerateRequest) -> tuple[object, ...]:
     """What two requests must have in common for the one text to be the beginning of the other."""
-    return request.prompt, request.turns, request.sampling, request.end_of_text
+    return request.prompt, request.turns, request.sampling, request.end_of_text, request.special_tokens
 
 
 def _is_whole(asked: Request, output: LoglikelihoodOutput | GenerateOutput, wanted: Request) -> bool:
@@ -50,6 +50,8 @@ def _is_whole(asked: Request, output: LoglikelihoodOutput | GenerateOutput, want
 def _holds(asked: GenerateRequest, output: GenerateOutput, wanted: GenerateRequest) -> bool:
     if output.num_tokens > wanted.max_new_tokens:
         return False
+    if asked.special_tokens == "dropped" and not set(wanted.stop) <= set(asked.stop):
+        return False  # where a special token spelled one of these cannot be seen in the text
     if any(stop in output.text for stop in wanted.stop):
         return True
     if output.finish_reason == "end_of_text":

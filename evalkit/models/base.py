@@ -21,11 +21,11 @@ class TextTokenizer(Protocol):
         """
         ...
 
-    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> str:
         """Text that `new_ids` add behind the ids `after` (the prompt's last ones are enough).
 
-        A leading space survives, special tokens leave nothing behind, and bytes at the end that do not make a
-        whole character yet give U+FFFD.
+        A leading space survives, and bytes at the end that do not make a whole character yet give U+FFFD. Special
+        tokens leave nothing behind, or stand as they are spelled where `keep_special` says so.
         """
         ...
 

@@ -80,14 +80,15 @@ class QwenTokenizer:
     def _encode_each(self, texts: list[str]) -> list[list[int]]:
         return [self._encoding.encode_ordinary(text) for text in texts]
 
-    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> str:
         """What `new_ids` add behind `after`, whose last bytes may be the beginning of a character."""
-        pending = _unfinished(self._bytes(after[-_LONGEST_CHARACTER:]))
-        return (pending + self._bytes(new_ids)).decode("utf-8", errors="replace")
+        pending = _unfinished(self._bytes(after[-_LONGEST_CHARACTER:], keep_special))
+        return (pending + self._bytes(new_ids, keep_special)).decode("utf-8", errors="replace")
 
-    def _bytes(self, ids: Sequence[int]) -> bytes:
-        """Special tokens, and rows of the output matrix that stand for no token, leave nothing behind."""
-        return b"".join(self._encoding.decode_tokens_bytes([i for i in ids if i < self._num_ranks]))
+    def _bytes(self, ids: Sequence[int], keep_special: bool) -> bytes:
+        """Rows of the output matrix that stand for no token leave nothing behind."""
+        end = self.vocabulary_size if keep_special else self._num_ranks
+        return b"".join(self._encoding.decode_tokens_bytes([i for i in ids if i < end]))
 
 
 def _unfinished(data: bytes) -> bytes:

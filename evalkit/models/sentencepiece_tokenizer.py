@@ -6,6 +6,7 @@ wrong ids from the converted tokenizer.
 
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 from evalkit.errors import ModelError
@@ -60,11 +61,20 @@ class SentencePieceTokenizer:
         encoded = self._model.encode(list(texts), out_type=int, num_threads=os.cpu_count() or 1)
         return [self._prefix + ids for ids in encoded]
 
-    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> str:
         """What `new_ids` add to the text of `after`; the first word's space survives behind other text."""
-        anchor = self._known(after[-ANCHOR_TOKENS:])
-        before: str = self._model.decode(anchor)
-        return added_text(before, self._model.decode(anchor + self._known(new_ids)))
+        read, text = self._known(after[-ANCHOR_TOKENS:]), ""
+        # A control symbol leaves nothing in a SentencePiece text: its spelling is put between what stands beside it.
+        for spelled, run in groupby(self._known(new_ids), lambda index: keep_special and self._is_control(index)):
+            ids = list(run)
+            before: str = self._model.decode(read)
+            text += "".join(map(self._model.id_to_piece, ids)) if spelled else ""
+            text += added_text(before, self._model.decode(read + ids))
+            read = read + ids
+        return text
+
+    def _is_control(self, index: int) -> bool:
+        return bool(self._model.is_control(index))
 
     def _known(self, ids: Sequence[int]) -> list[int]:
         """Without rows of the output matrix that stand for no piece."""

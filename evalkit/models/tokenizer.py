@@ -1,8 +1,8 @@
 """Tokenizers of the Hugging Face kind, as published: no clean-up, special tokens parsed in chat templates alone."""
 
-from collections.abc import Sequence
-from functools import cached_property
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from typing import Protocol, TypeAlias, runtime_checkable
 
 from tokenizers import Tokenizer
 
@@ -12,6 +12,7 @@ from evalkit.models.chat import ChatTemplate, StandIns
 from evalkit.models.chunks import encode_in_chunks, may_be_cut
 from evalkit.types import EOS_TOKEN, GenerateRequest
 
+Decode: TypeAlias = Callable[..., str]  # (new ids, after=ids) -> text
 ANCHOR_TOKENS = 16  # of the text before: enough for a character's bytes and a word's first space
 
 
@@ -65,6 +66,11 @@ def ids_that_end(request: GenerateRequest, tokenizer: TextTokenizer, of_the_mode
         if index is None:
             raise ModelError(f"the text is to end with {token}, which the checkpoint's tokenizer does not have")
     return frozenset(index for index in ids if index is not None)
+
+
+def decoder(tokenizer: TextTokenizer, *, keep_special: bool) -> Decode:
+    """How a tokenizer's ids become text, with special tokens as they are spelled, or without."""
+    return partial(tokenizer.decode, keep_special=True) if keep_special else tokenizer.decode
 
 
 class HuggingFaceTokenizer:
@@ -156,11 +162,11 @@ class HuggingFaceTokenizer:
         backend.encode_special_tokens = False
         return backend
 
-    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> str:
         """What `new_ids` add to the text of `after`."""
         anchor = list(after[-ANCHOR_TOKENS:])
-        before = self._backend.decode(anchor, skip_special_tokens=True)
-        whole = self._backend.decode([*anchor, *new_ids], skip_special_tokens=True)
+        before = self._backend.decode(anchor, skip_special_tokens=not keep_special)
+        whole = self._backend.decode([*anchor, *new_ids], skip_special_tokens=not keep_special)
         return added_text(before, whole)
 
 

@@ -39,6 +39,7 @@ class Switch:
     high: Number = 0
     stage: Stage = "request"  # what it changes; all but "request" can be tried on stored answers
     function: str = ""  # what a function of one's own gets and gives, where its dotted name is a value too
+    former: str = ""  # of a switch that came later: what runs and files of before it, which do not name it, mean
 
     @property
     def allowed(self) -> str:

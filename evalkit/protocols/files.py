@@ -96,7 +96,8 @@ def _add(
         if not isinstance(value, str):
             raise ConfigError(f"{where}: {switch} is {value!r}, write one value")
     own = {switch: value_of(where, switches, switch, value) for switch, value in values.items()}
-    whole = {**(named[like] if like is not None else {}), **own}
+    former = {name: switch.former for name, switch in switches.items() if switch.former}
+    whole = {**former, **(named[like] if like is not None else {}), **own}
     if missing := [switch for switch in switches if switch not in whole]:
         raise ConfigError(f"{where}: lacks {', '.join(missing)}; set them, or take them from a protocol with like")
     named[name] = {switch: whole[switch] for switch in switches}

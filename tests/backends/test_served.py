@@ -71,6 +71,31 @@ def test_every_kind_of_server_writes_texts_that_score_the_same(kind: str, tiny: 
         assert [answers[name].text for name, _ in items] == [tiny.text(request) for _, request in items]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("kind", ["vllm", "sglang", "llama-server", "openai"])
+def test_a_server_that_cannot_keep_special_tokens_is_named(
+    kind: str, tiny: TinyLanguageModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = [(name, replace(request, special_tokens="kept")) for name, request in texts(tiny, 3)]  # type: ignore[type-var]
+    with serving(kind, tiny) as server:
+        backend = backend_for(server)
+        assert len(list(backend.answer(items))) == 3
+        measured = backend.provenance()["measured"]
+        told = [body.get("skip_special_tokens") for body in server.seen[-3:]]
+    assert isinstance(measured, dict)
+    if kind in ("vllm", "sglang"):
+        assert (told, measured["special_tokens"]) == ([False] * 3, "kept")
+        assert "special tokens" not in caplog.text
+    else:
+        assert (told, measured["special_tokens"]) == ([None] * 3, "left out by the server")
+        assert f"{server.url} leaves special tokens out of its texts, and cannot be told to keep them" in caplog.text
+
+
+def test_a_server_is_asked_as_before_where_no_special_token_is_to_be_kept(tiny: TinyLanguageModel) -> None:
+    with serving("vllm", tiny) as server:
+        list(backend_for(server).answer(texts(tiny, 2)))
+        assert not any("skip_special_tokens" in body for body in server.seen)
+
+
 @pytest.mark.parametrize("kind", ["transformers", "vllm", "openai"])
 def test_a_stop_string_that_begins_in_the_prompt_ends_no_text(kind: str, tiny: TinyLanguageModel) -> None:
     prompts = (f"Write {n}:" for n in range(100))

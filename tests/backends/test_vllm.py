@@ -21,6 +21,7 @@ from evalkit.types import (
     LoglikelihoodOutput,
     LoglikelihoodRequest,
     Sampling,
+    SpecialTokens,
     Truncation,
 )
 
@@ -30,7 +31,7 @@ LLM_ARGUMENTS = "model trust_remote_code dtype tensor_parallel_size gpu_memory_u
 ENGINE_ARGUMENTS = "enable_prefix_caching max_model_len max_logprobs".split()
 PARAMS = (
     "temperature top_p seed ignore_eos max_tokens logprobs prompt_logprobs stop include_stop_str_in_output "
-    "stop_token_ids".split()
+    "stop_token_ids skip_special_tokens".split()
 )
 
 
@@ -120,6 +121,15 @@ def test_a_sample_has_a_seed_of_its_own_and_greedy_requests_have_none(
     assert (asked[4].temperature, asked[4].top_p, asked[4].seed) == (0.0, 1.0, None)
 
 
+def test_stop_strings_are_looked_for_among_special_tokens_where_the_protocol_says_so(
+    tiny: TinyLanguageModel, spec: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = install(monkeypatch, tiny)
+    values: tuple[SpecialTokens, ...] = ("kept", "dropped", "unseen")
+    list(VllmBackend(spec).answer([(s, GenerateRequest("Write:", (), 5, special_tokens=s)) for s in values]))
+    assert [params.skip_special_tokens for _, params in fake.asked] == [False, False, True]
+
+
 @pytest.mark.skipif(not HAS_VLLM, reason="vLLM is not installed: pip install 'evalkit[vllm]'")
 def test_vllm_takes_these_arguments() -> None:
     from vllm import LLM, SamplingParams, TokensPrompt
@@ -134,6 +144,7 @@ def test_vllm_takes_these_arguments() -> None:
         {"prompt_logprobs": 1},
         {"stop": ["x"], "include_stop_str_in_output": True, "stop_token_ids": [0]},
         {"temperature": 0.8, "top_p": 0.95, "seed": 2**31 - 1},
+        {"skip_special_tokens": False},
     ):
         given: Any = {"temperature": 0.0, **settings}
         SamplingParams(ignore_eos=True, max_tokens=1, **given)

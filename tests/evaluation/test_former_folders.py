@@ -3,11 +3,13 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from evalkit.cli import call, main
+from tests.command_line import Result
 
 FORMER = Path(__file__).parent / "former_run"
 SAME_RUN = ("task=mmlu", "backend=scripted", "model=smollm2-135m", "data_dir=bundled", "limit=1", "results_dir=results")
@@ -38,6 +40,42 @@ def test_it_is_scored_again_without_a_question(run: Path, capfd: pytest.CaptureF
     assert main() == 0
     assert "4 questions, 4 already answered" in capfd.readouterr().err
     assert before == {name: (run / name).read_bytes() for name in before}
+
+
+def as_before_special_tokens(run: Path) -> None:
+    """Make a run's files those of an evalkit that knew no such switch and read every text as `unseen`."""
+    for name in ("manifest.json", "summary.json"):
+        content = json.loads((run / name).read_bytes())
+        protocol = content["provenance"]["protocol"]
+        del protocol["switches"]["special_tokens"]
+        protocol["name"] = protocol["base"]
+        content["provenance"]["run"] = "gsm8k"
+        if "config" in content:
+            content["config"]["tasks"]["gsm8k"]["protocol"] = None
+        (run / name).write_text(json.dumps(content, indent=2) + "\n")
+    run.rename(run.parent / "gsm8k")
+
+
+def test_texts_of_before_special_tokens_were_a_switch_stay_valid_and_are_no_others(
+    evalkit: Callable[..., Result], tmp_path: Path
+) -> None:
+    """What was read without special tokens never answers a request for a text that keeps them."""
+    words = ("task=gsm8k", "backend=scripted", "model=smollm2-135m", "data_dir=bundled")
+    folder = tmp_path / "results" / "smollm2-135m"
+    assert evalkit(*words, "tasks.gsm8k.protocol=qwen+special_tokens:unseen").code == 0
+    (made,) = folder.glob("gsm8k*")
+    as_before_special_tokens(made)
+    assert evalkit("report", "--each", "results").code == 0
+    verified = evalkit("verify", str(folder / "gsm8k"))
+    assert verified.code == 0, verified.out
+    before = (folder / "gsm8k" / "outputs.jsonl").read_bytes()
+    again = evalkit(*words)
+    assert "12 questions, 0 already answered\n" in again.err
+    former = folder / "gsm8k@qwen+special_tokens=unseen,data=bundled"
+    assert (former / "outputs.jsonl").read_bytes() == before
+    assert evalkit("verify", str(folder / "gsm8k"), str(former)).code == 0
+    unseen = evalkit(*words, "tasks.gsm8k.protocol=qwen+special_tokens:unseen")
+    assert "12 questions, 0 already answered, 12 in runs beside it" in unseen.err
 
 
 def test_it_goes_on_where_it_was_killed(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

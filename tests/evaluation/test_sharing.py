@@ -1,6 +1,7 @@
 """An answer is shared only where it is provably the same, and graders say so where they cannot know."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def test_texts_are_shared_where_the_wanted_end_is_in_them() -> None:
         ("gsm8k", "qwen", "qwen+answer:flexible"),
         ("gsm8k", "qwen+decoding:to-limit", "qwen+decoding:to-limit+cut:next-question"),
         ("humaneval", "qwen+decoding:to-limit", "qwen-corrected+decoding:to-limit"),
-        ("humaneval", "qwen-corrected", "lm-eval+max_new_tokens:512"),
+        ("humaneval", "qwen-corrected", "lm-eval+max_new_tokens:512+special_tokens:kept"),
         ("mmlu", "qwen", "qwen+softmax:twice-bfloat16+mean:macro+anatomy:other"),
         ("mmlu", "qwen-corrected", "lm-eval+question:marked"),
         ("mmlu", "hendrycks+header:single-space+question:stripped+truncation:none", "lm-eval"),
@@ -150,3 +151,16 @@ def test_a_grader_that_would_need_more_text_says_so(task_builder: Callable[..., 
     assert (found.value, found.answer) == (None, None)
     assert "unknown" in found.detail
     assert graders(task)["cut:blank-line"](example, GenerateOutput("5\n\n", "stop", 3, 9)).answer == "5"
+
+
+def test_a_text_without_its_special_tokens_answers_only_what_they_could_not_have_ended() -> None:
+    """Where one spelled a stop string of another request cannot be seen any more."""
+    asked = GenerateRequest("p", ("\n\n", "<|end|>"), 9, special_tokens="dropped")
+    output = GenerateOutput("a\n\n", "stop", 2, 1)
+    assert answers(asked, output, replace(asked, stop=("\n\n",)))
+    assert not answers(replace(asked, stop=("\n\n",)), output, asked)
+    assert answers(
+        *(replace(asked, special_tokens="kept"), output, replace(asked, special_tokens="kept", stop=("\n",)))
+    )
+    assert not answers(asked, output, replace(asked, special_tokens="kept"))
+    assert not answers(replace(asked, special_tokens="unseen"), output, asked)

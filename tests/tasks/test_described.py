@@ -169,6 +169,9 @@ def test_a_generated_answer_is_read_and_compared_as_a_number() -> None:
     second = task.examples()[1]
     assert second.target == "2000"
     assert task.request(second) == GenerateRequest("Question: 1,000 twice?\nAnswer:", ("Question:",), 9)
+    kept = sums(max_new_tokens=9, stop=["Question:"], special_tokens="kept")
+    assert kept.request(second) == replace(task.request(second), special_tokens="kept")
+    assert kept.provenance() != task.provenance()
     for text, answer, value in [
         (" 2 * 1,000 = 2,000 Question: 7", "2000", 1.0),
         ("2000.0", "2000.0", 1.0),
@@ -364,6 +367,7 @@ def test_a_mistake_in_a_choice_task_is_one_line(keys: dict[str, Any], line: str)
     ("keys", "line"),
     [
         ({"letters": "AB"}, "tasks.sums.letters belongs to kind=choice, and this task is kind=generate"),
+        ({"special_tokens": "keep"}, "tasks.sums.special_tokens=keep: use one of kept, dropped, unseen"),
         ({"read": "first"}, "tasks.sums.read=first: use one of last-number, whole, {regex"),
         ({"read": {"regex": "(a"}}, "tasks.sums.read.regex=(a: missing ), unterminated subpattern"),
         ({"read": {"regex": "a", "group": 1}}, "tasks.sums.read.group=1: the regex a has 0 groups"),

@@ -18,7 +18,7 @@ from evalkit.backends.openai.listing import Listing, explain, find_model
 from evalkit.backends.openai.probe import TEXT, Probe
 from evalkit.backends.openai.questions import Question, Server, encode, text_of
 from evalkit.backends.openai.retry import Retries
-from evalkit.backends.openai.texts import UNCUT, Texts, sampling_fields
+from evalkit.backends.openai.texts import KEEP_SPECIAL, KEEPING, UNCUT, Texts, sampling_fields
 from evalkit.backends.openai.tokens import SPECIMENS, Dialect, ServerTokenizer, Tokens, ask_ids, find_dialect
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
@@ -78,6 +78,7 @@ class OpenAIBackend:
         self._server: Server | None = None
         self._num_stops = _FEWEST_STOPS
         self._uncut: Mapping[str, Any] | None = None  # found out with the first sample
+        self._keeps_special: bool | None = None  # where a request asks for it: whether the server is one that can
         if tokenizer is not None:  # else prompts can be counted by the server only, as it answers
             self.facts: Callable[[], ModelFacts] = self._facts
 
@@ -109,6 +110,8 @@ class OpenAIBackend:
         }
         if self._uncut is not None:
             measured["samples"] = dict(self._uncut)
+        if self._keeps_special is not None:
+            measured["special_tokens"] = "kept" if self._keeps_special else "left out by the server"
         return {**self.fingerprint(), "neutral": dict(server.can.neutral), "measured": measured}
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
@@ -121,6 +124,7 @@ class OpenAIBackend:
         questions = encode(items, server, self.url)
         self._num_stops = self._stops_taken(items, server)
         self._uncut = self._uncut_by(items, server)
+        self._keeps_special = self._special_kept(items, server)
         client = self._client()
         ask = Ask(client, server.can.model, server.can.neutral, self.bill)
         work = partial(self._answer, ask, server)
@@ -139,7 +143,8 @@ class OpenAIBackend:
                 output = await Choices(ask, server.can, server.tokens).score(request, encoded)
             else:
                 assert not isinstance(encoded, EncodedChoices)
-                texts = Texts(ask, server.can.takes_ids, server.max_length, self._num_stops, self._uncut or {})
+                kept = KEEP_SPECIAL if self._keeps_special and request.special_tokens == "kept" else {}
+                texts = Texts(ask, server.can.takes_ids, server.max_length, self._num_stops, self._uncut or {}, kept)
                 output = await texts.write(request, encoded, text_of(question, server))
         except RefusedError as error:
             explained = explain(error, self.url, server.listing)
@@ -159,6 +164,19 @@ class OpenAIBackend:
             log.info("%s takes no %d stop strings; what it is not told of is cut here", self.url, len(stops))
             return _FEWEST_STOPS
         return len(stops)
+
+    def _special_kept(self, items: Sequence[Item], server: Server) -> bool | None:
+        """Whether the server's texts keep special tokens; None where no request asks for it."""
+        if not any(isinstance(r, GenerateRequest) and r.special_tokens == "kept" for _, r in items):
+            return None
+        if server.listing.reported.get("owned_by") in KEEPING:
+            return True
+        log.warning(
+            "%s leaves special tokens out of its texts, and cannot be told to keep them: where the model writes one, "
+            "its text is not the protocol's (special_tokens:kept)",
+            self.url,
+        )
+        return False
 
     def _uncut_by(self, items: Sequence[Item], server: Server) -> Mapping[str, Any] | None:
         """The fields with which the server draws from the whole distribution; None where nothing is drawn.

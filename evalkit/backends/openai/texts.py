@@ -7,6 +7,7 @@ Samples are the server's own draws: each is a request with a seed of its own.
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from evalkit.backends.openai.ask import Ask, Prompt
@@ -26,22 +27,33 @@ _REASONS: dict[str, FinishReason] = {
 # Fields that keep a server's own cuts out of a sample (vLLM takes them from the checkpoint, llama.cpp cuts to 40
 # tokens): the first set that it takes.
 UNCUT: Sequence[Mapping[str, Any]] = ({"top_k": -1, "min_p": 0.0}, {})
+# Servers, as they call themselves, whose texts keep special tokens where they are told to; others have no such field,
+# or ignore it.
+KEEPING = ("vllm", "sglang")
+KEEP_SPECIAL: Mapping[str, Any] = {"skip_special_tokens": False}
 
 
 class Texts:
     """Continues prompts through one server."""
 
     def __init__(
-        self, ask: Ask, takes_ids: bool, max_length: int | None, num_stops: int, uncut: Mapping[str, Any]
+        self,
+        ask: Ask,
+        takes_ids: bool,
+        max_length: int | None,
+        num_stops: int,
+        uncut: Mapping[str, Any],
+        kept: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         """num_stops: how many stop strings the server takes; what it is not told of is cut here.
 
-        uncut: of UNCUT, what the server takes."""
+        uncut: of UNCUT, what the server takes; kept: KEEP_SPECIAL where texts are to keep special tokens."""
         self._ask = ask
         self._takes_ids = takes_ids
         self._max_length = max_length
         self._num_stops = num_stops
         self._uncut = uncut
+        self._kept = kept
 
     async def write(self, request: GenerateRequest, encoded: EncodedPrompt | None, text: str) -> GenerateOutput:
         """The greedy continuation, or a sample.
@@ -70,7 +82,7 @@ class Texts:
         prompt: Prompt = ids if encoded and self._takes_ids else text
         room = max(1, self._max_length - len(ids)) if self._max_length else request.max_new_tokens
         told = list(stops[: self._num_stops])
-        fields: dict[str, Any] = {"stop": told} if told else {}
+        fields: dict[str, Any] = {**self._kept, **({"stop": told} if told else {})}
         if request.sampling:
             fields |= sampling_fields(request.sampling, request.prompt, self._uncut)
         return await self._ask(prompt, min(request.max_new_tokens, room), _ended, **fields), told

@@ -72,7 +72,7 @@ class ServerTokenizer:
         ids = dict(zip(distinct, self._encode(distinct), strict=True))
         return [list(ids[text]) for text in texts]
 
-    def decode(self, new_ids: Sequence[int], *, after: Sequence[int]) -> str:
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> str:
         """Not to be had from every server."""
         raise ModelError(f"the server's tokenizer does not decode: {_GIVE_LOCAL}")
 
