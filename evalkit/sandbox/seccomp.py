@@ -25,7 +25,7 @@ PLAIN = """
 read:0:63 write:1:64 close:3:57 fstat:5:80 lseek:8:62 mprotect:10:226 munmap:11:215 brk:12:214
 rt_sigaction:13:134 rt_sigprocmask:14:135 rt_sigreturn:15:139 pread64:17:67 pwrite64:18:68 readv:19:65
 writev:20:66 sched_yield:24:124 mremap:25:216 msync:26:227 madvise:28:233 dup:32:23 nanosleep:35:101
-getitimer:36:102 setitimer:38:103 getpid:39:172 sendfile:40:71 sendto:44:206 recvfrom:45:207 sendmsg:46:211
+getitimer:36:102 setitimer:38:103 getpid:39:172 sendfile:40:71 recvfrom:45:207 sendmsg:46:211
 recvmsg:47:212 shutdown:48:210 getsockname:51:204 getpeername:52:205 getsockopt:55:209 setsockopt:54:208
 exit:60:93 exit_group:231:94 wait4:61:260 waitid:247:95 uname:63:160 flock:73:32 fsync:74:82 fdatasync:75:83
 ftruncate:77:46 getdents64:217:61 getcwd:79:17 chdir:80:49 fchdir:81:50 umask:95:166 gettimeofday:96:169
@@ -41,7 +41,7 @@ newfstatat:262:79 unlinkat:263:35 renameat:264:38 renameat2:316:276 linkat:265:3
 readlinkat:267:78 faccessat:269:48 faccessat2:439:439 pselect6:270:72 ppoll:271:73 set_robust_list:273:99
 get_robust_list:274:100 restart_syscall:219:128 eventfd2:290:19 dup3:292:24 pipe2:293:59 preadv:295:69
 pwritev:296:70 preadv2:327:286 pwritev2:328:287 getcpu:309:168 getrandom:318:278 copy_file_range:326:285
-statx:332:291 rseq:334:293 membarrier:324:283 close_range:436:436 fadvise64:221:223 fallocate:285:47
+statx:332:291 rseq:334:293 membarrier:324:283 close_range:436:436 fadvise64:221:223
 stat:4:- lstat:6:- poll:7:- access:21:- pipe:22:- select:23:- dup2:33:- pause:34:- alarm:37:- rename:82:-
 mkdir:83:- rmdir:84:- creat:85:- link:86:- unlink:87:- symlink:88:- readlink:89:- getpgrp:111:-
 epoll_create:213:- epoll_wait:232:- arch_prctl:158:- time:201:- eventfd:284:-
@@ -49,6 +49,7 @@ epoll_create:213:- epoll_wait:232:- arch_prctl:158:- time:201:- eventfd:284:-
 FILTERED = """
 mmap:9:222 ioctl:16:29 socketpair:53:199 clone:56:220 fcntl:72:25 prctl:157:167 tgkill:234:131 kill:62:129
 open:2:- openat:257:56 prlimit64:302:261 clone3:435:435 openat2:437:437
+sendto:44:206 fallocate:285:47
 """
 # called by the process itself before the filter is in force
 SETUP = """
@@ -59,7 +60,8 @@ NEWEST_KNOWN = 450  # libc falls back on ENOSYS from calls newer than the list
 
 CLONE_THREAD, CLONE_NEW_ANYTHING = 0x0001_0000, 0x7E02_0080
 O_ACCMODE, O_TRUNC = 0x3, 0x200
-AF_UNIX = 1
+AF_UNIX, SOCK_STREAM = 1, 1
+SOCKET_FLAGS = 0x8_0800  # SOCK_CLOEXEC SOCK_NONBLOCK
 MAP_STACK, MIN_THREAD_STACK = 0x2_0000, 1 << 20
 IOCTLS = (
     0x5401,
@@ -142,12 +144,39 @@ def no_tiny_stacks() -> list[Instruction]:
     ]
 
 
+def pairs_of_streams() -> list[Instruction]:
+    """Let socketpair make Unix streams: a datagram's socket (a raw one, too) could send to any address."""
+    return [
+        load_arg(0),
+        (JUMP_EQ, 0, 4, AF_UNIX),
+        load_arg(1),
+        (AND, 0, 0, 0xFFFF_FFFF ^ SOCKET_FLAGS),
+        (JUMP_EQ, 0, 1, SOCK_STREAM),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, EPERM),
+    ]
+
+
+def allow_if_zero(index: int) -> list[Instruction]:
+    """Allow a call whose argument is 0, in all its 64 bits."""
+    return [
+        load_arg(index),
+        (JUMP_EQ, 0, 3, 0),
+        load_arg(index, high=True),
+        (JUMP_EQ, 0, 1, 0),
+        (RETURN, 0, 0, ALLOW),
+        (RETURN, 0, 0, EPERM),
+    ]
+
+
 def argument_rules() -> dict[str, list[Instruction]]:
     """The calls that depend on their arguments."""
     return {
         "mmap": no_tiny_stacks(),
         "ioctl": allow_if_in(1, IOCTLS),
-        "socketpair": allow_if_in(0, [AF_UNIX]),
+        "socketpair": pairs_of_streams(),
+        "sendto": allow_if_zero(4),  # no address
+        "fallocate": allow_if_zero(1),  # blocks behind a file's end are bound by no limit
         "clone": threads_only(),
         "clone3": [(RETURN, 0, 0, ENOSYS)],  # its flags lie in memory; libc falls back to clone
         "fcntl": allow_if_in(1, FCNTLS),
@@ -161,8 +190,8 @@ def argument_rules() -> dict[str, list[Instruction]]:
     }
 
 
-def assemble(machine: Machine) -> bytes:
-    """The filter as an array of struct sock_filter, SELF_PID still in it."""
+def assemble(machine: Machine, refused: Sequence[str] = ()) -> bytes:
+    """The filter as an array of struct sock_filter, SELF_PID still in it. refused: plain calls to leave out."""
     code: list[Instruction] = [
         (LOAD, 0, 0, OFFSET_ARCH),
         (JUMP_EQ, 1, 0, machine.audit),
@@ -171,8 +200,9 @@ def assemble(machine: Machine) -> bytes:
         (JUMP_GE, 0, 1, NEWEST_KNOWN),  # x32 calls, too
         (RETURN, 0, 0, ENOSYS),
     ]
-    for number in machine.numbers(PLAIN).values():
-        code += [(JUMP_EQ, 0, 1, number), (RETURN, 0, 0, ALLOW)]
+    for name, number in machine.numbers(PLAIN).items():
+        if name not in refused:
+            code += [(JUMP_EQ, 0, 1, number), (RETURN, 0, 0, ALLOW)]
     rules = argument_rules()
     for name, number in machine.numbers(FILTERED).items():
         code += [(JUMP_EQ, 0, len(rules[name]), number), *rules[name]]

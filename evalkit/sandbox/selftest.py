@@ -1,6 +1,7 @@
 """Canaries: does this sandbox confine on this machine? Run before the first program, in under a second."""
 
 import os
+import select
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -59,9 +60,20 @@ def attempt(name, action):
 NOTHING_MANAGED = "assert not managed, managed"
 
 
-def network(port: int) -> str:
-    """Connect to a listener on loopback, bind a port, reach for the harness's Unix sockets."""
+def network(port: int, path: str) -> str:
+    """Connect to a listener on loopback, bind a port, reach for the harness's Unix sockets by path and by name."""
     return ATTEMPTS + (
+        "def datagram(kind, address):\n"
+        "    for end in socket.socketpair(socket.AF_UNIX, kind):\n"
+        "        end.sendto(b'x', address)\n"
+        "def several(address):\n"
+        "    descriptor = (socket.SOL_SOCKET, socket.SCM_RIGHTS, (1).to_bytes(4, 'little'))\n"
+        "    for end in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM):\n"
+        "        end.sendmsg([b'x'], [descriptor], 0, address)\n"
+        f"for address in ({path!r}, {chr(0) + path!r}):\n"
+        "    for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_RAW, socket.SOCK_SEQPACKET):\n"
+        "        attempt(f'datagram, {kind}', lambda: datagram(kind, address))\n"
+        "    attempt('a descriptor', lambda: several(address))\n"
         f"attempt('connect', lambda: socket.create_connection(('127.0.0.1', {port}), 0.5))\n"
         "attempt('bind', lambda: socket.socket().bind(('127.0.0.1', 0)))\n"
         "attempt('unix', lambda: socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))\n"
@@ -158,12 +170,25 @@ def expect(sandbox: Runner, name: str, program: str, check: str, *, passes: bool
 
 
 @contextmanager
+def listening(family: int, kind: int, address: tuple[str, int] | str) -> Iterator[socket.socket]:
+    """A socket that nobody may reach."""
+    with socket.socket(family, kind) as listener:
+        listener.bind(address)
+        if kind == socket.SOCK_STREAM:
+            listener.listen()
+        yield listener
+
+
+@contextmanager
 def canaries(memory_limit: int) -> Iterator[list[Canary]]:
     """A listener, a secret file, and the programs that try to reach them."""
-    with socket.socket() as listener, tempfile.TemporaryDirectory(prefix="evalkit-canary-") as folder:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        listener.setblocking(False)
+    with (
+        tempfile.TemporaryDirectory(prefix="evalkit-canary-") as folder,
+        listening(socket.AF_INET, socket.SOCK_STREAM, ("127.0.0.1", 0)) as listener,
+        tempfile.TemporaryDirectory(prefix="evalkit-canary-") as place,
+        listening(socket.AF_UNIX, socket.SOCK_DGRAM, f"{place}/socket") as path,
+        listening(socket.AF_UNIX, socket.SOCK_DGRAM, f"\0{place}/socket") as abstract,
+    ):
         file = Path(folder) / "secret"
         file.write_text(SECRET, encoding="utf-8")
         before = file.stat()
@@ -174,14 +199,10 @@ def canaries(memory_limit: int) -> Iterator[list[Canary]]:
             return same and file.read_text(encoding="utf-8") == SECRET and len(list(Path(folder).iterdir())) == 1
 
         def unreached() -> bool:
-            try:
-                listener.accept()[0].close()
-            except BlockingIOError:
-                return True
-            return False
+            return not select.select([listener, path, abstract], [], [], 0)[0]
 
         yield [
-            Canary("network", network(listener.getsockname()[1]), unreached),
+            Canary("network", network(listener.getsockname()[1], f"{place}/socket"), unreached),
             Canary("files", files(file), intact),
             Canary("environment", environment(os.getpid())),
             Canary("processes", processes(os.getpid())),

@@ -3,6 +3,7 @@
 A process of its own, so that it can run as another user, hold a secret in its environment and count what is left.
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -20,7 +21,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hostile_programs import CASES, CHECK, RIGHT, WRONG, Case
+from hostile_kinds import KINDS
+from hostile_programs import CHECK, RIGHT, WRONG, Case
+from hostile_programs import CASES as CLAIMS_AND_ESCAPES
 
 from evalkit.sandbox.base import ExecResult, Sandbox, Split
 from evalkit.sandbox.bubblewrap import BubblewrapSandbox
@@ -29,6 +32,7 @@ from evalkit.sandbox.docker import DockerSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
 from evalkit.sandbox.plan import Limits
 
+CASES = [*CLAIMS_AND_ESCAPES, *KINDS]
 SANDBOXES = {"bubblewrap": BubblewrapSandbox, "landlock": LandlockSandbox}
 CONTENT = "a canary"
 SECRET_NAME, SECRET = "EVALKIT_CANARY_SECRET", "c4nary-in-the-env1ronment"
@@ -84,6 +88,7 @@ class World:
         words |= {
             "PORT": self.listeners[0].getsockname()[1],
             "UNIX": self.folder / "socket",
+            "DATAGRAMS": self.folder / "datagrams",
             "SECRET": SECRET_NAME,
         }
         for word, value in words.items():
@@ -91,16 +96,32 @@ class World:
         return text
 
 
+def unix_listeners(folder: str) -> list[socket.socket]:
+    """Streams and datagrams, by path and by an abstract name."""
+    listeners = []
+    for kind, name in ((socket.SOCK_STREAM, "socket"), (socket.SOCK_DGRAM, "datagrams")):
+        for address in (f"{folder}/{name}", f"\0{folder}/{name}"):
+            listener = socket.socket(socket.AF_UNIX, kind)
+            listener.bind(address)
+            if kind == socket.SOCK_STREAM:
+                listener.listen()
+            elif not address.startswith("\0"):
+                Path(address).chmod(0o777)
+            listeners.append(listener)
+    return listeners
+
+
 def reached(listener: socket.socket) -> bool:
-    """Whether somebody connected or sent."""
-    try:
-        if listener.type == socket.SOCK_STREAM:
-            listener.accept()[0].close()
-        else:
-            listener.recv(100)
-    except BlockingIOError:
-        return False
-    return True
+    """Whether somebody connected or sent since the last look."""
+    count = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            if listener.type == socket.SOCK_STREAM:
+                listener.accept()[0].close()
+            else:
+                listener.recv(100)
+            count += 1
+    return count > 0
 
 
 @contextmanager
@@ -111,11 +132,9 @@ def world() -> Iterator[World]:
     listeners = [socket.create_server(("127.0.0.1", 0))]
     port = listeners[0].getsockname()[1]
     with tempfile.TemporaryDirectory(prefix="canaries-") as name:
-        datagrams, unix = socket.socket(socket.AF_INET, socket.SOCK_DGRAM), socket.socket(socket.AF_UNIX)
+        datagrams = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         datagrams.bind(("127.0.0.1", port))
-        unix.bind(f"{name}/socket")
-        unix.listen()
-        listeners += [datagrams, unix]
+        listeners += [datagrams, *unix_listeners(name)]
         for listener in listeners:
             listener.setblocking(False)
         (Path(name) / "canary").write_text(CONTENT)

@@ -123,6 +123,8 @@ def filter_that_allows(*names: str) -> bytes:
     [
         ("files", {"landlock_abi": 0}),
         ("network", {"filter": filter_that_allows("socket", "connect", "bind")}),
+        ("network", {"filter": filter_that_allows("socketpair", "sendto")}),
+        ("network", {"filter": filter_that_allows("socketpair")}),
         ("processes", {"filter": filter_that_allows("clone")}),
         ("memory", {"limits": {}}),
     ],

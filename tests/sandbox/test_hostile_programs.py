@@ -33,7 +33,7 @@ def readable_copy() -> Iterator[Path]:
     shutil.copytree(ROOT / "evalkit" / "sandbox", folder / "evalkit" / "sandbox", ignore=ignored)
     for name in ("__init__.py", "errors.py", "types.py"):
         shutil.copy(ROOT / "evalkit" / name, folder / "evalkit" / name)
-    for name in ("corpus.py", "hostile_programs.py"):
+    for name in ("corpus.py", "hostile_programs.py", "hostile_kinds.py"):
         shutil.copy(HERE / name, folder / name)
     for path in (folder, *folder.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
