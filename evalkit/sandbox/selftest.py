@@ -12,6 +12,7 @@ from typing import Protocol
 
 from evalkit.errors import SandboxError
 from evalkit.sandbox.base import ExecResult
+from evalkit.sandbox.folder import PREFIX
 from evalkit.sandbox.plan import Limits
 
 SECONDS = 2.0
@@ -133,6 +134,16 @@ def memory(limit: int) -> str:
     return ATTEMPTS + f"import mmap\nattempt('memory', lambda: mmap.mmap(-1, {limit + (1 << 30)}))\n"
 
 
+LITTER = """
+import os
+os.umask(0)
+print(os.getcwd())
+for number in range(1, 30):
+    os.mkdir(f".{number}", 0 if number % 2 else 0o300)
+    os.symlink("..", f"link{number}")
+os.makedirs("a/b/c")
+os.mkdir("a/b/c/d", 0)
+"""
 HONEST = """
 import hashlib, math, tempfile, threading
 def add(a, b):
@@ -155,7 +166,16 @@ def self_test(sandbox: Runner) -> list[str]:
             held.append(expect(sandbox, canary.name, canary.program, NOTHING_MANAGED, passes=True))
             if not canary.untouched():
                 raise SandboxError(f"sandbox {sandbox.name}: self-test: {canary.name}: a canary was touched")
-    return held
+    return [*held, cleaning(sandbox)]
+
+
+def cleaning(sandbox: Runner) -> str:
+    """Run a program that leaves what is hard to remove, and look for it."""
+    result = sandbox.run_unchecked(LITTER, "", SECONDS)
+    place = Path(result.output_head.strip())
+    if result.status != "passed" or (place.name.startswith(PREFIX) and place.exists()):
+        raise SandboxError(f"sandbox {sandbox.name}: self-test: cleaning: {result.status}, {place} was left")
+    return "cleaning"
 
 
 def expect(sandbox: Runner, name: str, program: str, check: str, *, passes: bool) -> str:

@@ -1,5 +1,6 @@
 """One program's trial: started, supervised to its end, and judged by what only the supervisor could know."""
 
+import logging
 import secrets
 import selectors
 import signal
@@ -16,6 +17,7 @@ from evalkit.sandbox.plan import Cell, Limits, inside_part, make_job
 from evalkit.sandbox.process import Process
 from evalkit.sandbox.text import MAX_DETAIL, MAX_HEAD, decoded
 
+log = logging.getLogger(__name__)
 TICK = 0.1  # seconds between two looks at the work folder
 GRACE = 0.2  # seconds for the rest of the output once the verdict is there
 MAX_NOISE = 4000
@@ -73,7 +75,8 @@ class Player:
     def fills_up(self, limits: Limits) -> bool:
         """Whether its work folder holds too much."""
         if self.cell.work is not None:
-            return fills_up(self.cell.work, limits.disk_bytes, limits.num_files)
+            pid = 0 if self.process.exited else self.process.popen.pid
+            return fills_up(self.cell.work, limits.disk_bytes, limits.num_files, pid)
         if self.cell.inner_work and self.ready:  # before that, /proc shows this machine's root
             return mount_fills_up(f"/proc/{self.process.leaf()}/root{self.cell.inner_work}", limits.num_files)
         return False
@@ -83,8 +86,13 @@ class Player:
         if self.cell.kill:
             subprocess.run(self.cell.kill, capture_output=True, check=False, timeout=60)
         self.process.close()
-        if self.cell.work is not None:
-            remove_folder(self.cell.work)
+        clean(self.cell)
+
+
+def clean(cell: Cell) -> None:
+    """Remove the work folder; what cannot be removed is reported, and no reason to end a run."""
+    if cell.work is not None and (litter := remove_folder(cell.work)):
+        log.warning("%s", litter)
 
 
 def unescaped(data: bytes) -> bytes:
@@ -127,8 +135,7 @@ def enter(make_cell: Callable[[], Cell], on_line: Callable[[Player, bytes], None
     try:
         process = Process(cell.command, lambda _, line: on_line(player, line))
     except OSError:
-        if cell.work is not None:
-            remove_folder(cell.work)
+        clean(cell)
         raise
     player = Player(cell, process)
     return player

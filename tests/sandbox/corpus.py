@@ -22,8 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hostile_kinds import KINDS
-from hostile_programs import CHECK, RIGHT, WRONG, Case
 from hostile_programs import CASES as CLAIMS_AND_ESCAPES
+from hostile_programs import CHECK, RIGHT, WRONG, Case
 
 from evalkit.sandbox.base import ExecResult, Sandbox, Split
 from evalkit.sandbox.bubblewrap import BubblewrapSandbox

@@ -336,4 +336,4 @@ SLEEPERS = [
         ("timeout",),
     ),
 ]
-KINDS = [*DATAGRAMS]
+KINDS = [*DATAGRAMS, *LITTER]

@@ -18,6 +18,7 @@ from evalkit.sandbox.auto import AutoSandbox
 from evalkit.sandbox.base import ExecResult, Split
 from evalkit.sandbox.bubblewrap import BubblewrapSandbox
 from evalkit.sandbox.docker import DockerSandbox
+from evalkit.sandbox.folder import remove_folder
 from evalkit.sandbox.human_eval import HumanEvalSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
 from evalkit.sandbox.lock import SharedOrExclusive
@@ -140,6 +141,26 @@ def test_the_self_test_notices_the_callers_environment(monkeypatch: pytest.Monke
     monkeypatch.setattr("evalkit.sandbox.landlock.inner_environment", lambda work: whole)
     with pytest.raises(SandboxError, match=r"self-test: environment: failed .*API_KEY"):
         LandlockSandbox(packages=()).prepare()
+
+
+@needs_landlock
+def test_litter_is_a_warning_and_no_end_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("evalkit.sandbox.trial.remove_folder", lambda folder: f"{remove_folder(folder)}{folder} stays")
+    result = LandlockSandbox(packages=()).run(RIGHT, "assert f() == 1", 3.0)
+    assert result.status == "passed"
+    assert re.search(r"/evalkit-\w+ stays", caplog.text)
+
+
+@needs_landlock
+def test_the_self_test_notices_what_is_left_behind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("evalkit.sandbox.trial.remove_folder", lambda folder: "")
+    with pytest.raises(SandboxError, match=rf"self-test: cleaning: passed, {tmp_path}/evalkit-\w+ was left"):
+        LandlockSandbox(packages=()).prepare()
+    for path in tmp_path.iterdir():
+        remove_folder(path)
 
 
 class BrokenSandbox(LandlockSandbox):

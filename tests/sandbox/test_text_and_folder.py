@@ -1,8 +1,12 @@
 """Hostile text becomes printable; a work folder goes away whatever is in it."""
 
+import errno
+import mmap
 import os
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -42,10 +46,69 @@ def deep_tree(folder: Path, depth: int) -> None:
 
 def test_a_deep_tree_is_noticed_and_removed() -> None:
     folder = make_folder()
-    deep_tree(folder, 200)
+    deep_tree(folder, 250)
     assert fills_up(folder, 1 << 40, 1 << 20)
     remove_folder(folder)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to(path), os.mkfifo])
+def test_no_name_in_a_work_folder_keeps_it_from_being_removed(make: Callable[[Path], None]) -> None:
+    folder = make_folder()
+    for number in range(1, 40):
+        make(folder / f".{number}")
+    (folder / "a" / "b" / "c").mkdir(parents=True)
+    assert remove_folder(folder) == ""
+    assert not folder.exists()
+
+
+def test_a_tree_that_its_owner_may_not_read_is_counted_and_removed() -> None:
+    folder = make_folder()
+    here = folder
+    for number in range(3):
+        here = here / str(number)
+        here.mkdir()
+    (here / "file").write_bytes(bytes(1 << 20))
+    for path in (here, *[p for p in here.parents if folder in p.parents]):
+        path.chmod(0)
+    assert fills_up(folder, 1 << 19, 100)
+    assert remove_folder(folder) == ""
+    assert not folder.exists()
+
+
+def test_what_cannot_be_removed_is_said_and_the_rest_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = make_folder()
+    (folder / "sub").mkdir()
+    for name in ("a", "sub/b", "c"):
+        (folder / name).touch()
+    real = os.unlink
+
+    def unlink(path: str, *, dir_fd: int) -> None:
+        if path == "b":
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY))
+        real(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    left = remove_folder(folder)
+    monkeypatch.undo()
+    assert str(folder) in left
+    assert "'b': Device or resource busy" in left
+    assert [path.name for path in folder.rglob("*")] == ["sub", "b"]
+    assert remove_folder(folder) == ""
+
+
+def test_files_without_a_name_are_counted() -> None:
+    folder = make_folder()
+    with (folder / "file").open("w+b") as file:
+        file.write(bytes(1 << 20))
+        file.flush()
+        (folder / "file").unlink()
+        assert fills_up(folder, 1 << 19, 100, os.getpid())
+        mapped = mmap.mmap(file.fileno(), 0)
+    assert fills_up(folder, 1 << 19, 100, os.getpid())
+    mapped.close()
+    assert not fills_up(folder, 1 << 19, 100, os.getpid())
+    assert remove_folder(folder) == ""
 
 
 def test_a_removed_link_leaves_its_target(tmp_path: Path) -> None:
