@@ -73,14 +73,14 @@ def landlock_abi() -> int:
     return max(0, int(libc.syscall(LANDLOCK_CREATE_RULESET, None, size, LANDLOCK_CREATE_RULESET_VERSION)))
 
 
-@lru_cache(maxsize=1)
-def system_call_filter() -> bytes:
-    """The assembled filter for this machine."""
-    return assemble(this_machine())
+@lru_cache(maxsize=2)
+def system_call_filter(refused: tuple[str, ...] = ()) -> bytes:
+    """The assembled filter for this machine, without some calls."""
+    return assemble(this_machine(), refused)
 
 
 def make_plan(limits: Limits, work: str) -> dict[str, Any]:
-    """What every sandbox has in common; `read`, `list` and `packages` are the sandbox's to fill."""
+    """What every sandbox has in common; `read`, `list`, `packages` and `room` are the sandbox's to fill."""
     return {
         "limits": {
             resource.RLIMIT_AS: limits.memory_bytes,
@@ -95,6 +95,7 @@ def make_plan(limits: Limits, work: str) -> dict[str, Any]:
         "calls": this_machine().numbers(SETUP),
         "filter": system_call_filter(),
         "self_pid": SELF_PID,
+        "room": None,
         "work": work,
         "devices": ["/dev/null"],
         "read": [],

@@ -54,7 +54,7 @@ sendto:44:206 fallocate:285:47
 # called by the process itself before the filter is in force
 SETUP = """
 timer_create:222:107 timer_settime:223:110 landlock_create_ruleset:444:444 landlock_add_rule:445:445
-landlock_restrict_self:446:446
+landlock_restrict_self:446:446 pivot_root:155:41
 """
 NEWEST_KNOWN = 450  # libc falls back on ENOSYS from calls newer than the list
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from evalkit.errors import SandboxError
-from evalkit.sandbox.base import ExecResult
+from evalkit.sandbox.base import ExecResult, Status
 from evalkit.sandbox.folder import PREFIX
 from evalkit.sandbox.plan import Limits
 
@@ -46,6 +46,7 @@ class Canary:
     name: str
     program: str
     untouched: Callable[[], bool] = lambda: True
+    ends: tuple[Status, ...] = ("passed",)
 
 
 ATTEMPTS = """
@@ -134,6 +135,32 @@ def memory(limit: int) -> str:
     return ATTEMPTS + f"import mmap\nattempt('memory', lambda: mmap.mmap(-1, {limit + (1 << 30)}))\n"
 
 
+def blocks(limit: int) -> str:
+    """Allocate blocks behind a file's end."""
+    return ATTEMPTS + (
+        "def behind():\n"
+        f"    size = ctypes.c_long({4 * limit})\n"
+        "    if ctypes.CDLL(None).fallocate(os.open('file', os.O_RDWR | os.O_CREAT), 1, ctypes.c_long(0), size) < 0:\n"
+        "        raise OSError\n"
+        "attempt('blocks behind the end', behind)\n"
+    )
+
+
+def disk(limit: int) -> str:
+    """Fill the work folder with files that are open but have no name."""
+    return ATTEMPTS + (
+        "import time\n"
+        "kept = []\n"
+        "def nameless():\n"
+        "    for _ in range(8):\n"
+        "        kept.append(os.open('file', os.O_RDWR | os.O_CREAT))\n"
+        "        os.unlink('file')\n"
+        f"        os.posix_fallocate(kept[-1], 0, {limit // 4})\n"
+        "    time.sleep(0.5)\n"
+        "attempt('files without a name', nameless)\n"
+    )
+
+
 LITTER = """
 import os
 os.umask(0)
@@ -158,12 +185,12 @@ def add(a, b):
 
 def self_test(sandbox: Runner) -> list[str]:
     """Run every canary; the names of what held. Raises SandboxError that names the first that broke."""
-    held = [expect(sandbox, "a known pass", HONEST, "assert add(1, 2) == 3", passes=True)]
-    held.append(expect(sandbox, "a known fail", HONEST, "assert add(1, 2) == 4", passes=False))
-    held.append(expect(sandbox, "an early exit", "raise SystemExit(0)", "", passes=False))
-    with canaries(sandbox.limits.memory_bytes) as programs:
+    held = [expect(sandbox, "a known pass", HONEST, "assert add(1, 2) == 3", ("passed",))]
+    held.append(expect(sandbox, "a known fail", HONEST, "assert add(1, 2) == 4", ("failed",)))
+    held.append(expect(sandbox, "an early exit", "raise SystemExit(0)", "", ("failed",)))
+    with canaries(sandbox.limits) as programs:
         for canary in programs:
-            held.append(expect(sandbox, canary.name, canary.program, NOTHING_MANAGED, passes=True))
+            held.append(expect(sandbox, canary.name, canary.program, NOTHING_MANAGED, canary.ends))
             if not canary.untouched():
                 raise SandboxError(f"sandbox {sandbox.name}: self-test: {canary.name}: a canary was touched")
     return [*held, cleaning(sandbox)]
@@ -178,10 +205,10 @@ def cleaning(sandbox: Runner) -> str:
     return "cleaning"
 
 
-def expect(sandbox: Runner, name: str, program: str, check: str, *, passes: bool) -> str:
+def expect(sandbox: Runner, name: str, program: str, check: str, ends: tuple[Status, ...]) -> str:
     """Run one program and compare."""
     result = sandbox.run_unchecked(program, check, SECONDS)
-    if (result.status == "passed") != passes or result.status == "error":
+    if result.status not in ends:
         raise SandboxError(
             f"sandbox {sandbox.name}: self-test: {name}: {result.status} ({result.detail.strip()}); "
             "`evalkit sandbox selftest` shows every sandbox of this machine"
@@ -200,7 +227,7 @@ def listening(family: int, kind: int, address: tuple[str, int] | str) -> Iterato
 
 
 @contextmanager
-def canaries(memory_limit: int) -> Iterator[list[Canary]]:
+def canaries(limits: Limits) -> Iterator[list[Canary]]:
     """A listener, a secret file, and the programs that try to reach them."""
     with (
         tempfile.TemporaryDirectory(prefix="evalkit-canary-") as folder,
@@ -226,5 +253,7 @@ def canaries(memory_limit: int) -> Iterator[list[Canary]]:
             Canary("files", files(file), intact),
             Canary("environment", environment(os.getpid())),
             Canary("processes", processes(os.getpid())),
-            Canary("memory", memory(memory_limit)),
+            Canary("memory", memory(limits.memory_bytes)),
+            Canary("blocks", blocks(limits.disk_bytes)),
+            Canary("disk", disk(limits.disk_bytes), ends=("passed", "killed")),
         ]

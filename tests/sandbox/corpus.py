@@ -33,7 +33,16 @@ from evalkit.sandbox.landlock import LandlockSandbox
 from evalkit.sandbox.plan import Limits
 
 CASES = [*CLAIMS_AND_ESCAPES, *KINDS]
-SANDBOXES = {"bubblewrap": BubblewrapSandbox, "landlock": LandlockSandbox}
+
+
+class SharedLandlock(LandlockSandbox):
+    """As on a machine without user namespaces: the machine's own files are in sight."""
+
+    def has_room(self) -> bool:
+        return False
+
+
+SANDBOXES = {"bubblewrap": BubblewrapSandbox, "landlock": LandlockSandbox, "landlock among files": SharedLandlock}
 CONTENT = "a canary"
 SECRET_NAME, SECRET = "EVALKIT_CANARY_SECRET", "c4nary-in-the-env1ronment"
 LEFT_BEHIND = ("/var/tmp/evalkit-left", "/dev/shm/evalkit-left", "/dev/shm/evalkit-canary", "/evalkit-canary")
@@ -138,6 +147,7 @@ def world() -> Iterator[World]:
         for listener in listeners:
             listener.setblocking(False)
         (Path(name) / "canary").write_text(CONTENT)
+        (Path(name) / "link").symlink_to(SECRET)
         victim = subprocess.Popen(["sleep", "1000"])
         try:
             yield World(Path(name), victim, listeners)

@@ -82,6 +82,25 @@ DATAGRAMS = [
     ),
 ]
 
+LINK = "@FOLDER@/link"
+LINKS = [
+    refused("reads where a link leads", f"os.readlink({LINK!r})"),
+    refused("follows a link by name", f"if os.path.realpath({LINK!r}) == {LINK!r}:\n    raise OSError"),
+    refused(
+        "resolves a link", f"import pathlib\nif str(pathlib.Path({LINK!r}).resolve()) == {LINK!r}:\n    raise OSError"
+    ),
+    refused("reads a link from its folder", "fd = os.open('@FOLDER@', os.O_PATH)\nos.readlink('link', dir_fd=fd)"),
+    refused(
+        "reads a link by its descriptor",
+        f"fd = os.open({LINK!r}, os.O_PATH | os.O_NOFOLLOW)\nos.readlink('', dir_fd=fd)",
+    ),
+    refused(
+        "asks libc for a real path",
+        f"import ctypes\nname = ctypes.CDLL(None).realpath({LINK!r}.encode(), ctypes.create_string_buffer(5000))\nif not name:\n    raise OSError",
+    ),
+    refused("links to a link", f"os.link({LINK!r}, 'mine', follow_symlinks=False)"),
+]
+
 
 def leaves(name: str, body: str) -> Case:
     """A program that leaves something behind that is hard to remove."""
@@ -336,4 +355,4 @@ SLEEPERS = [
         ("timeout",),
     ),
 ]
-KINDS = [*DATAGRAMS, *LITTER]
+KINDS = [*DATAGRAMS, *LINKS, *LITTER, *DISK]

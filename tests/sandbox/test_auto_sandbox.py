@@ -90,7 +90,14 @@ def test_construction_does_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     AutoSandbox()
 
 
-class OpenSandbox(LandlockSandbox):
+class SharedSandbox(LandlockSandbox):
+    """As on a machine without user namespaces."""
+
+    def has_room(self) -> bool:
+        return False
+
+
+class OpenSandbox(SharedSandbox):
     """The same interpreter with something of the confinement taken away."""
 
     name = "open"
@@ -128,11 +135,43 @@ def filter_that_allows(*names: str) -> bytes:
         ("network", {"filter": filter_that_allows("socketpair")}),
         ("processes", {"filter": filter_that_allows("clone")}),
         ("memory", {"limits": {}}),
+        ("blocks", {"filter": filter_that_allows("fallocate")}),
     ],
 )
 def test_the_self_test_names_what_leaks(canary: str, changes: dict[str, object]) -> None:
-    with pytest.raises(SandboxError, match=f"self-test: {canary}: failed"):
+    with pytest.raises(SandboxError, match=f"self-test: {canary}: (failed|killed)"):
         OpenSandbox(**changes).prepare()
+
+
+@needs_landlock
+def test_the_self_test_names_files_that_nobody_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalkit.sandbox.folder.hidden_bytes", lambda pid, unknown: 0)
+    with pytest.raises(SandboxError, match=r"self-test: disk: failed .*files without a name"):
+        SharedSandbox(packages=()).prepare()
+
+
+@needs_landlock
+def test_a_room_shows_no_file_but_the_interpreters_and_bounds_the_work_folder() -> None:
+    sandbox = LandlockSandbox(packages=())
+    if not sandbox.has_room():
+        pytest.skip("this machine allows no user namespaces")
+    assert "user and mount namespaces" in str(sandbox.provenance()["isolates_by"])
+    assert sandbox.cell().work is None
+    program = (
+        "import os\ndef f():\n    status = os.statvfs('.')\n"
+        f"    return os.path.exists({str(ROOT)!r}), status.f_blocks * status.f_frsize, status.f_files\n"
+    )
+    assert sandbox.run(program, f"assert f() == (False, {64 << 20}, 2000)", 3.0).status == "passed"
+
+
+@needs_landlock
+def test_without_namespaces_a_link_outside_does_not_say_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("secret")
+    program = f"import os\ndef f():\n    return os.readlink({str(tmp_path / 'link')!r})\n"
+    check = "try:\n    assert not f()\nexcept OSError:\n    pass"
+    sandbox = SharedSandbox(packages=())
+    assert sandbox.run(program, check, 3.0).status == "passed"
+    assert "namespaces" not in str(sandbox.provenance()["isolates_by"])
 
 
 @needs_landlock
@@ -148,7 +187,7 @@ def test_litter_is_a_warning_and_no_end_of_a_run(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("evalkit.sandbox.trial.remove_folder", lambda folder: f"{remove_folder(folder)}{folder} stays")
-    result = LandlockSandbox(packages=()).run(RIGHT, "assert f() == 1", 3.0)
+    result = SharedSandbox(packages=()).run(RIGHT, "assert f() == 1", 3.0)
     assert result.status == "passed"
     assert re.search(r"/evalkit-\w+ stays", caplog.text)
 
@@ -158,7 +197,7 @@ def test_the_self_test_notices_what_is_left_behind(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr("evalkit.sandbox.trial.remove_folder", lambda folder: "")
     with pytest.raises(SandboxError, match=rf"self-test: cleaning: passed, {tmp_path}/evalkit-\w+ was left"):
-        LandlockSandbox(packages=()).prepare()
+        SharedSandbox(packages=()).prepare()
     for path in tmp_path.iterdir():
         remove_folder(path)
 

@@ -15,6 +15,8 @@ TYPE_CHECKING = False  # importing typing would cost more than all the rest
 if TYPE_CHECKING:
     from typing import Any
 
+NEW_USER_AND_MOUNTS = 0x1002_0000
+MS_BIND, MS_PRIVATE, MS_REC, NO_SETUID_OR_DEVICES, MNT_DETACH = 0x1000, 0x4_0000, 0x4000, 0x6, 2
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER = 2
 SIGKILL, CLOCK_PROCESS_CPUTIME_ID = 9, 2
@@ -29,6 +31,8 @@ def confine(plan: dict[str, Any]) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     set_limits(plan["limits"])
     os.umask(0o077)
+    if plan["room"]:
+        enter_room(libc, plan["room"], plan["calls"])
     drop_capabilities(libc)
     checked(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     checked(libc.prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0), "parent-death signal")
@@ -54,6 +58,49 @@ def set_limits(limits: dict[int, int]) -> None:
         hard = resource.getrlimit(number)[1]
         value = value if hard == resource.RLIM_INFINITY else min(value, hard)
         resource.setrlimit(number, (value, value))
+
+
+def enter_room(libc: ctypes.CDLL, room: dict[str, Any], calls: dict[str, int]) -> None:
+    """A user and a mount namespace that show nothing but the given files, and a work folder of bounded size."""
+    user, group = os.geteuid(), os.getegid()
+    checked(libc.unshare(NEW_USER_AND_MOUNTS), "user and mount namespace")
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
+        with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 pathlib is slow to import
+            file.write(line)
+    base = room["base"]
+    mount(libc, "none", "/", "", MS_REC | MS_PRIVATE)
+    mount(libc, "tmpfs", base, "tmpfs", NO_SETUID_OR_DEVICES, "size=1M,mode=755")
+    os.mkdir(f"{base}/old")  # noqa: PTH102
+    checked(libc.syscall(calls["pivot_root"], base.encode(), f"{base}/old".encode()), "pivot_root")
+    os.chdir("/")
+    for source, path in room["shown"]:
+        if source:
+            make_place(f"/old{source}", path)
+            mount(libc, f"/old{source}", path, "", MS_BIND | MS_REC)
+        else:
+            make_place("/", path)
+            mount(libc, "tmpfs", path, "tmpfs", NO_SETUID_OR_DEVICES, "size=64K,mode=755")
+    os.makedirs(room["work"], exist_ok=True)  # noqa: PTH103
+    mount(libc, "tmpfs", room["work"], "tmpfs", NO_SETUID_OR_DEVICES, room["bounds"])
+    checked(libc.umount2(b"/old", MNT_DETACH), "unmount")
+    os.rmdir("/old")  # noqa: PTH106
+
+
+def mount(libc: ctypes.CDLL, source: str, target: str, kind: str, flags: int, options: str = "") -> None:
+    """mount(2). Raises OSError."""
+    words = (source.encode(), target.encode(), kind.encode() or None)
+    checked(libc.mount(*words, ctypes.c_ulong(flags), options.encode() or None), f"mount {target}")
+
+
+def make_place(source: str, path: str) -> None:
+    """A folder or an empty file to mount the source on, where there is none."""
+    if os.path.exists(path):  # noqa: PTH110
+        return
+    if os.path.isdir(source):  # noqa: PTH112
+        os.makedirs(path)  # noqa: PTH103
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
 
 
 def drop_capabilities(libc: ctypes.CDLL) -> None:
