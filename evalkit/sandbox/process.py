@@ -183,6 +183,20 @@ class Process:
             peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
             self.used.peak_memory = max(self.used.peak_memory, peak)
 
+    def holds_channel(self) -> bool:
+        """Whether its descriptor 3 is still the channel; True where that cannot be seen."""
+        if self.exited or not self.command.measured:
+            return True
+        folder = f"/proc/{self.leaf()}/fd"
+        try:
+            return os.path.samestat(os.stat(f"{folder}/3"), os.fstat(self.channel.fileno()))  # noqa: PTH116
+        except FileNotFoundError:  # closed, or the process is about to end
+            with contextlib.suppress(OSError):
+                return not os.listdir(folder)  # noqa: PTH208
+        except OSError:
+            pass
+        return True
+
     def cpu_at_most(self) -> float:
         """CPU seconds when it ended: what was last seen, and all the time since."""
         return self.used.cpu_seconds + max(0.0, self.ended_at - self.used.at) if self.exited else self.used.cpu_seconds

@@ -161,6 +161,8 @@ def disk(limit: int) -> str:
     )
 
 
+NULL_FILE = ATTEMPTS + "os.dup2(os.open('/dev/null', os.O_WRONLY), 3)\n"
+JUNK = ATTEMPTS + "os.write(3, b'junk')\n"
 LITTER = """
 import os
 os.umask(0)
@@ -254,6 +256,8 @@ def canaries(limits: Limits) -> Iterator[list[Canary]]:
             Canary("environment", environment(os.getpid())),
             Canary("processes", processes(os.getpid())),
             Canary("memory", memory(limits.memory_bytes)),
+            Canary("a null file over the verdict's pipe", NULL_FILE, ends=("failed",)),
+            Canary("junk on the verdict's pipe", JUNK, ends=("failed",)),
             Canary("blocks", blocks(limits.disk_bytes)),
             Canary("disk", disk(limits.disk_bytes), ends=("passed", "killed")),
         ]

@@ -52,10 +52,22 @@ class Player:
             self.passed = True
         elif line == b"done":
             self.done = True
+            if not self.passed:
+                self.spoil("its verdict cannot be read: it wrote on the verdict's pipe")
         elif line.startswith(b"failed ") and self.failure is None:
             self.failure = decoded(unescaped(line[7:]), MAX_DETAIL)
         elif len(self.noise) < MAX_NOISE:
             self.noise += line[:MAX_NOISE] + b"\n"
+
+    def spoil(self, reason: str) -> None:
+        """Note that it tampered with its channel: nothing that it says from now on will be understood."""
+        if self.failure is None:
+            self.failure = reason
+
+    def look_at_channel(self) -> None:
+        """Note where another file lies over its channel, so that nobody waits for what it would say there."""
+        if self.ready and not self.process.holds_channel():
+            self.spoil("it put another file over the verdict's pipe")
 
     def over(self) -> bool:
         """Whether it said how it ended, or ended."""
@@ -125,6 +137,7 @@ def supervise(players: Sequence[Player], seconds: float, limits: Limits, finishe
                 next_look = time.monotonic() + TICK
                 for player in players:
                     player.process.measure()
+                    player.look_at_channel()
                 if any(player.fills_up(limits) for player in players):
                     return "its work folder is over the limit"
 
@@ -225,19 +238,23 @@ def carry_answer(served: Player, line: bytes, judge: Player) -> None:
     """Pass an answer on to the judge, unread."""
     if line.startswith((b"value ", b"raised ", b"other ")):
         judge.process.send(line + b"\n")
+    elif served.ready:
+        served.spoil("it wrote on the pipe of its answers")
     else:
         served.hear(line)
 
 
 def settled(judge: Player, served: Player) -> bool:
     """Whether the strict verdict is there."""
-    return judge.over() or served.gone()
+    return judge.over() or served.over()
 
 
 def strict_verdict(judge: Player, served: Player, stopped: str, timeout: float) -> tuple[Status, str]:
     """The judge's word; where the program died first, how it died."""
     if judge.failure is not None and judge.failure.startswith(UNJUDGEABLE):
         return "error", judge.failure
+    if served.failure is not None and not judge.passed:
+        return "failed", served.failure
     if judge.over() or stopped or not served.gone():
         return verdict(judge, stopped, timeout)
     return verdict(replace(served, passed=False, failure=None), stopped, timeout)

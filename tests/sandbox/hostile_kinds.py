@@ -355,4 +355,4 @@ SLEEPERS = [
         ("timeout",),
     ),
 ]
-KINDS = [*DATAGRAMS, *LINKS, *LITTER, *DISK]
+KINDS = [*DATAGRAMS, *LINKS, *LITTER, *DISK, *VERDICT_PIPE]

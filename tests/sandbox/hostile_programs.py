@@ -81,7 +81,7 @@ FORGERIES = [
     fails("a line without end on the channel", "import os\nwhile True:\n    os.write(3, b'x' * 65536)"),
     fails("claims to be ready again", "import os\nos.write(3, b'ready\\ndone\\n')" + WRONG),
     fails("closes every descriptor", "import os\nos.closerange(0, 128)" + WRONG),
-    Case("replaces the channel", "import os\nr, w = os.pipe()\nos.dup2(w, 3)" + RIGHT, ("timeout",)),
+    Case("replaces the channel", "import os\nr, w = os.pipe()\nos.dup2(w, 3)" + RIGHT, ("failed",)),
     fails(
         "reads every descriptor for the secret",
         "import os\nfound = b''\nfor fd in (0, *range(4, 64)):\n    try:\n        os.set_blocking(fd, False)\n        found += os.read(fd, 4096)\n    except OSError:\n        pass\nos.write(3, found % None if b'%a' in found else found + b'\\n')"

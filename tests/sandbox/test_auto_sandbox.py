@@ -202,6 +202,35 @@ def test_the_self_test_notices_what_is_left_behind(monkeypatch: pytest.MonkeyPat
         remove_folder(path)
 
 
+NULL_FILE = "import os\nos.dup2(os.open('/dev/null', os.O_WRONLY), 3)\n"
+JUNK = "import os\nos.write(3, b'junk')\n"
+
+
+@needs_landlock
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (JUNK, "it wrote on"),
+        (NULL_FILE, "it put another file over"),
+        (NULL_FILE + "while True: pass\n", "it put another"),
+    ],
+)
+def test_a_program_that_spoils_the_verdicts_pipe_fails_at_once(spoil: str, reason: str) -> None:
+    result = LandlockSandbox(packages=()).run(spoil + RIGHT, "assert f() == 1", 3.0)
+    assert result.status == "failed"
+    assert result.detail.removeprefix("its verdict cannot be read: ").startswith(reason)
+
+
+@needs_landlock
+@pytest.mark.parametrize("spoil", ["os.dup2(os.open('/dev/null', os.O_WRONLY), 3)", "os.write(3, b'junk')"])
+def test_a_program_that_spoils_the_pipe_of_its_answers_fails_strictly(spoil: str) -> None:
+    program = f"import os\ndef f():\n    if 'tests' not in globals():\n        {spoil}\n    return 1\n"
+    result = LandlockSandbox(packages=()).run(program, "tests = 1\nassert f() == 1", 3.0, Split("f", ""))
+    assert result.status == "passed"
+    assert result.strict is not None
+    assert result.strict.status == "failed"
+
+
 class BrokenSandbox(LandlockSandbox):
     """Every program fails, as where user namespaces are forbidden."""
 
