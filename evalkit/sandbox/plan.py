@@ -15,7 +15,7 @@ from typing import Any
 from evalkit.errors import ConfigError, SandboxError
 from evalkit.sandbox.interpreter import INSIDE
 from evalkit.sandbox.process import Command
-from evalkit.sandbox.seccomp import MACHINES, SELF_PID, SETUP, Machine, assemble
+from evalkit.sandbox.seccomp import MACHINES, SELF_PID, SETUP, Machine, ask_for_threads, assemble
 
 MIB = 1 << 20
 LANDLOCK_CREATE_RULESET, LANDLOCK_CREATE_RULESET_VERSION = 444, 1
@@ -95,6 +95,8 @@ def make_plan(limits: Limits, work: str) -> dict[str, Any]:
         "calls": this_machine().numbers(SETUP),
         "filter": system_call_filter(),
         "self_pid": SELF_PID,
+        "ask": ask_for_threads(this_machine()),
+        "ask_fd": -1,
         "room": None,
         "work": work,
         "devices": ["/dev/null"],

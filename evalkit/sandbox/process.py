@@ -1,10 +1,12 @@
 """One confined process as its supervisor sees it: three pipes, a process descriptor, measurements."""
 
 import contextlib
+import fcntl
 import os
 import select
 import selectors
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from evalkit.sandbox.text import MAX_HEAD
+from evalkit.sandbox.threads import MAX_THREADS, answer, close, receive_listener, threads_in
 
 PIECE = 1 << 16
+ABOVE_ITS_OWN = 10  # the job, the output, the channel and their copies have the descriptors below
 MAX_LINE = 1 << 23  # bytes of one line on the channel
 MAX_PRINTED = 1 << 26  # bytes a program may print
 PATIENCE = 2.0  # seconds for the kernel to end what was killed
@@ -55,16 +59,26 @@ class Process:
 
     def __post_init__(self) -> None:
         """Start it. Raises OSError where the machine cannot."""
-        self.popen = subprocess.Popen(
-            self.command.argv,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=self.command.env,
-            cwd=self.command.cwd,
-            start_new_session=True,
-            bufsize=0,
-        )
+        self.asked, asking = socket.socketpair()
+        self.ask_fd = fcntl.fcntl(asking, fcntl.F_DUPFD_CLOEXEC, ABOVE_ITS_OWN) if self.command.measured else -1
+        with asking:
+            try:
+                self.popen = subprocess.Popen(
+                    self.command.argv,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=self.command.env,
+                    cwd=self.command.cwd,
+                    start_new_session=True,
+                    bufsize=0,
+                    pass_fds=() if self.ask_fd < 0 else (self.ask_fd,),
+                )
+            except OSError:
+                self.asked.close()
+                raise
+            finally:
+                close(None if self.ask_fd < 0 else self.ask_fd)
         assert self.popen.stdin
         assert self.popen.stdout
         assert self.popen.stderr
@@ -73,6 +87,7 @@ class Process:
         for pipe in (self.job, self.output, self.channel):
             os.set_blocking(pipe.fileno(), False)
         self.ended_at = 0.0
+        self.listener: int | None = None
         self.pending = bytearray()
         self.line = bytearray()
 
@@ -82,6 +97,7 @@ class Process:
         selector.register(self.output, selectors.EVENT_READ, self.read_output)
         selector.register(self.channel, selectors.EVENT_READ, self.read_channel)
         selector.register(self.pidfd, selectors.EVENT_READ, self.note_exit)
+        selector.register(self.asked, selectors.EVENT_READ, self.take_listener)
         self.write_pending()
 
     def send(self, data: bytes) -> None:
@@ -135,6 +151,19 @@ class Process:
             if len(self.line) > MAX_LINE:
                 self.flooded = "a line on its channel has no end"
 
+    def take_listener(self) -> None:
+        """From here on each new thread asks; or, where the kernel has no such thing, they are counted now and then."""
+        self.selector.unregister(self.asked)
+        self.listener = receive_listener(self.asked)
+        if self.listener is not None:
+            self.selector.register(self.listener, selectors.EVENT_READ, self.answer_thread)
+
+    def answer_thread(self) -> None:
+        """A thread would like to be made, or nobody is left to ask."""
+        assert self.listener is not None
+        if not answer(self.listener):
+            self.selector.unregister(self.listener)
+
     def note_exit(self) -> None:
         """It has ended; it stays a zombie, and its id its own, until `close` reaps it."""
         self.exited = True
@@ -182,6 +211,8 @@ class Process:
             status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
             peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
             self.used.peak_memory = max(self.used.peak_memory, peak)
+            if threads_in(status) > 2 * MAX_THREADS:
+                self.flooded = f"it ran more than {MAX_THREADS} threads"
 
     def holds_channel(self) -> bool:
         """Whether its descriptor 3 is still the channel; True where that cannot be seen."""
@@ -211,7 +242,8 @@ class Process:
         self.drain()
         for pipe in (self.job, self.output, self.channel):
             pipe.close()
-        os.close(self.pidfd)
+        self.asked.close()
+        close(self.pidfd, self.listener)
 
     def kill(self) -> None:
         """End it from below: bubblewrap then reaps its own child, which nobody else might."""

@@ -1,4 +1,4 @@
-"""Canaries: does this sandbox confine on this machine? Run before the first program, in under a second."""
+"""Canaries: does this sandbox confine on this machine? Run before the first program, in a second or two."""
 
 import os
 import select
@@ -14,6 +14,7 @@ from evalkit.errors import SandboxError
 from evalkit.sandbox.base import ExecResult, Status
 from evalkit.sandbox.folder import PREFIX
 from evalkit.sandbox.plan import Limits
+from evalkit.sandbox.threads import MAX_THREADS
 
 SECONDS = 2.0
 SECRET = "canary: a file that no program may read or change"
@@ -161,6 +162,22 @@ def disk(limit: int) -> str:
     )
 
 
+def threads(most: int) -> str:
+    """Start threads of small stacks until one is refused, and keep them for a while."""
+    return ATTEMPTS + (
+        "import _thread, threading, time\n"
+        "threading.stack_size(65536)\n"
+        "def crowd():\n"
+        f"    for _ in range({most}):\n"
+        "        _thread.start_new_thread(signal.pause, ())\n"
+        "    time.sleep(0.5)\n"
+        "try:\n"
+        "    attempt('threads', crowd)\n"
+        "except RuntimeError:\n"
+        "    pass\n"
+    )
+
+
 NULL_FILE = ATTEMPTS + "os.dup2(os.open('/dev/null', os.O_WRONLY), 3)\n"
 JUNK = ATTEMPTS + "os.write(3, b'junk')\n"
 LITTER = """
@@ -256,6 +273,7 @@ def canaries(limits: Limits) -> Iterator[list[Canary]]:
             Canary("environment", environment(os.getpid())),
             Canary("processes", processes(os.getpid())),
             Canary("memory", memory(limits.memory_bytes)),
+            Canary("threads", threads(3 * MAX_THREADS), ends=("passed", "killed")),
             Canary("a null file over the verdict's pipe", NULL_FILE, ends=("failed",)),
             Canary("junk on the verdict's pipe", JUNK, ends=("failed",)),
             Canary("blocks", blocks(limits.disk_bytes)),

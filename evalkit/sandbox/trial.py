@@ -40,6 +40,7 @@ class Player:
 
     def start(self, part: str, source: str, settings: dict[str, Any], cpu_seconds: float) -> None:
         """Send the job and, behind it, the secret line that a pass must repeat."""
+        self.cell.plan["ask_fd"] = self.process.ask_fd
         form = b"passed " + self.secret + b" %a\n"
         job = make_job(self.cell, part, source, {**settings, "secret_size": len(form)}, cpu_seconds)
         self.process.send(job + form)

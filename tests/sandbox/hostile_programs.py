@@ -251,10 +251,6 @@ RESOURCES = [
         ("passed", "timeout"),
         ("passed", "timeout", "killed", "failed"),
     ),
-    refused(
-        "thread bomb of tiny stacks",
-        "import threading, time\nthreading.stack_size(32768)\nthreading.Thread(target=time.sleep, args=(1,), daemon=True).start()",
-    ),
     refused("a huge bytearray", "x = bytearray(1 << 40)"),
     refused("more memory than the limit", "x = bytearray(5 << 30)"),
     refused("a huge list", "x = [0] * (1 << 38)"),

@@ -24,7 +24,8 @@ from evalkit.sandbox.landlock import LandlockSandbox
 from evalkit.sandbox.lock import SharedOrExclusive
 from evalkit.sandbox.plan import Cell, inner_arguments, inner_environment, landlock_abi, this_machine
 from evalkit.sandbox.process import Command
-from evalkit.sandbox.seccomp import ALLOW, FILTERED, JUMP_EQ, PLAIN, RETURN, assemble
+from evalkit.sandbox.seccomp import ALLOW, FILTERED, JUMP_EQ, PLAIN, RETURN, SETUP, assemble
+from evalkit.sandbox.threads import MAX_THREADS
 
 ROOT = Path(__file__).parent.parent.parent
 needs_landlock = pytest.mark.skipif(not landlock_abi(), reason="this kernel has no Landlock")
@@ -200,6 +201,43 @@ def test_the_self_test_notices_what_is_left_behind(monkeypatch: pytest.MonkeyPat
         SharedSandbox(packages=()).prepare()
     for path in tmp_path.iterdir():
         remove_folder(path)
+
+
+CROWD = """
+import _thread, signal, threading, time
+threading.stack_size(32768)
+count = 0
+try:
+    while count < 1000:
+        _thread.start_new_thread(signal.pause, ())
+        count += 1
+except RuntimeError:
+    pass
+if count >= 1000:
+    time.sleep(1)
+def f():
+    return count
+"""
+
+
+@needs_landlock
+def test_threads_are_counted_one_by_one() -> None:
+    assert LandlockSandbox(packages=()).run(CROWD, f"assert f() == {MAX_THREADS} - 1, f()", 3.0).status == "passed"
+
+
+@needs_landlock
+def test_where_threads_cannot_be_counted_one_by_one_a_crowd_is_killed() -> None:
+    calls = {**this_machine().numbers(SETUP), "seccomp": 9999}  # as where the kernel gives no listener
+    result = OpenSandbox(calls=calls).run_unchecked(CROWD, "", 3.0)
+    assert (result.status, result.detail) == ("killed", f"it ran more than {MAX_THREADS} threads")
+
+
+@needs_landlock
+def test_the_self_test_names_threads_that_nobody_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("evalkit.sandbox.threads.count_threads", lambda pid: 0)
+    monkeypatch.setattr("evalkit.sandbox.process.threads_in", lambda status: 0)
+    with pytest.raises(SandboxError, match="self-test: threads: failed"):
+        LandlockSandbox(packages=()).prepare()
 
 
 NULL_FILE = "import os\nos.dup2(os.open('/dev/null', os.O_WRONLY), 3)\n"

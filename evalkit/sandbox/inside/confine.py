@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import struct
 import sys
 
 TYPE_CHECKING = False  # importing typing would cost more than all the rest
@@ -19,6 +20,7 @@ NEW_USER_AND_MOUNTS = 0x1002_0000
 MS_BIND, MS_PRIVATE, MS_REC, NO_SETUID_OR_DEVICES, MNT_DETACH = 0x1000, 0x4_0000, 0x4000, 0x6, 2
 PR_SET_PDEATHSIG, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 22, 38
 SECCOMP_MODE_FILTER = 2
+SET_MODE_FILTER, NEW_LISTENER, SOL_SOCKET, SCM_RIGHTS = 1, 8, 1, 1
 SIGKILL, CLOCK_PROCESS_CPUTIME_ID = 9, 2
 READ_FILE, READ_DIR, WRITE_FILE, TRUNCATE, IOCTL_DEV = 1 << 2, 1 << 3, 1 << 1, 1 << 14, 1 << 15
 RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}  # how many rights a version handles; later ones 16
@@ -39,6 +41,8 @@ def confine(plan: dict[str, Any]) -> None:
     if plan["landlock_abi"]:
         restrict_files(libc, plan)
     limit_cpu(libc, plan["calls"], plan["cpu_seconds"])
+    if plan["ask_fd"] >= 0:
+        let_threads_ask(libc, plan["calls"], plan["ask"], plan["ask_fd"])
     install_filter(libc, plan["filter"], plan["self_pid"])
     os.chdir(plan["work"])
     add_packages(plan["packages"])
@@ -150,6 +154,21 @@ def limit_cpu(libc: ctypes.CDLL, calls: dict[str, int], seconds: float) -> None:
     value = (whole, int((seconds - whole) * 1e9))
     spec = bytes(16) + b"".join(part.to_bytes(8, sys.byteorder) for part in value)
     checked(libc.syscall(calls["timer_settime"], timer, 0, spec, None), "timer_settime")
+
+
+def let_threads_ask(libc: ctypes.CDLL, calls: dict[str, int], code: bytes, socket: int) -> None:
+    """Have each new thread wait for the supervisor, who gets the listener; without one it counts them instead."""
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer))
+    listener = libc.syscall(calls["seccomp"], SET_MODE_FILTER, NEW_LISTENER, program)
+    if listener >= 0:
+        word = ctypes.create_string_buffer(b"x", 1)
+        words = ctypes.create_string_buffer(struct.pack("QQ", ctypes.addressof(word), 1))
+        rights = ctypes.create_string_buffer(struct.pack("Qiiixxxx", 20, SOL_SOCKET, SCM_RIGHTS, listener))
+        message = struct.pack("QQQQQQQ", 0, 0, ctypes.addressof(words), 1, ctypes.addressof(rights), 24, 0)
+        checked(libc.sendmsg(socket, message, 0), "listener")
+        os.close(listener)
+    os.close(socket)
 
 
 def install_filter(libc: ctypes.CDLL, code: bytes, self_pid: int) -> None:
