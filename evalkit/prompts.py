@@ -22,6 +22,11 @@ class Prompt:
         return self.header + "".join(self.shots) + self.query
 
     @property
+    def question_at(self) -> int:
+        """Where the question begins in the text, behind header and worked examples, in characters."""
+        return len(self.header) + sum(map(len, self.shots))
+
+    @property
     def shot_ends(self) -> tuple[int, ...]:
         """Where the header ends in the text, and each worked example behind it, in characters."""
         return tuple(accumulate(map(len, (self.header, *self.shots))))

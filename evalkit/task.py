@@ -59,6 +59,15 @@ class Task(Protocol):
 
 
 @runtime_checkable
+class ShowsMore(Protocol):
+    """A task that has more to show of a question than its prompt."""
+
+    def shown(self, example: Example) -> Mapping[str, str]:
+        """Texts for a reader of the report, by what they are: the tests of a program, say."""
+        ...
+
+
+@runtime_checkable
 class Switched(Task, Protocol):
     """A task that can be asked and scored under several protocols; a dataclass."""
 

@@ -118,12 +118,13 @@ _LATER: Mapping[str, Any] = {
 def fields_of(request: Any) -> dict[str, Any]:
     """A request's fields, as `dataclasses.asdict` has them in a fifth of its time.
 
-    Those that came later are there only where they are set, so that hashes and files stay as they were.
+    Those that came later are there only where they are set, so that hashes and files stay as they were; where the
+    question begins is never there: it tells a reader, and no model.
     """
     return {
         name: tuple(map(asdict, value)) if name == "turns" else asdict(value) if isinstance(value, _PARTS) else value
         for name, value in vars(request).items()
-        if name not in _LATER or value != _LATER[name]
+        if name != "question_at" and (name not in _LATER or value != _LATER[name])
     }
 
 
@@ -152,6 +153,7 @@ class LoglikelihoodRequest:
     seam: Seam = "prompt"
     last_token: bool = True  # False: the last token of each continuation is not scored
     count_tokens: bool = False  # True: the output tells how many tokens of each continuation were scored
+    question_at: int | None = field(default=None, compare=False)  # in the prompt, behind header and worked examples
 
     @property
     def sha(self) -> str:
@@ -178,6 +180,7 @@ class GenerateRequest:
     sampling: Sampling | None = None
     end_of_text: tuple[str, ...] = ()
     special_tokens: SpecialTokens = "unseen"
+    question_at: int | None = field(default=None, compare=False)  # as of a LoglikelihoodRequest
 
     @property
     def sha(self) -> str:

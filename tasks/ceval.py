@@ -132,7 +132,8 @@ class CEval:
             shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
             query=layout(example.row, chosen["question"], ""),
         )
-        return LoglikelihoodRequest(prompt.text, tuple(f"{space}{letter}" for letter in LETTERS))
+        continuations = tuple(f"{space}{letter}" for letter in LETTERS)
+        return LoglikelihoodRequest(prompt.text, continuations, question_at=prompt.question_at)
 
     def score(self, example: Example, output: Output) -> Score:
         """The likeliest letter against the right one; unscored where that is withheld."""

@@ -15,7 +15,7 @@ Every key with its default is in configs/task_in_yaml.yaml. An id is `{split}/{r
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -127,10 +127,13 @@ class Described:
         """Header, worked examples and question, as the templates put them."""
         _, item = self._questions[example.id]
         query = self._query(item)
-        prompt = Prompt(self._text("header", item.values, item.place), self._shots(example, query), query).text
-        if isinstance(self._kind, Choice):
-            return self._kind.request(prompt, item.options, item.place)
-        return self._kind.request(prompt)
+        prompt = Prompt(self._text("header", item.values, item.place), self._shots(example, query), query)
+        request: Request = (
+            self._kind.request(prompt.text, item.options, item.place)
+            if isinstance(self._kind, Choice)
+            else self._kind.request(prompt.text)
+        )
+        return replace(request, question_at=prompt.question_at)
 
     def score(self, example: Example, output: Output) -> Score:
         """The likeliest choice, or what is read out of the text, against what is right."""

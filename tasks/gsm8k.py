@@ -104,11 +104,13 @@ class ChainOfThought:
         query = layout(example.row, self.chosen["question"])
         stop = self._cut if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
         shots = self._sampled_shots(example) if self.chosen["shots"] == "train-sampled" else self._shots
+        prompt = Prompt(shots=shots, query=query)
         return GenerateRequest(
-            Prompt(shots=shots, query=query).text,
+            prompt.text,
             stop,
             self.chosen.number("max_new_tokens"),
             special_tokens=special_tokens_of(self.chosen),
+            question_at=prompt.question_at,
         )
 
     def score(self, example: Example, output: Output) -> Score:

@@ -92,8 +92,12 @@ class HumanEval:
         """The greedy continuation of the problem's own prompt."""
         stop = CUT[self.chosen["cut"]] if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
         prompt = Prompt(query=example.row["prompt"]).text
-        special = special_tokens_of(self.chosen)
-        return GenerateRequest(prompt, stop, self.chosen.number("max_new_tokens"), special_tokens=special)
+        limit, special = self.chosen.number("max_new_tokens"), special_tokens_of(self.chosen)
+        return GenerateRequest(prompt, stop, limit, special_tokens=special, question_at=0)
+
+    def shown(self, example: Example) -> Mapping[str, str]:
+        """The tests that a program is put to."""
+        return {"test": example.row["test"]}
 
     def score(self, example: Example, output: Output) -> Score:
         """Whether the completed function passes its tests, in the sandbox."""

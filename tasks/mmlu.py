@@ -122,7 +122,8 @@ class Letters:
             "none": None,
         }
         choices = tuple(f"{space}{letter}" for letter in LETTERS)
-        return LoglikelihoodRequest(prompt.text, choices, rules[chosen["truncation"]])
+        rule = rules[chosen["truncation"]]
+        return LoglikelihoodRequest(prompt.text, choices, rule, question_at=prompt.question_at)
 
     def score(self, example: Example, output: Output) -> Score:
         """The likeliest letter against the right one."""

@@ -174,6 +174,7 @@ class Cloze:
             seam="white-space" if self._in_chat and self.chosen["chat_newline"] == "scored" else "prompt",
             last_token=self.chosen["last_token"] == "scored",
             count_tokens=True,
+            question_at=prompt.index("Question: "),
         )
 
     def score(self, example: Example, output: Output) -> Score:
@@ -293,6 +294,7 @@ class WorkedSolutions:
             turns=turns,
             sampling=Sampling(1.0) if self.chosen["sampling"] == "temperature-1" else None,
             end_of_text=(EOS_TOKEN, *(("<|endoftext|>",) if self.chosen["end_of_text"] == "also-endoftext" else ())),
+            question_at=len(prompt) - len(_put(example.row)),
         )
 
     def score(self, example: Example, output: Output) -> Score:

@@ -14,7 +14,7 @@ import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from evalkit.evaluation.manifest import derived_provenance
 from evalkit.evaluation.rescore import changes_of, read_scores
 from evalkit.evaluation.run_folder import RunFolder
 from evalkit.evaluation.summary import summarize
+from evalkit.evaluation.task_run import asked_of
 from evalkit.machine.home import expanded
 from evalkit.models.file_hash import read_anew
 from evalkit.report.files import write_report
@@ -133,8 +134,10 @@ class Verified(RunFolder):
 
     def asked(self) -> str | None:
         """questions.jsonl follows from the data."""
-        lines = question_lines(Asked(q.example.id, q.example.group, q.request) for q in self.questions)
-        return None if self._read(QUESTIONS) == lines else "its content is not what the questions give"
+        asked = list(asked_of(self.task, self.questions))
+        former = (Asked(q.id, q.group, replace(q.request, question_at=None)) for q in asked)  # runs of before kept less
+        due = (question_lines(asked), question_lines(former))
+        return None if self._read(QUESTIONS) in due else "its content is not what the questions give"
 
     def reported(self) -> str | None:
         """The report of the folder above follows from the run folders in it, and so do tables and plots if any."""

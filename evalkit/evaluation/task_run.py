@@ -1,7 +1,7 @@
 """One task of a run: its questions, its manifest, its progress, its summary."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -20,7 +20,7 @@ from evalkit.evaluation.summary import summarize
 from evalkit.store.durable import Locking
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.run_store import Records, RunStore
-from evalkit.task import Switched, Task
+from evalkit.task import ShowsMore, Switched, Task
 from evalkit.types import Json, Score, Summary
 
 log = logging.getLogger(__name__)
@@ -104,8 +104,7 @@ class TaskRun:
             task, self.questions, scores, store.records, sessions, settings.card, settings.model, provenance
         )
         store.write_scores(scores)
-        asked = (Asked(q.example.id, q.example.group, q.request) for q in self.questions)
-        store.write(QUESTIONS, question_lines(asked))
+        store.write(QUESTIONS, question_lines(asked_of(task, self.questions)))
         if graded := grader_lines(task, self.questions, store.records, scores):
             store.write(GRADERS, graded)
         _log_errors(self.name, scores)
@@ -114,6 +113,14 @@ class TaskRun:
         _write_submission(task, scores, store)
         store.write_summary(summary)
         return summary
+
+
+def asked_of(task: Task, questions: Sequence[Question]) -> Iterator[Asked]:
+    """What questions.jsonl keeps of each question."""
+    for question in questions:
+        example = question.example
+        shown = task.shown(example) if isinstance(task, ShowsMore) else {}
+        yield Asked(example.id, example.group, question.request, shown)
 
 
 def _log_errors(name: str, scores: Sequence[Score]) -> None:

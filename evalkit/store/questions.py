@@ -3,7 +3,10 @@
 The prompts of one subject share their few-shot text, so the file names it once:
 
     {"context": 0, "prefix": "…shared text…", "request": {"continuations": [" A", …], "truncation": null}}
-    {"id": "anatomy/test/17", "group": "anatomy", "request_sha": "…", "context": 0, "rest": "Question: …"}
+    {"id": "anatomy/test/17", "group": "anatomy", "request_sha": "…", "context": 0, "rest": "Question: …", "at": 2917}
+
+"at": where in the whole prompt the question begins, behind header and worked examples, in characters, as the task says.
+"shown": what else the task shows of it. Run folders of before have neither.
 """
 
 import json
@@ -28,6 +31,7 @@ class Asked:
     id: str
     group: str
     request: Request
+    shown: Mapping[str, str] = field(default_factory=dict)  # what else there is to show, by what it is
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,8 @@ class Answered:
     truncated: bool = False
     error: str = ""  # why the question could not be run
     request_sha: str = ""
+    question_at: int | None = None  # where the question begins in the prompt; None where the run does not say
+    shown: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def choice_request(self) -> LoglikelihoodRequest | None:
@@ -107,6 +113,8 @@ def question_lines(asked: Iterable[Asked]) -> str:
                 "request_sha": question.request.sha,
                 "context": number,
                 "rest": question.request.prompt[len(prefix) :],
+                **({} if question.request.question_at is None else {"at": question.request.question_at}),
+                **({"shown": dict(question.shown)} if question.shown else {}),
             }
             for question in questions
         ]
@@ -173,4 +181,6 @@ def _joined(
         truncated=output["truncated"],
         error=output.get("error", ""),
         request_sha=output["request_sha"],
+        question_at=question.get("at"),
+        shown=question.get("shown", {}),
     )

@@ -1,6 +1,7 @@
 """questions.jsonl and what is read back from a run folder."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,22 @@ def test_prompts_come_back_whole_and_shared_text_is_kept_once(tmp_path: Path) ->
     ]
     assert (folder / "questions.jsonl").read_text().count("x" * 1500) == 3  # one per subject
     assert all(str(question.rest).startswith("Question: what is") for question in answered)
+
+
+def test_where_the_question_begins_and_what_else_there_is_to_show_come_back_and_are_no_part_of_the_hash(
+    tmp_path: Path,
+) -> None:
+    (asked, output, score), *_ = choice_items(1)
+    at = asked.request.prompt.index("Question: what")
+    told = replace(asked, request=replace(asked.request, question_at=at), shown={"test": "assert True"})
+    assert told.request.sha == asked.request.sha
+    assert told.request == asked.request
+    folder = write_run(tmp_path, [(told, output, score)], "mmlu", "m")
+    (question,) = read_answered(folder)
+    assert (question.question_at, question.shown) == (at, {"test": "assert True"})
+    (folder / "questions.jsonl").write_text(question_lines([asked]))  # as runs of before wrote it
+    (question,) = read_answered(folder)
+    assert (question.question_at, question.shown) == (None, {})
 
 
 @settings(max_examples=60, deadline=None)
