@@ -87,6 +87,13 @@ def _gguf_shapes(rows: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def written(folder: Path, config: PreTrainedConfig) -> Path:
+    """Another family's random weights, with the tokenizer of the Llama above."""
+    llama_with_bos(folder)
+    _write(folder, config)
+    return folder
+
+
 def _write(folder: Path, config: PreTrainedConfig) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(0)

@@ -30,7 +30,7 @@ pinned, 4 a regression gate failed, 5 two runs that cannot be compared, 130 inte
 """
 _WIDTH = 47  # of most of the examples
 _DEEPER_KEYS = (
-    ("model.…", "path (hub id, folder or .gguf), name, revision, dtype, device, device_map, max_length"),
+    ("model.…", "path (hub id, folder or .gguf), name, revision, dtype, device, device_map, weights, max_length"),
     ("tasks.NAME.…", "split, num_fewshot, protocol; NAME+SWITCH:VALUE flips one switch: evalkit protocols lists them"),
     ("backend.…", "max_batch_tokens, num_checked, prompt_lookup; url, concurrency, … with backend=openai"),
 )

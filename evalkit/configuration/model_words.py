@@ -28,6 +28,7 @@ _FROM_CHECKPOINT: Mapping[str, Any] = {
     "dtype": "auto",
     "device": "auto",
     "device_map": None,
+    "weights": "dense",
     "gguf_file": None,
     "tokenizer": "auto",
     "add_bos": None,

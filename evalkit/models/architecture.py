@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from evalkit.errors import ModelError
+from evalkit.models.gptq_packed import PackedLinear
 from evalkit.types import Json
 
 # ALiBi adds a bias by distance and has no table of positions: nothing ends at any length.
@@ -62,5 +64,13 @@ def architecture_table(network: PreTrainedModel, model_type: str, vocabulary_siz
         "d_model": int(config.hidden_size),
         "vocab_size": vocabulary_size,
         "sequence_length": stated,
-        "num_parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "num_parameters": num_parameters(network),
     }
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Parameters of a network, each once; of a packed layer as many as it stands for."""
+    packed = [module for module in network.modules() if isinstance(module, PackedLinear)]
+    own = {id(parameter) for module in packed for parameter in module.parameters()}
+    plain = sum(parameter.numel() for parameter in network.parameters() if id(parameter) not in own)
+    return plain + sum(module.num_parameters for module in packed)

@@ -15,6 +15,7 @@ from evalkit.errors import ModelError
 from evalkit.models.file_hash import sha256_of_file
 from evalkit.models.gguf_file import GgufHeader, read_gguf_header
 from evalkit.models.packages import package_file, require_packages
+from evalkit.models.quantization import FORMER_FILE, GPTQ, KEY, scheme_in_words, stated
 from evalkit.models.safetensors_file import TensorInfo, read_header, refuse_lfs_pointer
 from evalkit.models.spec import ModelSpec
 from evalkit.types import Json, is_float, sha256_of
@@ -65,10 +66,8 @@ class Checkpoint:
         """
         if self.gguf is not None:
             return ", ".join(self.gguf.storage_types)
-        quantization = self.config.get("quantization_config")
-        if isinstance(quantization, Mapping):
-            bits = quantization.get("bits")
-            return str(quantization.get("quant_method", "quantised")) + (f", {bits} bits" if bits else "")
+        if (quantization := stated(self.config)) is not None:
+            return scheme_in_words(quantization)
         values: Counter[str] = Counter()
         for tensor in self.tensors.values():
             values[tensor.dtype] += prod(tensor.shape)
@@ -201,6 +200,8 @@ def _open_folder(folder: Path, source: str, gguf_file: str | None) -> Checkpoint
         raise ModelError(f"{folder / 'config.json'} does not say its model_type: fetch the checkpoint again")
     if (folder / "adapter_config.json").is_file():
         raise ModelError(f"{folder} holds an adapter, not a whole model: merge it into its base model first")
+    if KEY not in config and (folder / FORMER_FILE).is_file():
+        config |= {KEY: {"quant_method": GPTQ, **read_json(folder / FORMER_FILE)}}
     form, files, tensors = _weights(folder)
     for name in TOKENIZER_FILES:
         if (folder / name).is_file():

@@ -7,7 +7,10 @@ from typing import Any
 from evalkit.models.architecture import UNBOUNDED_LENGTH, usable_length
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
+from evalkit.models.gptq import PARTS
 from evalkit.models.loading import placement
+from evalkit.models.quantization import GptqScheme, gptq_scheme
+from evalkit.models.safetensors_file import TensorInfo
 from evalkit.models.spec import ModelSpec
 from evalkit.models.stated import HEADS, KV_HEADS, LAYERS, LENGTH, WIDTH, config_of, first
 from evalkit.models.tokenizer_files import load_tokenizer
@@ -21,7 +24,7 @@ def facts_of(spec: ModelSpec) -> ModelFacts:
     return ModelFacts(
         tokenizer=load_tokenizer(checkpoint, spec),
         max_length=_max_length(checkpoint, config, spec.max_length),
-        weight_bytes=_num_parameters(checkpoint) * item_size or None,
+        weight_bytes=_weight_bytes(checkpoint, spec, item_size) or None,
         bytes_per_token=_keys_and_values(config, item_size),
     )
 
@@ -31,10 +34,22 @@ def _max_length(checkpoint: Checkpoint, config: Mapping[str, Any], override: int
     return usable_length(length, config, override)
 
 
-def _num_parameters(checkpoint: Checkpoint) -> int:
+def _weight_bytes(checkpoint: Checkpoint, spec: ModelSpec, item_size: int) -> int:
     """0 where only the weights themselves would tell."""
-    tensors = checkpoint.gguf.tensors if checkpoint.gguf is not None else checkpoint.tensors
-    return sum(prod(tensor.shape) for tensor in tensors.values())
+    if checkpoint.gguf is not None:
+        return item_size * sum(prod(tensor.shape) for tensor in checkpoint.gguf.tensors.values())
+    scheme = gptq_scheme(checkpoint.config, str(checkpoint.folder / "config.json"))
+    return sum(_bytes_of(name, info, scheme, spec, item_size) for name, info in checkpoint.tensors.items())
+
+
+def _bytes_of(name: str, info: TensorInfo, scheme: GptqScheme | None, spec: ModelSpec, item_size: int) -> int:
+    """What one tensor of the files takes in memory."""
+    part = name.rpartition(".")[2]
+    if scheme is None or part not in PARTS:
+        return prod(info.shape) * item_size
+    if spec.weights == "packed":
+        return info.num_bytes if part in ("qweight", "scales") else 0
+    return info.num_bytes * 8 // scheme.bits * item_size if part == "qweight" else 0
 
 
 def _keys_and_values(config: Mapping[str, Any], item_size: int) -> int | None:

@@ -10,6 +10,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.architecture import architecture_table, max_length
@@ -17,7 +18,10 @@ from evalkit.models.assemble import refuse_unaccounted
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.gguf_llama import is_plain_llama, load_llama
+from evalkit.models.gptq_families import load_gptq
+from evalkit.models.gptq_packed import described
 from evalkit.models.packages import require_gguf_package
+from evalkit.models.quantization import gptq_scheme, scheme_in_words, stated
 from evalkit.models.quiet import quiet
 from evalkit.models.qwen import MODEL_TYPE as QWEN
 from evalkit.models.qwen import load_qwen, qwen2_config
@@ -61,7 +65,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     if checkpoint.model_type == QWEN:
         qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
     tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
-    network, warnings = _load_network(checkpoint, dtype, device, spec.device_map)
+    network, warnings = _load_network(checkpoint, dtype, device, spec)
     length = max_length(network.config, spec.max_length)
     ends = end_of_text_sources(checkpoint, spec, tokenizer)
     taken = taken_from(checkpoint, spec, tokenizer, length, ends)
@@ -72,6 +76,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "dtype": str(dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         **_sharding(network),
+        **({"weights_in_memory": f"packed: {described(network)}"} if spec.weights == "packed" else {}),
         "attention": network.config._attn_implementation,
         "tokenizer": dict(tokenizer.describe()),
         "end_of_text_ids": list[Json](sorted(ends)),
@@ -92,10 +97,17 @@ def _sharding(network: PreTrainedModel) -> dict[str, Json]:
 
 
 def _load_network(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, device_map: str | None
+    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, spec: ModelSpec
 ) -> tuple[PreTrainedModel, list[str]]:
+    device_map, packed = spec.device_map, spec.weights == "packed"
+    scheme = gptq_scheme(checkpoint.config, str(checkpoint.folder / "config.json"))
+    if packed and scheme is None:
+        raise ConfigError(f"model.weights=packed is for GPTQ checkpoints, and {checkpoint.folder} is none: use dense")
     if checkpoint.model_type == QWEN and checkpoint.gguf is None:
-        return load_qwen(checkpoint, dtype, device, device_map), []
+        return load_qwen(checkpoint, dtype, device, device_map, packed=packed), []
+    if scheme is not None:
+        _require_known_family(checkpoint)
+        return load_gptq(checkpoint, scheme, dtype, device, device_map, packed=packed), []
     if device_map is not None and checkpoint.gguf is not None:
         raise ConfigError(f"model.device_map={device_map} is not for GGUF files: use null, or safetensors")
     if checkpoint.gguf is not None and is_plain_llama(checkpoint.gguf):
@@ -111,6 +123,11 @@ def _load_with_transformers(
     warnings = []
     if device_map is not None and device.type == "cuda":
         arguments["device_map"] = device_map
+    quantization = stated(checkpoint.config)
+    if quantization is not None:
+        _require_known_scheme(quantization, where)
+        warnings.append(f"weights quantised as {scheme_in_words(quantization)}, read by transformers")
+        arguments.setdefault("device_map", {"": device})  # where they are read to: most schemes' cannot be moved
     if checkpoint.format == "gguf":
         require_gguf_package()
         arguments["gguf_file"] = checkpoint.weight_files[0].name
@@ -138,13 +155,30 @@ def _load_with_transformers(
             f"never unpickled; take the checkpoint from its publisher"
         ) from error
     except (ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{where} cannot be loaded: {_first_line(error)}") from error
+        quantized = f" (quantised as {scheme_in_words(quantization)})" if quantization is not None else ""
+        raise ModelError(f"{where}{quantized} cannot be loaded: {_first_line(error)}") from error
     network, info = loaded
     _refuse_broken(where, info)
-    if "device_map" in arguments:
+    if device_map is not None and device.type == "cuda":
         refuse_offload(network.hf_device_map)
+    if quantization is not None:
+        _settle(network, where)
+    if "device_map" in arguments:
         return network.train(False), warnings
     return network.to(device).train(False), warnings
+
+
+@torch.inference_mode()
+def _settle(network: PreTrainedModel, where: str) -> None:
+    """Let a quantised network compute once: some schemes take their weights apart only then, and put hooks on modules.
+
+    Raises ModelError where it cannot compute on this machine.
+    """
+    try:
+        with quiet():
+            network(torch.zeros(1, 1, dtype=torch.long, device=network.device))
+    except (ImportError, RuntimeError, ValueError, TypeError, NotImplementedError) as error:
+        raise ModelError(f"{where} is loaded and cannot be run here: {_first_line(error)}") from error
 
 
 def _only(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -157,6 +191,16 @@ def _require_known_family(checkpoint: Checkpoint) -> None:
         raise ModelError(
             f"{checkpoint.folder / 'config.json'}: transformers {transformers.__version__} knows no causal "
             f"language model of type {checkpoint.model_type!r}; code from a checkpoint is never run"
+        )
+
+
+def _require_known_scheme(quantization: Mapping[str, Any], where: str) -> None:
+    """Raise ModelError for a scheme that transformers would pass over with a remark."""
+    method = str(quantization.get("quant_method"))
+    if not any(known == method or known.startswith(f"{method}_") for known in AUTO_QUANTIZATION_CONFIG_MAPPING):
+        raise ModelError(
+            f"{where}: transformers {transformers.__version__} knows no quantisation {method!r}; evalkit reads GPTQ "
+            "itself, and what transformers can load"
         )
 
 

@@ -23,6 +23,8 @@ from transformers.models.qwen2.modeling_qwen2 import (
 from evalkit.errors import ModelError
 from evalkit.models.assemble import build_empty, fill, refuse_unaccounted
 from evalkit.models.checkpoint import Checkpoint
+from evalkit.models.gptq import Filling, fill_quantized
+from evalkit.models.quantization import KEY, gptq_scheme
 from evalkit.models.safetensors_file import TensorInfo
 from evalkit.models.sharding import Placing, dispatch, map_of, placing
 from evalkit.models.tensor_reader import read_tensor
@@ -126,8 +128,8 @@ def qwen2_config(config: Mapping[str, Any], where: str = "config.json") -> Qwen2
     for name, value in _REQUIRED_VALUES.items():
         if config.get(name, value) != value:
             raise ModelError(f"{where}: {name}={config[name]!r}; Qwen's first format has {value!r} there")
-    if "quantization_config" in config:
-        raise ModelError(f"{where} has a quantization_config: only unquantised Qwen-1 checkpoints can be read")
+    if KEY in config and gptq_scheme(config, where) is None:
+        raise ModelError(f"{where} has a {KEY}: only unquantised and GPTQ checkpoints of Qwen-1 can be read")
     try:
         return Qwen2Config(
             vocab_size=config["vocab_size"],
@@ -155,22 +157,31 @@ def qwen2_config(config: Mapping[str, Any], where: str = "config.json") -> Qwen2
 
 
 def load_qwen(
-    checkpoint: Checkpoint, dtype: torch.dtype, device: torch.device, device_map: str | None = None
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    device: torch.device,
+    device_map: str | None = None,
+    *,
+    packed: bool = False,
 ) -> PreTrainedModel:
     """The network with its weights, read tensor by tensor, each to its device, so that none is held twice.
 
-    Raises ModelError, before any weight is read, where a tensor is missing, surplus or of the wrong shape.
+    packed: GPTQ's integers stay so in memory. Raises ModelError, before any weight is read, where a tensor is missing,
+    surplus or of the wrong shape.
     """
     if checkpoint.format != "safetensors":
         raise ModelError(f"{checkpoint.folder} is a Qwen-1 checkpoint without safetensors: fetch those")
     config = qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
     network = build_empty(QwenForCausalLM, config)
     parts = _parts(config.num_hidden_layers)
-    _check(checkpoint, network, parts)
     on_gpus = device_map is not None and device.type == "cuda"
     devices = map_of(network, str(device_map), dtype) if on_gpus else {"": device}
     place = placing(devices)
-    fill(network, _tensors(checkpoint, parts, dtype, place), str(checkpoint.folder))
+    if scheme := gptq_scheme(checkpoint.config, str(checkpoint.folder / "config.json")):
+        fill_quantized(network, checkpoint, Filling(scheme, parts, dtype, place, packed))
+    else:
+        _check(checkpoint, network, parts)
+        fill(network, _tensors(checkpoint, parts, dtype, place), str(checkpoint.folder))
     network.model.rotary_emb = QwenRotaryEmbedding(config).to(place("model.rotary_emb"))
     return dispatch(network, devices)
 

@@ -11,6 +11,7 @@ from evalkit.types import Json
 Dtype: TypeAlias = Literal["auto", "float32", "bfloat16", "float16"]
 Device: TypeAlias = Literal["auto", "cpu", "cuda"]
 DeviceMap: TypeAlias = Literal["auto", "balanced", "balanced_low_0", "sequential"]
+Weights: TypeAlias = Literal["dense", "packed"]
 TokenizerKind: TypeAlias = Literal["auto", "huggingface", "sentencepiece", "qwen"]
 
 _NAME = re.compile(r"[\w][\w.\-]*")
@@ -37,6 +38,8 @@ class ModelSpec:
     end_of_text: Sequence[str] | None = None  # tokens that end a generation; None: the checkpoint's eos ids
     max_length: int | None = None  # tokens in all; None: what the checkpoint's config states
     device_map: DeviceMap | None = None  # over all GPUs of this process, for weights larger than one; None: one device
+    # GPTQ's integers in memory: dequantised once (dense), or kept and multiplied as they are (packed).
+    weights: Weights = "dense"
     # What the checkpoint of this name is, by FACTS; another checkpoint is not filed under it (models.identity).
     facts: Mapping[str, int | str] | None = field(default=None, hash=False)
 
@@ -48,6 +51,7 @@ class ModelSpec:
         _require(self.device in get_args(Device), "device", self.device, _one_of(Device))
         maps = (None, *get_args(DeviceMap))
         _require(self.device_map in maps, "device_map", self.device_map, f"null or {_one_of(DeviceMap)}")
+        _require(self.weights in get_args(Weights), "weights", self.weights, _one_of(Weights))
         _require(self.tokenizer in get_args(TokenizerKind), "tokenizer", self.tokenizer, _one_of(TokenizerKind))
         _require(self.add_bos in (None, True, False), "add_bos", self.add_bos, "true, false or null")
         _require(
@@ -65,11 +69,13 @@ class ModelSpec:
     def rules(self) -> dict[str, Json]:
         """The settings that answers depend on besides the checkpoint's content, for the fingerprint."""
         ends = None if self.end_of_text is None else list[Json](self.end_of_text)
+        packed: dict[str, Json] = {"weights_in_memory": "packed"} if self.weights == "packed" else {}
         return {
             "tokenizer": self.tokenizer,
             "add_bos": self.add_bos,
             "end_of_text": ends,
             "max_length": self.max_length,
+            **packed,
         }
 
 
