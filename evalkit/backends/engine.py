@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from evalkit.backends.base import OWN_DRAWS, Answer, Item, Part
 from evalkit.errors import ConfigError
 from evalkit.models.base import LoadedModel, ModelFacts
-from evalkit.models.checkpoint import resolve
+from evalkit.models.checkpoint import Checkpoint, resolve
 from evalkit.models.dtype import dtype_name
 from evalkit.models.spec import ModelSpec
 from evalkit.types import Json
@@ -41,10 +41,15 @@ class EngineBackend:
         self.num_checked = num_checked
         self.prompt_lookup = prompt_lookup
 
+    @cached_property
+    def found(self) -> Checkpoint:
+        """The checkpoint as its files were when they were first looked at: they are not read anew during a run."""
+        return resolve(self.model)
+
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
         dtype = dtype_name(self.model)
-        return {"backend": "engine", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
+        return {"backend": "engine", "dtype": dtype, **self.model.rules(), **self.found.fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, what the loaded model tells, how it was run and the check against the plain path."""
@@ -53,7 +58,7 @@ class EngineBackend:
         measured = loaded.get("measured")
         return {
             **self.fingerprint(),
-            "weights": resolve(self.model).weights,
+            "weights": self.found.weights,
             **loaded,
             "measured": {**(measured if isinstance(measured, dict) else {}), **(session.ran if session else {})},
         }
@@ -63,7 +68,7 @@ class EngineBackend:
         """The engine itself. It takes torch, which a run that has every answer never loads: hence imported here."""
         from evalkit.backends.engine_session import EngineSession
 
-        return EngineSession(self.model, self.max_batch_tokens, self.num_checked, self.prompt_lookup)
+        return EngineSession(self.model, self.found, self.max_batch_tokens, self.num_checked, self.prompt_lookup)
 
     def load(self) -> LoadedModel:
         """The model; its weights are read at the first call."""

@@ -18,7 +18,7 @@ from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
 from evalkit.engine.selection import RunnerClass, choose_kernels, choose_runner
 from evalkit.models.base import LoadedModel
-from evalkit.models.checkpoint import resolve
+from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.loading import load
 from evalkit.models.spec import ModelSpec
 from evalkit.types import ErrorOutput, GenerateRequest, Json, Request
@@ -28,10 +28,16 @@ class EngineSession:
     """Answers requests through the engine; the weights are read at the first call."""
 
     def __init__(
-        self, model: ModelSpec, max_batch_tokens: int | Literal["auto"], num_checked: int, prompt_lookup: bool
+        self,
+        model: ModelSpec,
+        checkpoint: Checkpoint,
+        max_batch_tokens: int | Literal["auto"],
+        num_checked: int,
+        prompt_lookup: bool,
     ) -> None:
         """See EngineBackend."""
         self.model = model
+        self.checkpoint = checkpoint
         self.max_batch_tokens = max_batch_tokens
         self.num_checked = num_checked
         self.prompt_lookup = prompt_lookup
@@ -43,7 +49,7 @@ class EngineSession:
     def load(self) -> LoadedModel:
         """The model; its weights are read and its path is chosen at the first call."""
         if self.loaded is None:
-            self.loaded = load(resolve(self.model), self.model)
+            self.loaded = load(self.checkpoint, self.model)
             self._forwards = FastForwards(self.loaded.network)
             self._kernels = choose_kernels(self.loaded.network)
             with self._forwards:

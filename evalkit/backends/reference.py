@@ -5,6 +5,7 @@ Slow and plain on purpose. Every fast path is compared with it.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 
@@ -13,7 +14,7 @@ from evalkit.backends.finite import not_finite
 from evalkit.engine.draws import choose, draws_of
 from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel, ModelFacts
-from evalkit.models.checkpoint import resolve
+from evalkit.models.checkpoint import Checkpoint, resolve
 from evalkit.models.continuations import encode_choice_request, encode_generate_request, scored, scored_tokens
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
@@ -39,14 +40,19 @@ class ReferenceBackend:
         self.model = model
         self._loaded: LoadedModel | None = None
 
+    @cached_property
+    def found(self) -> Checkpoint:
+        """The checkpoint as its files were when they were first looked at: they are not read anew during a run."""
+        return resolve(self.model)
+
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
         dtype = dtype_name(self.model)
-        return {"backend": "reference", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
+        return {"backend": "reference", "dtype": dtype, **self.model.rules(), **self.found.fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, and what the loaded model tells."""
-        weights = {"weights": resolve(self.model).weights}
+        weights = {"weights": self.found.weights}
         return {**self.fingerprint(), **weights, **(self._loaded.provenance if self._loaded else {})}
 
     @property
@@ -62,7 +68,7 @@ class ReferenceBackend:
         """One output after the other. Raises ModelError for a sequence beyond the model's length, and for one whose
         log-probabilities are no finite numbers."""
         if self._loaded is None:
-            self._loaded = load(resolve(self.model), self.model)
+            self._loaded = load(self.found, self.model)
         for example_id, request in items:
             if isinstance(request, LoglikelihoodRequest):
                 yield example_id, loglikelihood(self._loaded, request, example_id)

@@ -6,6 +6,7 @@ against vLLM 0.33.0, whose arguments and results the tests hold it against; it w
 
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from evalkit.backends.base import Answer, Item
@@ -13,7 +14,7 @@ from evalkit.backends.engine_batch import Question, encode
 from evalkit.engine.draws import seed_of
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
-from evalkit.models.checkpoint import resolve
+from evalkit.models.checkpoint import Checkpoint, resolve
 from evalkit.models.continuations import EncodedChoices, scored, scored_tokens
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
@@ -55,18 +56,22 @@ class VllmBackend:
         self.batch_size = batch_size
         self._engine: Any = None
 
+    @cached_property
+    def found(self) -> Checkpoint:
+        """The checkpoint as its files were when they were first looked at: they are not read anew during a run."""
+        return resolve(self.model)
+
     def fingerprint(self) -> Mapping[str, Json]:
         """What the checkpoint says of itself, the dtype it runs in, and the rules for text."""
         dtype = dtype_name(self.model)
-        return {"backend": "vllm", "dtype": dtype, **self.model.rules(), **resolve(self.model).fingerprint()}
+        return {"backend": "vllm", "dtype": dtype, **self.model.rules(), **self.found.fingerprint()}
 
     def provenance(self) -> Mapping[str, Json]:
         """The fingerprint, and vLLM's version once it runs."""
         ran: dict[str, Json] = {"vllm": self._vllm.__version__} if self._engine is not None else {}
-        weights = resolve(self.model).weights
         return {
             **self.fingerprint(),
-            "weights": weights,
+            "weights": self.found.weights,
             **ran,
             "measured": {"tensor_parallel_size": self.tensor_parallel_size},
         }
@@ -83,9 +88,9 @@ class VllmBackend:
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, batch by batch. Raises ModelError for a sequence beyond the model's length, before any
         is answered."""
-        checkpoint, self._facts = resolve(self.model), self.facts()
-        self._tokenizer = load_tokenizer(checkpoint, self.model)
-        self._end_ids = frozenset(end_of_text_sources(checkpoint, self.model, self._tokenizer))
+        self._facts = self.facts()
+        self._tokenizer = load_tokenizer(self.found, self.model)
+        self._end_ids = frozenset(end_of_text_sources(self.found, self.model, self._tokenizer))
         questions = encode(items, self._tokenizer)
         for question in questions:
             self._refuse_too_long(question)
@@ -98,14 +103,13 @@ class VllmBackend:
             return
         import vllm  # the extra evalkit[vllm]; takes many seconds and starts processes
 
-        checkpoint = resolve(self.model)
-        if checkpoint.format == "gguf":
+        if self.found.format == "gguf":
             raise ModelError(
                 f"vLLM reads no .gguf file: set model.path to a folder with safetensors, not {self.model.path}"
             )
         self._vllm = vllm
         self._engine = vllm.LLM(
-            model=str(checkpoint.folder),
+            model=str(self.found.folder),
             trust_remote_code=False,
             dtype=dtype_name(self.model),
             tensor_parallel_size=self.tensor_parallel_size,
