@@ -25,7 +25,7 @@ class ExecResult:
     """How one program ended.
 
     passed: the tests ran to their end. failed: an exception, or an end before theirs. timeout: over the time
-    limit twice, the second time alone. killed: a signal, or over a limit of output or disk. error: the
+    limit twice, the second time alone; or once, asleep. killed: a signal, or over a limit of output or disk. error: the
     sandbox itself could not run it (`run` raises), or, strict only, the tests pass what cannot cross.
     """
 
@@ -35,6 +35,7 @@ class ExecResult:
     wall_seconds: float = 0.0
     peak_memory: int = 0  # bytes; 0 where it ended too soon to be measured
     output_head: str = ""  # the first 2,000 characters of what it printed, made printable
+    asleep: bool = False  # of a timeout: it neither used a processor nor waited for one or for a disk
     strict: "ExecResult | None" = None  # of a passed program, where a Split was given and the sandbox can
 
 

@@ -74,6 +74,7 @@ class ConfinedSandbox(ABC):
     def run(self, program: str, check: str, timeout: float, split: Split | None = None) -> ExecResult:
         """See Sandbox.run. A timeout, or a failure of the sandbox itself, is tried once more alone.
 
+        Not so the timeout of a program that slept: it would do so alone, too.
         Raises SandboxError where the sandbox fails again: that is nobody's wrong answer.
         """
         self.prepare()
@@ -89,7 +90,7 @@ class ConfinedSandbox(ABC):
         source = program + "\n" + check
         with self._lock.shared():
             result = run_together(self.cell, source, timeout, self.limits)
-        if result.status in ("timeout", "error"):
+        if result.status in ("timeout", "error") and not result.asleep:
             with self._lock.alone():
                 result = run_together(self.cell, source, timeout, self.limits)
         return result
@@ -98,7 +99,7 @@ class ConfinedSandbox(ABC):
         """The strict verdict: tests and program in two processes."""
         with self._lock.shared():
             result = run_split(self.cell, program, check, timeout, split, self.limits)
-        if result.status == "timeout":
+        if result.status == "timeout" and not result.asleep:
             with self._lock.alone():
                 result = run_split(self.cell, program, check, timeout, split, self.limits)
         return result

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import math
 import os
 import select
 import selectors
@@ -20,6 +21,7 @@ PIECE = 1 << 16
 ABOVE_ITS_OWN = 10  # the job, the output, the channel and their copies have the descriptors below
 MAX_LINE = 1 << 23  # bytes of one line on the channel
 MAX_PRINTED = 1 << 26  # bytes a program may print
+LOOK_SECONDS = 0.1  # between two looks
 PATIENCE = 2.0  # seconds for the kernel to end what was killed
 
 
@@ -38,6 +40,7 @@ class Measured:
     """What a process used."""
 
     cpu_seconds: float = 0.0
+    waited_seconds: float = 0.0  # its threads were ready and had no processor, or waited for a disk
     peak_memory: int = 0
     at: float = field(default_factory=time.monotonic)  # when these were taken
 
@@ -88,6 +91,7 @@ class Process:
             os.set_blocking(pipe.fileno(), False)
         self.ended_at = 0.0
         self.listener: int | None = None
+        self.disk_looks = 0  # how often it was seen waiting for a disk
         self.pending = bytearray()
         self.line = bytearray()
 
@@ -209,10 +213,23 @@ class Process:
                 self.used.cpu_seconds, self.used.at = seen, time.monotonic()
         with contextlib.suppress(OSError, IndexError):
             status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+            self.disk_looks += "State:\tD" in status
             peak = int(status.partition("VmHWM:")[2].split()[0]) << 10
             self.used.peak_memory = max(self.used.peak_memory, peak)
             if threads_in(status) > 2 * MAX_THREADS:
                 self.flooded = f"it ran more than {MAX_THREADS} threads"
+
+    def measure_waiting(self) -> None:
+        """Note how long its threads waited for a processor; "for ever" where the kernel does not say."""
+        if self.exited or not self.command.measured:
+            self.used.waited_seconds = math.inf
+            return
+        try:
+            tasks = Path(f"/proc/{self.leaf()}/task").iterdir()
+            delays = [int((task / "schedstat").read_text(encoding="utf-8").split()[1]) for task in tasks]
+            self.used.waited_seconds = sum(delays) / 1e9 + self.disk_looks * LOOK_SECONDS
+        except (OSError, ValueError, IndexError):
+            self.used.waited_seconds = math.inf
 
     def holds_channel(self) -> bool:
         """Whether its descriptor 3 is still the channel; True where that cannot be seen."""

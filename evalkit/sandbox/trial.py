@@ -14,11 +14,11 @@ from typing import Any
 from evalkit.sandbox.base import ExecResult, Split, Status
 from evalkit.sandbox.folder import fills_up, mount_fills_up, remove_folder
 from evalkit.sandbox.plan import Cell, Limits, inside_part, make_job
-from evalkit.sandbox.process import Process
+from evalkit.sandbox.process import LOOK_SECONDS, Process
 from evalkit.sandbox.text import MAX_DETAIL, MAX_HEAD, decoded
 
 log = logging.getLogger(__name__)
-TICK = 0.1  # seconds between two looks at the work folder
+IDLE = 0.25  # of the processor time granted: who used and waited for less, slept
 GRACE = 0.2  # seconds for the rest of the output once the verdict is there
 MAX_NOISE = 4000
 UNJUDGEABLE = "UnjudgeableError: the tests pass"  # what judge.py says of a function among the arguments
@@ -81,6 +81,11 @@ class Player:
         self.over_at = self.over_at or time.monotonic()
         return self.done or self.gone() or time.monotonic() > self.over_at + GRACE
 
+    def slept(self, timeout: float) -> bool:
+        """Whether neither a processor nor a disk kept it from ending: on an idle machine it would sleep, too."""
+        used = self.process.used
+        return self.ready and used.cpu_seconds + used.waited_seconds < IDLE * timeout
+
     def gone(self) -> bool:
         """Whether it is dead and all it said has been read."""
         return self.process.exited and not self.process.channel_open
@@ -119,7 +124,7 @@ def unescaped(data: bytes) -> bytes:
 def supervise(players: Sequence[Player], seconds: float, limits: Limits, finished: Callable[[], bool]) -> str:
     """Move bytes until `finished`; the answer is the limit that ended it, or ""."""
     deadline = time.monotonic() + seconds
-    next_look = time.monotonic() + TICK
+    next_look = time.monotonic() + LOOK_SECONDS
     with selectors.DefaultSelector() as selector:
         for player in players:
             player.process.register(selector)
@@ -128,14 +133,17 @@ def supervise(players: Sequence[Player], seconds: float, limits: Limits, finishe
                 return ""
             remaining = deadline - time.monotonic()
             if remaining < 0:
+                for player in players:
+                    player.process.measure()
+                    player.process.measure_waiting()
                 return "deadline"
-            for key, _ in selector.select(min(TICK, remaining)):
+            for key, _ in selector.select(min(LOOK_SECONDS, remaining)):
                 key.data()
             flooded = next((p.process.flooded for p in players if p.process.flooded), "")
             if flooded:
                 return flooded
             if time.monotonic() > next_look:
-                next_look = time.monotonic() + TICK
+                next_look = time.monotonic() + LOOK_SECONDS
                 for player in players:
                     player.process.measure()
                     player.look_at_channel()
@@ -169,7 +177,8 @@ def run_together(make_cell: Callable[[], Cell], source: str, timeout: float, lim
     finally:
         player.close()
     status, detail = verdict(player, stopped, timeout)
-    return result_of(player, status, detail, time.monotonic() - begun)
+    asleep = status == "timeout" and player.slept(timeout)
+    return replace(result_of(player, status, detail, time.monotonic() - begun), asleep=asleep)
 
 
 def result_of(player: Player, status: Status, detail: str, wall_seconds: float) -> ExecResult:
@@ -224,7 +233,8 @@ def run_split(
         judge.process.measure()
         served.process.measure()
     status, detail = strict_verdict(judge, served, stopped, timeout)
-    return result_of(served, status, detail, time.monotonic() - begun)
+    asleep = status == "timeout" and judge.slept(timeout) and served.slept(timeout)
+    return replace(result_of(served, status, detail, time.monotonic() - begun), asleep=asleep)
 
 
 def carry_call(judge: Player, line: bytes, served: Player) -> None:

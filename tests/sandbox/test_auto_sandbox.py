@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from evalkit.errors import ConfigError, SandboxError
+from evalkit.sandbox import trial
 from evalkit.sandbox.auto import AutoSandbox
 from evalkit.sandbox.base import ExecResult, Split
 from evalkit.sandbox.bubblewrap import BubblewrapSandbox
@@ -23,7 +24,7 @@ from evalkit.sandbox.human_eval import HumanEvalSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
 from evalkit.sandbox.lock import SharedOrExclusive
 from evalkit.sandbox.plan import Cell, inner_arguments, inner_environment, landlock_abi, this_machine
-from evalkit.sandbox.process import Command
+from evalkit.sandbox.process import Command, Measured
 from evalkit.sandbox.seccomp import ALLOW, FILTERED, JUMP_EQ, PLAIN, RETURN, SETUP, assemble
 from evalkit.sandbox.threads import MAX_THREADS
 
@@ -301,6 +302,51 @@ def test_a_timeout_is_run_once_more_alone(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("evalkit.sandbox.confined.run_together", run)
     assert sandbox.run_unchecked("", "", 1.0).status == "passed"
     assert inside == [False, True]
+
+
+def count_runs(monkeypatch: pytest.MonkeyPatch, name: str, sandbox: LandlockSandbox) -> list[ExecResult]:
+    """What each run of a kind gave, from here on."""
+    sandbox.prepare()
+    runs: list[ExecResult] = []
+    real = getattr(trial, name)
+
+    def run(*args: object) -> ExecResult:
+        runs.append(real(*args))
+        return runs[-1]
+
+    monkeypatch.setattr(f"evalkit.sandbox.confined.{name}", run)
+    return runs
+
+
+@needs_landlock
+@pytest.mark.parametrize("sleep", ["lock.acquire(), lock.acquire()", "[time.sleep(0.1) for _ in iter(int, 1)]"])
+def test_a_program_that_sleeps_is_run_once(monkeypatch: pytest.MonkeyPatch, sleep: str) -> None:
+    sandbox = LandlockSandbox(packages=(), wall_factor=1.0)
+    runs = count_runs(monkeypatch, "run_together", sandbox)
+    result = sandbox.run(f"import threading, time\nlock = threading.Lock()\n{sleep}\n", "", 3.0)
+    assert (result.status, result.asleep, len(runs)) == ("timeout", True, 1)
+
+
+@needs_landlock
+def test_a_program_that_sleeps_where_it_is_alone_is_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = LandlockSandbox(packages=(), wall_factor=1.0)
+    runs = count_runs(monkeypatch, "run_split", sandbox)
+    program = "import time\ndef f():\n    while 'tests' not in globals():\n        time.sleep(1)\n    return 1\n"
+    result = sandbox.run(program, "tests = 1\nassert f() == 1", 3.0, Split("f", ""))
+    assert result.strict is not None
+    assert (result.strict.status, result.strict.asleep, len(runs)) == ("timeout", True, 1)
+
+
+@needs_landlock
+def test_a_program_that_waits_for_a_processor_is_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = LandlockSandbox(packages=(), wall_factor=1.0)
+    runs = count_runs(monkeypatch, "run_together", sandbox)
+    result = sandbox.run("while True: pass", "", 0.3)
+    assert (result.status, result.asleep, len(runs)) == ("timeout", False, 2)
+    busy = Measured(cpu_seconds=0.1, waited_seconds=2.0)
+    monkeypatch.setattr(trial.Process, "measure_waiting", lambda process: setattr(process, "used", busy))
+    result = sandbox.run("import time\ntime.sleep(9)", "", 0.5)
+    assert (result.status, result.asleep, len(runs)) == ("timeout", False, 4)
 
 
 def test_who_is_alone_is_alone() -> None:
