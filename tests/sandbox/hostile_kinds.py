@@ -345,7 +345,7 @@ SLEEPERS = [
     sleeps("sleeps in the function", "import time\ndef add(a, b):\n    time.sleep(1e6)"),
     sleeps(
         "waits for a thread that sleeps",
-        "import threading, time\nthreading.Thread(target=time.sleep, args=(1e6,)).start()",
+        "import threading, time\nthread = threading.Thread(target=time.sleep, args=(1e6,))\nthread.start()\nthread.join()",
     ),
     sleeps("sleeps behind a null file", "import os, time\nwhile True:\n    time.sleep(1)"),
     Case(
