@@ -32,12 +32,12 @@ from evalkit.data import (
     Tables,
     check_answers,
     csv_tables,
-    csv_text,
     pinned_digests,
     read_hub,
-    require_shots,
+    worked_rows,
 )
 from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.data.rows import check_ids, csv_text
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
@@ -115,18 +115,24 @@ class CEval:
 
     def examples(self) -> Sequence[Example]:
         """Every question, subject by subject in the script's order."""
-        tables = self._shown[self.split]
+        tables = self.rows(self.split)
         return [
             Example(f"{subject}/{self.split}/{row['id']}", row, row["answer"] or None, subject)
             for subject in in_order(tables, CATEGORIES)
             for row in tables[subject]
         ]
 
+    def rows(self, split: str) -> Tables:
+        """The rows of a split by subject, as the protocol reads them. Raises DataError at a difference."""
+        if split not in self._shown:
+            self._shown[split] = shown_tables(self._split(split)[0], ("question", *LETTERS), self.chosen)
+        return self._shown[split]
+
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
         chosen = self.chosen
         space = {"space": " ", "bare": ""}[chosen["letters"]]
-        shots = self._shown["dev"][example.group][: chosen.number("num_fewshot")]
+        shots = self._shots[example.group] if chosen.number("num_fewshot") else ()
         prompt = Prompt(
             header=header(example.group, chosen["header"]),
             shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
@@ -183,7 +189,9 @@ class CEval:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        return {"data": describe(self.data, self._load[1]), "protocol": self.chosen.json(split=self.split)}
+        read = dict.fromkeys((*(("dev",) if self.chosen.number("num_fewshot") else ()), self.split))
+        data = describe(self.data, {split: self._split(split)[1] for split in read})
+        return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property
     def splits(self) -> Sequence[str]:
@@ -204,32 +212,40 @@ class CEval:
         return csv_text(rows, (*COLUMNS, *given), header=True)
 
     @cached_property
-    def _shown(self) -> dict[str, Tables]:
-        """The rows as the protocol reads them."""
-        cells = ("question", *LETTERS)
-        return {split: shown_tables(tables, cells, self.chosen) for split, tables in self._load[0].items()}
+    def _shots(self) -> Tables:
+        """The worked examples of every subject that is asked."""
+        number = self.chosen.number("num_fewshot")
+        return worked_rows(self.rows(self.split), self.rows("dev"), number, self.data.where, self.name)
 
     @cached_property
-    def _load(self) -> tuple[dict[str, Tables], dict[str, SplitCheck]]:
-        tables = {split: self._tables(split) for split in dict.fromkeys(("dev", self.split))}
-        for split, table in tables.items():
-            if split != "test":
-                check_answers(table, LETTERS, f"{self.data.where}/{split}")
-        require_shots(tables[self.split], tables["dev"], self.data.where)
-        withheld = {"test": "answer"}  # present in newer copies, so never part of what is compared
-        return tables, {
-            split: check_split(self.data, HOME, split, table, without=withheld.get(split))
-            for split, table in tables.items()
-        }
+    def _shown(self) -> dict[str, Tables]:
+        """The splits read so far as the protocol reads them."""
+        return {}
+
+    @cached_property
+    def _load(self) -> dict[str, tuple[Tables, SplitCheck]]:
+        """The splits read so far."""
+        return {}
+
+    def _split(self, split: str) -> tuple[Tables, SplitCheck]:
+        if split not in self._load:
+            tables = self._tables(split)
+            check_answers(tables, LETTERS, f"{self.data.where}/{split}", withheld=split == "test")
+            # present in newer copies of the test split, so never part of what is compared
+            withheld = "answer" if split == "test" else None
+            self._load[split] = tables, check_split(self.data, HOME, split, tables, without=withheld)
+        return self._load[split]
 
     def _tables(self, split: str) -> Tables:
         if self.data.data_dir is not None:
-            return csv_tables(self.data, HOME, split, COLUMNS, optional=("answer",))
-        subjects = pinned_digests(self.data, HOME, split)
-        return {
-            subject: [
-                {name: str(row.get(name) if row.get(name) is not None else "") for name in (*COLUMNS, "answer")}
-                for row in read_hub(self.data, split, subject, columns=COLUMNS)
-            ]
-            for subject in subjects
-        }
+            return csv_tables(self.data, HOME, split, COLUMNS, optional=("answer",), key="id")
+        return {subject: self._from_hub(split, subject) for subject in pinned_digests(self.data, HOME, split)}
+
+    def _from_hub(self, split: str, subject: str) -> list[Row]:
+        rows: list[Row] = [
+            {name: str(row.get(name) if row.get(name) is not None else "") for name in (*COLUMNS, "answer")}
+            for row in read_hub(self.data, split, subject, columns=COLUMNS)
+        ]
+        where = f"{self.data.where} ({subject}, {split})"
+        check_ids("id", [(row["id"], f"{where} row {number}") for number, row in enumerate(rows)])
+        return rows

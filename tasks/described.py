@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from evalkit.data.pins import SplitCheck, describe_data
+from evalkit.data.pins import SplitCheck
+from evalkit.data.rows import check_ids
 from evalkit.errors import ConfigError, DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
@@ -29,6 +30,7 @@ from evalkit.types import Aggregate, Example, Json, Output, Request, Score, sha2
 from .described_choice import Choice, Options, Reading
 from .described_fewshot import FewShot, Pool
 from .described_generate import Generate
+from .described_pins import PinnedRows
 from .described_rows import Cells, RowSource, Table, as_text, is_file
 from .described_templates import Template
 from .multiple_choice import MEAN
@@ -109,10 +111,11 @@ class Described:
             raise ConfigError(
                 f"{self._key('num_fewshot')}={self.num_fewshot}: say where from, e.g. fewshot: {{from: dev}}"
             )
-        self._source.check("split", self.split)
+        source = self._rows.source
+        source.check("split", self.split)
         if self._fewshot and not is_file(self._fewshot.source):
-            self._source.check("fewshot.from", self._fewshot.source)
-        _ = self._kind, self._templates, self._pins  # a wrong one is refused before rows are read
+            source.check("fewshot.from", self._fewshot.source)
+        _ = self._kind, self._templates  # a wrong one is refused before rows are read
 
     @property
     def cell(self) -> str:
@@ -153,39 +156,21 @@ class Described:
         name = f"{self.num_fewshot}-shot"
         switches: dict[str, Json] = {key: as_text(value) for key, value in self._asked.items() if value is not None}
         protocol: dict[str, Json] = {"name": name, "base": name, "switches": switches, "split": self.split}
-        notes = [
-            f"{split}: not pinned (evalkit data pin {self.name})" for split in self._used if split not in self._pins
-        ]
-        where = ", ".join(dict.fromkeys(self._source.where(split) for split in self._used))
-        checks = {split: self.held(split) for split in self._used}
-        data = describe_data(where, self.licence or "not stated", checks, notes=notes)
+        data = self._rows.described(self._used, self.licence)
         return {"data": data, "protocol": protocol, "version": sha256_of(self._asked)[:16]}
 
     @property
     def splits(self) -> Sequence[str]:
         """Every split and file of rows that the task names."""
-        return tuple(dict.fromkeys((*self._source.files, *self._used, *self._pins)))
+        return tuple(dict.fromkeys((*self._rows.source.files, *self._used, *self._rows.pins)))
 
     def found(self, split: str) -> dict[str, Any]:
         """The pin of a split as its rows are now. Raises DataError where they cannot be read."""
-        table = self._table(split)
-        return {"rows": len(table.rows), "sha256": table.sha256}
+        return self._rows.found(split)
 
     def held(self, split: str) -> SplitCheck:
         """A split held against its pin, where it has one. Raises DataError at a difference that is not to be borne."""
-        found, pin = self.found(split), self._pins.get(split)
-        check = SplitCheck(found["rows"], found["sha256"], 0, None, found["rows"])
-        if pin is None or found == pin:
-            return check
-        difference = "its content differs (SHA-256)"
-        if found["rows"] != pin["rows"]:
-            difference = f"{found['rows']:,} rows instead of {pin['rows']:,}"
-        if self.data_check == "strict":
-            raise DataError(
-                f"{self._source.where(split)} ({self.name}, split {split}) is not what was pinned: {difference}; get "
-                f"the pinned rows, go on with data_check=warn, or pin these: evalkit data pin {self.name} --write"
-            )
-        return SplitCheck(check.rows, check.sha256, 0, difference, check.labelled)
+        return self._rows.held(split)
 
     def _key(self, name: str) -> str:
         return f"tasks.{self.name}.{name}"
@@ -201,8 +186,9 @@ class Described:
         return {**texts, "num_fewshot": self.num_fewshot, "fewshot": shots, **of_kind, "mean": self.mean}
 
     @cached_property
-    def _source(self) -> RowSource:
-        return RowSource.of(self.name, self.rows, self.data_dir)
+    def _rows(self) -> PinnedRows:
+        source = RowSource.of(self.name, self.rows, self.data_dir)
+        return PinnedRows.of(self.name, source, self.pins, self.data_check)
 
     @cached_property
     def _fewshot(self) -> FewShot | None:
@@ -224,16 +210,6 @@ class Described:
         texts = {key: getattr(self, key) for key in ("header", "query", "shot", "id", "group")}
         return {key: Template(self._key(key), text) for key, text in texts.items() if text is not None}
 
-    @cached_property
-    def _pins(self) -> dict[str, dict[str, Any]]:
-        pins = {str(split): dict(pin) for split, pin in (self.pins or {}).items()}
-        for split, pin in pins.items():
-            if pin.keys() != {"rows", "sha256"}:
-                raise ConfigError(
-                    f"{self._key('pins')}.{split} is no {{rows: …, sha256: …}}; evalkit data pin makes it"
-                )
-        return pins
-
     @property
     def _used(self) -> tuple[str, ...]:
         """The splits that a run reads."""
@@ -241,24 +217,16 @@ class Described:
         return tuple(dict.fromkeys((self.split, *pool)))
 
     @cached_property
-    def _tables(self) -> dict[str, Table]:
-        return {}  # as they are read; nothing changes them
-
-    def _table(self, split: str) -> Table:
-        if split not in self._tables:
-            self._tables[split] = self._source.read(split)
-        return self._tables[split]
-
-    @cached_property
     def _items(self) -> dict[str, list[Item]]:
         """The rows of every split that a run reads, their answers all read in one way."""
-        for split in self._used:
+        tables = {split: self._rows.table(split) for split in self._used}
+        for split, table in tables.items():
             self.held(split)
-            self._check_names(self._table(split))
-        rows = [row for split in self._used for row in self._table(split).rows]
-        places = [place for split in self._used for place in self._table(split).places]
+            self._check_names(table)
+        rows = [row for table in tables.values() for row in table.rows]
+        places = [place for table in tables.values() for place in table.places]
         items = iter(list(self._read(rows, places)))
-        return {split: [next(items) for _ in self._table(split).rows] for split in self._used}
+        return {split: [next(items) for _ in table.rows] for split, table in tables.items()}
 
     def _read(self, rows: Sequence[Cells], places: Sequence[str]) -> Sequence[Item]:
         kind = self._kind
@@ -284,16 +252,16 @@ class Described:
     def _questions(self) -> dict[str, tuple[Example, Item]]:
         """Every question of the split, by its id."""
         found: dict[str, tuple[Example, Item]] = {}
-        for index, item in enumerate(self._items[self.split]):
-            own = self._text("id", item.values, item.place) if self.id is not None else str(index)
-            example_id = f"{self.split}/{own}"
-            if example_id in found:
-                raise DataError(
-                    f"{item.place}: {self._key('id')} is {own!r}, and so is that of {found[example_id][1].place}"
-                )
+        items = self._items[self.split]
+        ids = list(map(str, range(len(items))))
+        if self.id is not None:
+            ids = [self._text("id", item.values, item.place) for item in items]
+            check_ids(self._key("id"), [(own, item.place) for own, item in zip(ids, items, strict=True)], numbers=False)
+        for own, item in zip(ids, items, strict=True):
             row = {name: as_text(value) for name, value in item.cells.items()}
             target = item.answers[0] if isinstance(self._kind, Choice) else self._kind.target(item.answers)
-            found[example_id] = Example(example_id, row, target, self._group(item)), item
+            example = Example(f"{self.split}/{own}", row, target, self._group(item))
+            found[example.id] = example, item
         return found
 
     def _group(self, item: Item) -> str:

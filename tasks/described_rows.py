@@ -11,12 +11,16 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from evalkit.data import Source, csv_records, folder_of, json_lines, read_hub
+from evalkit.data import Source, folder_of, read_hub
+from evalkit.data.rows import csv_records, json_lines
+from evalkit.data.text import read_text
 from evalkit.errors import ConfigError, DataError
 from evalkit.types import sha256_of
 
 Cells: TypeAlias = Mapping[str, Any]
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+_PLACES = "rows are looked for in the current folder, or in the task's data_dir"
+_OTHER = "name another file of rows"
 PACKAGE = "pkg://"  # before PACKAGE/FILE: a file inside an installed package
 
 
@@ -85,39 +89,38 @@ def path_of(name: str, data_dir: str | None) -> Path:
 
 
 def read_rows(path: Path) -> Table:
-    """A file of rows, by its ending. Raises DataError where it is missing, torn or empty."""
+    """A file of rows, by its ending. Raises DataError where it is missing, torn, empty or no UTF-8 text."""
     if not path.is_file():
-        raise DataError(f"{path} is missing; rows are looked for in the current folder, or in the task's data_dir")
+        raise DataError(f"{path} is missing; {_PLACES}")
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{path}: rows are read from {', '.join(SUFFIXES)}")
-    try:
-        table = _READ[path.suffix](path)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error.reason} at byte {error.start})") from None
+    table = _READ[path.suffix](path)
     if not table.rows:
         raise DataError(f"{path} has no rows")
     return table
 
 
 def _read_csv(path: Path) -> Table:
-    records = csv_records(path, "\t" if path.suffix == ".tsv" else ",")
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    records = csv_records(path, delimiter, fits=lambda first: len(first) > 1, mend=_OTHER)
     names = next(records, (0, []))[1]
     if twice := [name for name in names if names.count(name) > 1]:
+        if not twice[0].strip():
+            raise DataError(f"{path} line 1 leaves several columns without a name; name or delete them")
         raise DataError(f"{path} line 1 names the column {twice[0]} twice; its first line is to name the columns")
-    rows, places, start = [], [], 2
+    rows, places = [], []
     for line, cells in records:
-        if cells and len(cells) != len(names):
-            raise DataError(f"{path} line {start}: {len(cells)} cells instead of {len(names)} ({','.join(names)})")
-        if cells:
-            rows.append(dict(zip(names, cells, strict=True)))
-            places.append(f"{path} line {start}")
-        start = line + 1
+        if len(cells) != len(names):
+            columns = " ".join(",".join(names).split())
+            raise DataError(f"{path} line {line}: {len(cells)} cells instead of {len(names)} ({columns})")
+        rows.append(dict(zip(names, cells, strict=True)))
+        places.append(f"{path} line {line}")
     return Table(str(path), rows, places)
 
 
 def _read_jsonl(path: Path) -> Table:
     rows, places = [], []
-    for number, value in json_lines(path):
+    for number, value in json_lines(path, _OTHER):
         if not isinstance(value, dict):
             raise DataError(f'{path} line {number} is no JSON object; write {{"column": value, …}} on each line')
         rows.append(value)
@@ -127,7 +130,7 @@ def _read_jsonl(path: Path) -> Table:
 
 def _read_json(path: Path) -> Table:
     try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
+        rows = json.loads(read_text(path, _OTHER))
     except json.JSONDecodeError as error:
         raise DataError(f"{path} line {error.lineno} is no JSON ({error.msg})") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):

@@ -66,7 +66,8 @@ class Template:
         known = list(known)
         if unknown := sorted(self.names - {*known}):
             raise ConfigError(
-                f"{self.key} names {unknown[0]}, which is no column of {where}; there are {', '.join(known)}"
+                f"{self.key} names {unknown[0]}, which is no column of {where}; there are "
+                + " ".join(", ".join(known).split())
             )
 
     def render(self, values: Mapping[str, Any], place: str) -> str:

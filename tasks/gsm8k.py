@@ -21,14 +21,26 @@ Data: https://github.com/openai/grade-school-math (MIT); on the hub openai/gsm8k
 ship: it is read from data_dir, or fetched once from its publisher at the pinned commit.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from random import Random
 
 from evalkit.answers import cut_at, flexible_extract, last_integer, last_number, strict_match
-from evalkit.data import FilePin, Row, Source, benchmark_folder, jsonl_text, read_file, read_hub, read_jsonl
+from evalkit.data import (
+    FilePin,
+    PromptFile,
+    Row,
+    Source,
+    benchmark_folder,
+    read_file,
+    read_hub,
+    read_jsonl,
+    read_pinned,
+)
 from evalkit.data.pins import SplitCheck, check_split, describe, describe_file
+from evalkit.data.rows import jsonl_text, text_row
 from evalkit.errors import ConfigError, DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
@@ -53,15 +65,21 @@ READ_ANSWER: Mapping[str, Callable[[str], int | float | str | None]] = {
     "flexible": flexible_extract,
 }
 ANSWER_KINDS = (str, int, float, type(None))  # of a function of one's own
+_GOLD = re.compile(r"[-+]?\$?[-+]?(\d{1,3}(,\d{3})+|\d+)(\.0*)?", re.ASCII)
 SAMPLER_SEED = 1234  # lm_eval.defaults.DEFAULT_OTHER_SEED
 
 
 def gold(row: Row) -> int:
-    """The number after `####`, thousands commas removed. Raises DataError where there is none."""
-    try:
-        return int(row["answer"].rpartition("#### ")[2].replace(",", ""))
-    except ValueError:
-        raise DataError(f"gsm8k: no number after #### in the answer to {row['question'][:60]!r}") from None
+    """The number behind the last `####`: a dollar sign, thousands commas and decimals that are zero do not count.
+
+    Raises DataError where there is none, or one that is no whole number.
+    """
+    written = row["answer"].rpartition("####")[2].strip()
+    if not _GOLD.fullmatch(written):
+        raise DataError(
+            f"no number after #### in the answer but {written[-40:]!r}; write a whole one, as in #### 1,234"
+        )
+    return int(written.replace(",", "").replace("$", "").partition(".")[0])
 
 
 def layout(row: Row, question: str) -> str:
@@ -90,8 +108,9 @@ class ChainOfThought:
 
     @property
     def shots_from(self) -> str | None:
-        """The train split where the worked examples are drawn; None where they are the prompt file's."""
-        return "train" if self.chosen["shots"] == "train-sampled" else None
+        """The train split where the worked examples are drawn; None where there are none, or they are the file's."""
+        is_drawn = self.chosen["shots"] == "train-sampled" and self.chosen.number("num_fewshot")
+        return "train" if is_drawn else None
 
     @cached_property
     def _cut(self) -> tuple[str, ...]:
@@ -103,7 +122,7 @@ class ChainOfThought:
         """The greedy continuation of the worked problems and the question."""
         query = layout(example.row, self.chosen["question"])
         stop = self._cut if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
-        shots = self._sampled_shots(example) if self.chosen["shots"] == "train-sampled" else self._shots
+        shots = self._sampled_shots(example) if self.chosen["shots"] == "train-sampled" else self._file_shots
         prompt = Prompt(shots=shots, query=query)
         return GenerateRequest(
             prompt.text,
@@ -127,14 +146,23 @@ class ChainOfThought:
         return Aggregate({self.task.metric: micro_mean([score.value for score in scores])})
 
     @cached_property
-    def _shots(self) -> tuple[str, ...]:
+    def _file_shots(self) -> tuple[str, ...]:
         """The first of the card's worked problems; all eight of them are the file whole, to its last newline."""
+        number = self.chosen.number("num_fewshot")
+        if not number:
+            return ()
         problems = self.task.prompt_text.rstrip("\n").split("\n\n")
-        shots = "\n\n".join(problems[: self.chosen.number("num_fewshot")])
+        if len(problems) < number:
+            raise DataError(
+                f"{self.task.prompt_file.name} holds {len(problems)} worked problems, blank lines between them, for "
+                f"num_fewshot={number}; get the publisher's, or ask with fewer: tasks.gsm8k.num_fewshot={len(problems)}"
+            )
         end = "\n" if self.chosen["question"] == "step-by-step" else "\n\n"
-        return (shots + end,) if shots else ()
+        return ("\n\n".join(problems[:number]) + end,)
 
     def _sampled_shots(self, example: Example) -> tuple[str, ...]:
+        if not self.chosen.number("num_fewshot"):
+            return ()
         drawn = self._draws[int(example.id.rpartition("/")[2])]
         return tuple(worked(self.task.rows("train")[index], self.chosen["question"]) for index in drawn)
 
@@ -145,7 +173,7 @@ class ChainOfThought:
         Where the questions are the train rows themselves, one more is drawn and the question's own left out.
         """
         num_shots, own = self.chosen.number("num_fewshot"), self.task.split == "train"
-        generator, pool = Random(SAMPLER_SEED), range(len(self.task.rows("train")))
+        generator, pool = Random(SAMPLER_SEED), range(self.task.num_worked(num_shots))
         draws = (generator.sample(pool, num_shots + own) for _ in self.task.rows(self.task.split))
         return [[i for i in drawn if not own or i != number][:num_shots] for number, drawn in enumerate(draws)]
 
@@ -191,16 +219,36 @@ class GSM8K(AskedByForm):
     def examples(self) -> Sequence[Example]:
         """Every problem in file order."""
         rows = self.rows(self.split)
-        return [Example(f"{self.split}/{index}", row, str(gold(row))) for index, row in enumerate(rows)]
+        return [Example(f"{self.split}/{index}", row, self._target(index, row)) for index, row in enumerate(rows)]
+
+    def _target(self, index: int, row: Row) -> str:
+        try:
+            return str(gold(row))
+        except DataError as error:
+            raise DataError(f"{self._place(self.split)}, row {index}, counted from 0: {error}") from None
 
     def rows(self, split: str) -> Sequence[Row]:
         """The rows of a split. Raises DataError where they are not the pinned ones."""
         return self._split(split)[0]
 
-    @cached_property
+    def num_worked(self, num_shots: int) -> int:
+        """How many rows the train split has. Raises DataError where that is too few for so many worked examples."""
+        found, own = len(self.rows("train")), self.split == "train"
+        if found < num_shots + own:
+            raise DataError(
+                f"{self._place('train')} has {found} rows, too few for num_fewshot={num_shots}; get the publisher's, "
+                f"or ask with fewer: tasks.gsm8k.num_fewshot={found - own}"
+            )
+        return found
+
+    @property
     def prompt_text(self) -> str:
         """The file of worked problems. Raises DataError where it is not the pinned one."""
-        return read_file(self.prompt_file, self.data, HOME)
+        return self._prompt.text
+
+    @cached_property
+    def _prompt(self) -> PromptFile:
+        return read_pinned(self.prompt_file, self.data, HOME)
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
@@ -212,8 +260,9 @@ class GSM8K(AskedByForm):
             splits = data["splits"]
             assert isinstance(splits, dict)
             data["worked_examples"] = splits[shots] if self.split == shots else splits.pop(shots)
-        if self.chosen.switches.get("shots") == "card-file":
-            describe_file(data, self.prompt_file, self.data, self.prompt_text)
+        of_file = self.chosen.switches.get("shots") == "card-file" and self.chosen.number("num_fewshot")
+        if of_file or "_prompt" in vars(self):  # a form of one's own has read it
+            describe_file(data, self._prompt)
         return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property
@@ -238,9 +287,14 @@ class GSM8K(AskedByForm):
             self._load[split] = self._read(split)
         return self._load[split]
 
+    def _place(self, split: str) -> str:
+        """Where a split's rows are, in words."""
+        return f"{self.data.where}/{split}.jsonl" if self.data.data_dir else f"{self.data.where} (main, {split})"
+
     def _read(self, split: str) -> tuple[Sequence[Row], SplitCheck]:
         if self.data.data_dir is not None:
             rows = read_jsonl(benchmark_folder(self.data, HOME) / f"{split}.jsonl", FIELDS)
         else:
-            rows = [{name: row[name] for name in FIELDS} for row in read_hub(self.data, split, "main", columns=FIELDS)]
+            found = read_hub(self.data, split, "main", columns=FIELDS)
+            rows = [text_row(row, FIELDS, f"{self._place(split)} row {index}") for index, row in enumerate(found)]
         return rows, check_split(self.data, HOME, split, {"": rows})

@@ -24,9 +24,10 @@ counts anatomy as STEM where the dataset's authors have it under Other.
 Data: https://github.com/hendrycks/test (MIT); on the hub cais/mmlu.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
+from typing import Any
 
 from evalkit.data import (
     Row,
@@ -34,12 +35,13 @@ from evalkit.data import (
     Tables,
     check_answers,
     csv_tables,
-    csv_text,
     pinned_digests,
     read_hub,
-    require_shots,
+    worked_rows,
 )
 from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.data.rows import csv_text, text_row
+from evalkit.errors import DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
@@ -99,18 +101,28 @@ class Letters:
     """Four choices under letters, and which letter comes next: the form of all protocols in tasks/protocols.py."""
 
     switches = SWITCHES["mmlu"]
-    shots_from = "dev"
 
     def __init__(self, task: "MMLU", chosen: ChosenProtocol) -> None:
         self.task = task
         self.chosen = chosen
+
+    @property
+    def shots_from(self) -> str | None:
+        """The split of the worked examples; None where there are none."""
+        return "dev" if self.chosen.number("num_fewshot") else None
+
+    @cached_property
+    def _shots(self) -> Tables:
+        """The worked examples of every subject that is asked."""
+        task, number = self.task, self.chosen.number("num_fewshot")
+        return worked_rows(task.rows(task.split), task.rows("dev"), number, task.data.where, task.name)
 
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
         chosen, subject = self.chosen, example.group
         space = {"space": " ", "bare": ""}[chosen["letters"]]
         about = {"single-space": "about ", "double-space": "about  "}[chosen["header"]] + subject.replace("_", " ")
-        shots = self.task.rows("dev")[subject][: chosen.number("num_fewshot")]
+        shots = self._shots[subject] if self.shots_from else ()
         prompt = Prompt(
             header=f"The following are multiple choice questions (with answers) {about}.\n\n",
             shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
@@ -228,8 +240,8 @@ class MMLU(AskedByForm):
     def _split(self, split: str) -> tuple[Tables, SplitCheck]:
         if split not in self._load:
             tables = self._tables(split)
-            if split == "dev" != self.split:
-                require_shots(self._split(self.split)[0], tables, self.data.where)
+            if split == "dev" != self.split:  # a form of one's own may take them from here
+                worked_rows(self._split(self.split)[0], tables, 1, self.data.where, self.name)
             self._load[split] = tables, check_split(self.data, HOME, split, tables)
         return self._load[split]
 
@@ -240,6 +252,17 @@ class MMLU(AskedByForm):
             return tables
         found: dict[str, list[Row]] = {}
         for row in read_hub(self.data, split, "all", columns=("subject", "question", "choices", "answer")):
-            cells = (row["question"], *row["choices"], LETTERS[row["answer"]])
-            found.setdefault(row["subject"], []).append(dict(zip(COLUMNS, cells, strict=True)))
+            number = len(found.setdefault(row["subject"], []))
+            found[row["subject"]].append(_from_hub(row, f"{self.data.where} {split}: {row['subject']}, row {number}"))
         return found
+
+
+def _from_hub(row: Mapping[str, Any], place: str) -> Row:
+    """A row of the hub's table. Raises DataError where it has not four choices and the right one's number."""
+    choices, answer = row["choices"], row["answer"]
+    if len(choices or ()) != len(LETTERS) or not isinstance(answer, int) or not 0 <= answer < len(LETTERS):
+        raise DataError(
+            f"{place}: {len(choices or ())} choices and the answer {answer!r}, expected four and one of 0 to 3; name "
+            "another revision of the dataset"
+        )
+    return text_row(dict(zip(COLUMNS, (row["question"], *choices, LETTERS[answer]), strict=True)), COLUMNS, place)

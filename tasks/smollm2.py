@@ -93,6 +93,10 @@ class Problems(Benchmark, Protocol):
         """The rows of a split."""
         ...
 
+    def num_worked(self, num_shots: int) -> int:
+        """How many rows the train split has. Raises DataError where that is too few for so many worked examples."""
+        ...
+
 
 def shuffled(items: Sequence[ItemT], generator: Random) -> list[ItemT]:
     """A task's rows as lighteval orders them, once."""
@@ -238,7 +242,6 @@ READ_ANSWER: Mapping[str, Callable[[str], int | float | str | None]] = {
 class WorkedSolutions:
     """GSM8K behind five worked solutions of the train split, each question with its own."""
 
-    shots_from = "train"
     switches = (
         _CHAT,
         Switch(
@@ -283,9 +286,18 @@ class WorkedSolutions:
         self.task = task
         self.chosen = chosen
 
+    @property
+    def shots_from(self) -> str | None:
+        """The split of the worked solutions; None where there are none."""
+        return "train" if self.chosen.number("num_fewshot") else None
+
     def request(self, example: Example) -> GenerateRequest:
-        """The continuation of the worked solutions and the question."""
-        shots = [self.task.rows("train")[index] for index in self._drawn[example.id]]
+        """The continuation of the worked solutions and the question.
+
+        Raises DataError where the rule finds no answer in the question's own solution, or another than the right one.
+        """
+        self._gold(example)
+        shots = [self.task.rows("train")[index] for index in self._drawn[example.id]] if self.shots_from else []
         prompt, turns = (chat if self._in_chat else joined)([*shots, example.row])
         return GenerateRequest(
             prompt,
@@ -300,10 +312,24 @@ class WorkedSolutions:
     def score(self, example: Example, output: Output) -> Score:
         """The text's answer against the worked solution's, by the same rule."""
         assert isinstance(output, GenerateOutput)
-        read = self.chosen.choose("answer", READ_ANSWER, str, int, float, type(None))
-        found, gold = read(cut_at(output.text, self._stop)), read(f" {example.row['answer']}")
+        found = self._read(cut_at(output.text, self._stop))
         answer = None if found is None else str(found)
-        return Score(example.id, example.group, answer, example.target, float(found is not None and found == gold))
+        right = found is not None and found == self._gold(example)
+        return Score(example.id, example.group, answer, example.target, float(right))
+
+    @property
+    def _read(self) -> Callable[[str], int | float | str | None]:
+        return self.chosen.choose("answer", READ_ANSWER, str, int, float, type(None))
+
+    def _gold(self, example: Example) -> int | float | str:
+        """What the rule reads in the worked solution: an answer is right where it is the same."""
+        gold, rule = self._read(f" {example.row['answer']}"), self.chosen["answer"]
+        if gold is None or (rule in READ_ANSWER and str(gold) != example.target):
+            raise DataError(
+                f"{example.id}: answer:{rule} reads {gold!r} in its solution, where {example.target} is right; end the "
+                f"solution in #### {example.target}"
+            )
+        return gold
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """The share of problems solved."""
@@ -328,10 +354,11 @@ class WorkedSolutions:
         """
         num_shots, own = self.chosen.number("num_fewshot"), self.task.split == "train"
         generator, ids = Random(SEED), [example.id for example in self.task.examples()]
+        pool = range(self.task.num_worked(num_shots))
         place = {name: number for number, name in enumerate(ids)}
         drawn: dict[str, Sequence[int]] = {}
         for name in shuffled(ids, generator):
-            rows = generator.sample(range(len(self.task.rows("train"))), num_shots + own)
+            rows = generator.sample(pool, num_shots + own)
             drawn[name] = [row for row in rows if not own or row != place[name]][:num_shots]
         return drawn
 

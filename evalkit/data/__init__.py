@@ -1,25 +1,43 @@
-"""Rows of a benchmark, from the hub or from a folder in its publisher's layout.
+"""Rows of a benchmark, from the hub or from a folder in its publisher's layout, and files that stand before them."""
 
-Cells are read as text and nothing else: no missing-value words (the choice `None` stays "None"), no numbers
-(1 does not become 1.0), no change of line ends.
-"""
-
-import csv
 import hashlib
-import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from evalkit.data.download import fetch
+from evalkit.data.rows import Row, Tables, read_csv, read_jsonl
+from evalkit.data.text import decoded, with_line_feeds
 from evalkit.errors import ConfigError, DataError
 from evalkit.machine.home import cache_folder, expanded
+from evalkit.types import sha256_of_text
 
-Row = Mapping[str, str]
-Tables = Mapping[str, Sequence[Row]]  # rows of one split, by subject ("" where there are none)
+__all__ = [
+    "BUNDLED",
+    "FilePin",
+    "Pin",
+    "PromptFile",
+    "Row",
+    "Source",
+    "Tables",
+    "benchmark_folder",
+    "cache_dir",
+    "check_answers",
+    "csv_tables",
+    "fetch",
+    "folder_of",
+    "pinned_digests",
+    "read_csv",
+    "read_file",
+    "read_hub",
+    "read_jsonl",
+    "read_pinned",
+    "read_prompt",
+    "worked_rows",
+]
 BUNDLED = "bundled"
 _SHOWN = 10  # names of a folder's content
 
@@ -91,8 +109,7 @@ def benchmark_folder(source: Source, home: Path) -> Path:
                 f"data_dir={root} is not a folder; name one that holds {source.folder}/, or data_dir=null for the hub"
             )
         if not (root / source.folder).is_dir():
-            names = sorted(path.name for path in root.iterdir())
-            held = ", ".join([*names[:_SHOWN], *["…"] * (len(names) > _SHOWN)]) or "nothing"
+            held = _listed(path.name for path in root.iterdir())
             raise DataError(
                 f"data_dir={root} has no folder {source.folder}/ (it holds {held}); name the folder above it"
             )
@@ -102,7 +119,12 @@ def benchmark_folder(source: Source, home: Path) -> Path:
 
 
 def csv_tables(
-    source: Source, home: Path, split: str, columns: Sequence[str], optional: Sequence[str] | None = None
+    source: Source,
+    home: Path,
+    split: str,
+    columns: Sequence[str],
+    optional: Sequence[str] | None = None,
+    key: str | None = None,
 ) -> Tables:
     """Rows by subject of `{split}/{subject}_{split}.csv`, for the pinned subjects.
 
@@ -111,13 +133,27 @@ def csv_tables(
     folder = benchmark_folder(source, home) / split
     subjects = list(pinned_digests(source, home, split))
     if source.data_check == "warn":
-        subjects = sorted(path.name.removesuffix(f"_{split}.csv") for path in folder.glob(f"*_{split}.csv"))
+        subjects = sorted(path.name.removesuffix(f"_{split}.csv") for path in _files_in(folder, f"*_{split}.csv"))
         if not subjects:
-            raise DataError(f"{folder} holds no *_{split}.csv; name a folder in the publisher's layout with data_dir=")
-    tables = {s: read_csv(folder / f"{s}_{split}.csv", columns, optional=optional) for s in subjects}
+            held = _listed(path.name for path in _files_in(folder, "*"))
+            raise DataError(
+                f"{folder} holds no *_{split}.csv (it holds {held}); name a folder in the publisher's layout with "
+                "data_dir="
+            )
+    tables = {s: read_csv(folder / f"{s}_{split}.csv", columns, optional=optional, key=key) for s in subjects}
     if empty := [subject for subject, rows in tables.items() if not rows]:
         raise DataError(f"{folder / f'{empty[0]}_{split}.csv'} holds no row; fetch it again from the publisher")
     return tables
+
+
+def _files_in(folder: Path, pattern: str) -> list[Path]:
+    """What lies in a folder, but for what desktops and spreadsheets leave there: .DS_Store, ._name, ~$name."""
+    return [path for path in folder.glob(pattern) if not path.name.startswith((".", "~"))]
+
+
+def _listed(names: Iterable[str]) -> str:
+    found = sorted(names)
+    return ", ".join([*found[:_SHOWN], *["…"] * (len(found) > _SHOWN)]) or "nothing"
 
 
 def pinned_digests(source: Source, home: Path, split: str) -> dict[str, str]:
@@ -127,111 +163,15 @@ def pinned_digests(source: Source, home: Path, split: str) -> dict[str, str]:
     return digests
 
 
-def read_csv(path: Path, columns: Sequence[str], *, optional: Sequence[str] | None = None) -> list[Row]:
-    """Rows of a csv file as text, CR LF inside cells kept.
+def check_answers(tables: Tables, allowed: str, where: str, *, withheld: bool = False) -> None:
+    """Refuse a row whose answer is not one of the allowed letters. Raises DataError naming the row.
 
-    columns: the cells' names in order. A file with a header row is told by `optional`: names of cells that are
-    "" where the header lacks them.
-    Raises DataError for a file that is missing, torn, not UTF-8, or has a row with another number of cells.
+    withheld: whether an answer may be missing.
     """
-    records = csv_records(path)
-    names = list(columns) if optional is None else _header(next(records, (0, []))[1], columns, path)
-    blank = dict.fromkeys((*columns, *(optional or ())), "")
-    rows: list[Row] = []
-    for line, cells in records:
-        if len(cells) != len(names):
-            raise DataError(
-                f"{path} line {line}: {len(cells)} cells instead of {len(names)}; the file is torn, fetch it again"
-            )
-        found = dict(zip(names, cells, strict=True))
-        rows.append(blank | {name: found[name] for name in blank if name in found})
-    return rows
-
-
-def csv_records(path: Path, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """Each record of a csv file as text, with the number of the line in which it ends.
-
-    Raises DataError for a file that is missing, torn or not UTF-8.
-    """
-    line = 0
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            for cells in reader:
-                line = reader.line_num
-                yield line, cells
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; fetch it again from the publisher") from None
-    except csv.Error as error:
-        raise DataError(f"{path} behind line {line}: {error}; the file is torn, fetch it again") from None
-    except (UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
-
-
-def _header(names: list[str], columns: Sequence[str], path: Path) -> list[str]:
-    if missing := [name for name in columns if name not in names]:
-        raise DataError(
-            f"{path} has no column {missing[0]} (its first row is {','.join(names) or 'empty'}); fetch it again"
-        )
-    return names
-
-
-def read_jsonl(path: Path, fields: Sequence[str]) -> list[Row]:
-    """The named text fields of each line of a JSON-lines file.
-
-    Raises DataError for a file that is missing or a line that is torn or lacks a field.
-    """
-    rows: list[Row] = []
-    for number, value in json_lines(path):
-        try:
-            rows.append({name: _text(name, value[name]) for name in fields})
-        except (KeyError, TypeError) as error:
-            raise DataError(f"{path} line {number} is torn or lacks a field ({error}); fetch the file again") from None
-    return rows
-
-
-def json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    """What each line of a JSON-lines file holds, with its number; empty lines are left out.
-
-    Raises DataError for a file that cannot be read or a line that is no JSON.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    for number, line in enumerate(lines, start=1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except ValueError as error:
-                raise DataError(f"{path} line {number} is torn ({error}); fetch the file again") from None
-
-
-def _text(name: str, cell: Any) -> str:
-    if not isinstance(cell, str):
-        raise TypeError(f"{name} is {type(cell).__name__}, not text")
-    return cell
-
-
-def csv_text(rows: Iterable[Mapping[str, str]], columns: Sequence[str], *, header: bool = False) -> str:
-    """Rows as a csv file whose reading by `read_csv` gives the same cells, CR LF inside them included."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    if header:
-        writer.writerow(columns)
-    writer.writerows([row[name] for name in columns] for row in rows)
-    return text.getvalue()
-
-
-def jsonl_text(rows: Iterable[Mapping[str, Any]], fields: Sequence[str]) -> str:
-    """Rows as a JSON-lines file."""
-    return "".join(json.dumps({name: row[name] for name in fields}, ensure_ascii=False) + "\n" for row in rows)
-
-
-def check_answers(tables: Tables, allowed: str, where: str) -> None:
-    """Refuse a row whose answer is not one of the allowed letters. Raises DataError naming the row."""
     for subject, rows in tables.items():
         for index, row in enumerate(rows):
+            if withheld and not row["answer"]:
+                continue
             if len(row["answer"]) != 1 or row["answer"] not in allowed:
                 found = repr(row["answer"]) if row["answer"] else "missing"
                 raise DataError(
@@ -240,13 +180,23 @@ def check_answers(tables: Tables, allowed: str, where: str) -> None:
                 )
 
 
-def require_shots(tables: Tables, shots: Tables, where: str) -> None:
-    """Raise DataError where a subject has no worked examples; where: the benchmark's folder or dataset."""
-    if missing := [subject for subject in tables if subject not in shots]:
+def worked_rows(asked: Collection[str], pool: Tables, number: int, where: str, name: str) -> Tables:
+    """The first `number` rows of each subject that is asked, never fewer: its worked examples.
+
+    where: the benchmark's folder or dataset; name: the task. Raises DataError where a subject has not so many.
+    """
+    if missing := [subject for subject in asked if not pool.get(subject)]:
         raise DataError(
-            f"{where}: no worked examples for {len(missing)} of {len(tables)} subjects, first {missing[0]}; fetch the "
-            "split dev again"
+            f"{where}: no worked examples for {len(missing)} of {len(asked)} subjects, first {missing[0]}; fetch the "
+            f"split dev again, or ask without: tasks.{name}.num_fewshot=0"
         )
+    if few := [subject for subject in asked if len(pool[subject]) < number]:
+        found = len(pool[few[0]])
+        raise DataError(
+            f"{where}: {found} of {number} worked examples for {len(few)} of {len(asked)} subjects, first {few[0]}; "
+            f"fetch the split dev again, or ask with fewer: tasks.{name}.num_fewshot={found}"
+        )
+    return {subject: pool[subject][:number] for subject in asked}
 
 
 def read_hub(
@@ -288,30 +238,63 @@ class FilePin:
     sha256: Mapping[str, str]
 
 
-def read_file(pin: FilePin, source: Source, home: Path) -> str:
-    """The text of a pinned file, from data_dir or else fetched once from its publisher.
+@dataclass(frozen=True)
+class PromptFile:
+    """A file that shapes prompts and holds no rows: what was read of it, for the prompts and for the provenance."""
 
-    Raises DataError where it is missing, cannot be fetched, or is not what was pinned.
+    name: str
+    text: str  # without a byte order mark, line ends made LF
+    sha256: str  # of its bytes as they were read
+    pinned: str | None = None  # what that should be; None: nobody has said
+
+
+def read_prompt(path: Path, sha256: str | None = None) -> PromptFile:
+    """A file of one's own that shapes prompts; `evalkit.data.pins.describe_file` tells of it.
+
+    sha256: what its bytes are known to have; where it is another the run goes on, and is not comparable.
+    Raises DataError where it is missing or no UTF-8 text.
     """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); name a file of UTF-8 text") from None
+    return _prompt_file(path.name, content, path, "name another file", sha256)
+
+
+def read_pinned(pin: FilePin, source: Source, home: Path) -> PromptFile:
+    """A pinned file, from data_dir or else fetched once from its publisher.
+
+    Raises DataError where it is missing, cannot be fetched, is not what was pinned, or is no UTF-8 text.
+    """
+    pinned = pin.sha256[source.pin_set]
     if source.data_dir is not None:
         path = benchmark_folder(source, home) / pin.name
     else:
         path = cache_dir() / source.folder / pin.name
         if not path.is_file():
-            fetch(pin.url, path, pin.sha256[source.pin_set] if source.data_check == "strict" else None)
+            fetch(pin.url, path, pinned if source.data_check == "strict" else None)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}); its publisher has it at {pin.url}") from None
-    if hashlib.sha256(content).hexdigest() != pin.sha256[source.pin_set] and source.data_check == "strict":
+    found = _prompt_file(pin.name, content, path, f"fetch it again from {pin.url}", pinned)
+    if found.sha256 != pinned and source.data_check == "strict":
+        is_same = sha256_of_text(found.text) == pinned
+        how = "only its line ends or a byte order mark were changed" if is_same else "SHA-256 differs"
         raise DataError(
-            f"{path} is not what was pinned (SHA-256 differs); "
-            f"fetch it again from {pin.url}, or go on with data_check=warn"
+            f"{path} is not what was pinned ({how}); fetch it again from {pin.url}, or go on with data_check=warn"
         )
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 ({error}); fetch it again from {pin.url}") from None
+    return found
+
+
+def _prompt_file(name: str, content: bytes, where: Path, mend: str, pinned: str | None) -> PromptFile:
+    text = with_line_feeds(decoded(content, where, mend))
+    return PromptFile(name, text, hashlib.sha256(content).hexdigest(), pinned)
+
+
+def read_file(pin: FilePin, source: Source, home: Path) -> str:
+    """The text of a pinned file, as `read_pinned` has it."""
+    return read_pinned(pin, source, home).text
 
 
 def cache_dir() -> Path:

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 
-from evalkit.data import Row, csv_text
+from evalkit.data.rows import Row, csv_text
 
 
 def as_pandas_reads(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:

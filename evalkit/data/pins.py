@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from evalkit.data import FilePin, Row, Source, Tables, pinned_digests
+from evalkit.data import PromptFile, Row, Source, Tables, pinned_digests
 from evalkit.errors import DataError
-from evalkit.types import Json, sha256_of, sha256_of_text
+from evalkit.types import Json, sha256_of
 
 BY_SUBJECT = "by_subject"  # the part of a description that is kept in manifest.json only
 _BLOCK = re.compile(r"^pins:.*(?:\n[ \t]+\S.*)*\n?", re.MULTILINE)
@@ -98,14 +98,15 @@ def describe_rows(
     return describe_data(where, licence, {split: check}, notes=[] if sha256 else [f"{split}: not pinned"])
 
 
-def describe_file(data: dict[str, Json], pin: FilePin, source: Source, text: str) -> None:
-    """Add to a description the SHA-256 of a pinned file as it was read, and a remark where that is another."""
-    found = sha256_of_text(text)
-    data["prompt_file_sha256"] = found
+def describe_file(data: dict[str, Json], found: PromptFile) -> None:
+    """Add to a description the SHA-256 of a file that shapes prompts, as it was read, and whether it is as pinned."""
+    data["prompt_file_sha256"] = found.sha256
     remarks = data["remarks"]
     assert isinstance(remarks, list)
-    if found != pin.sha256[source.pin_set]:
-        remarks.insert(0, f"{pin.name} is not what was pinned")
+    if found.pinned is None:
+        remarks.append(f"{found.name}: not pinned")
+    elif found.sha256 != found.pinned:
+        remarks.insert(0, f"{found.name} is not what was pinned")
         data["comparable"] = False
 
 
