@@ -16,8 +16,10 @@ import yaml
 from evalkit import plugins
 from evalkit.backends.base import Item
 from evalkit.commands.argument import CommandParser, whole_number
+from evalkit.commands.chosen import build_task
 from evalkit.configuration.compose import build, compose
 from evalkit.errors import ConfigError
+from evalkit.evaluation.contract import examples_of, request_for
 from evalkit.types import GenerateRequest, json_text
 
 if TYPE_CHECKING:
@@ -117,17 +119,17 @@ def _case(fields: Mapping[str, Any]) -> Case:
 def items_of(task: str, cases: Cases, model: str, data_dir: str | None) -> list[Item]:
     """A case's requests: as the task makes them, with no more new tokens than the cases say."""
     config = compose([f"task={task}", f"model={model}", f"data_dir={data_dir or 'bundled'}"])
-    built, case = build(config, f"tasks.{task}"), cases.of(task)
+    built, case = build_task(config, task), cases.of(task)
     taken: dict[str, int] = {}
     items: list[Item] = []
-    for example in built.examples():
+    for example in examples_of(built):
         if data_dir and case.groups and example.group not in case.groups:
             continue
         taken[example.group] = taken.get(example.group, 0) + 1
         if case.questions is not None and taken[example.group] > case.questions:
             continue
         # Whole prompts: a truncated one loses the shots it shares, and no peer truncates as the protocol does.
-        request = replace(built.request(example), truncation=None)
+        request = replace(request_for(built, example), truncation=None)
         if isinstance(request, GenerateRequest):
             request = replace(request, max_new_tokens=min(cases.max_new_tokens, request.max_new_tokens))
         items.append((example.id, request))

@@ -26,7 +26,7 @@ from evalkit.errors import ConfigError, DataError
 from evalkit.evaluation.contract import examples_of, provenance_of, request_for
 from evalkit.machine.home import expanded
 from evalkit.store.durable import write_whole
-from evalkit.task import Task
+from evalkit.task import Task, calling
 
 
 class HoldsData(Task, Protocol):
@@ -103,7 +103,8 @@ def _pin(names: Sequence[str], overrides: Sequence[str], write: bool) -> int:
         for task in tasks_named("evalkit data", [name], overrides)[0]:
             if not isinstance(task, Pinnable):
                 raise ConfigError(f"{name} has its pins in files of its own; evalkit data pin is for tasks in YAML")
-            block = pin_block({split: task.found(split) for split in task.splits})
+            with calling(task, "found"):
+                block = pin_block({split: task.found(split) for split in task.splits})
             _print(block.rstrip("\n"))
             path = plugins.find("task", name)
             if write and path is not None:
@@ -172,10 +173,11 @@ def _as_told(task: Task) -> Iterator[str]:
 
 def _held(task: Pinnable, split: str) -> Iterator[str]:
     """What there is of a split of a task in YAML; of the one that is asked, the prompts too. Raises DataError."""
-    check = task.held(split)
+    with calling(task, "held"):
+        check = task.held(split)
     if split == task.split:
-        for example in task.examples():
-            task.request(example)
+        for example in examples_of(task):
+            request_for(task, example)
     pinned = "pinned" if split in (task.pins or ()) else f"not pinned (evalkit data pin {task.name} --write)"
     licence = task.licence or "licence not stated"
     mark = "DIFFERS" if check.difference else "ok   "
@@ -193,9 +195,11 @@ def _splits(task: HoldsData) -> Sequence[str]:
 def _describe(task: HoldsData, split: str) -> Iterator[str]:
     """What there is of a split, with everything that a run over it reads. Raises DataError."""
     chosen: HoldsData = replace(cast(Any, task), split=split)
-    examples = chosen.examples()
-    chosen.request(examples[0])
-    data = cast(Mapping[str, Any], chosen.provenance()["data"])
+    examples = examples_of(chosen)
+    if not examples:
+        raise DataError(f"{task.data.where} has no question in split {split}")
+    request_for(chosen, examples[0])
+    data = cast(Mapping[str, Any], provenance_of(chosen)["data"])
     found = data["splits"][split]
     mark = "ok   " if data["comparable"] or task.data.bundled else "DIFFERS"
     subjects = f", {len(data[BY_SUBJECT][split])} subjects" if data[BY_SUBJECT][split] else ""

@@ -16,9 +16,10 @@ from evalkit.card.paired import read_scores
 from evalkit.commands.argument import CommandParser
 from evalkit.configuration.compose import rebuild
 from evalkit.errors import ConfigError, DataError, StoreError
-from evalkit.evaluation.task_run import WritesSubmission
+from evalkit.evaluation.contract import WritesSubmission, submission_of
 from evalkit.machine.home import expanded
 from evalkit.store.read import RECORDED, read_json, read_summary
+from evalkit.task import calling
 from evalkit.types import Json, Score, json_text
 
 
@@ -72,8 +73,10 @@ def _fault(task: object, form: Mapping[str, Json], scores: Sequence[Score]) -> s
     if not isinstance(task, WritesSubmission):
         return "its task writes no submission, run the task again"
     if isinstance(task, ChecksSubmission):
-        return task.submission_fault(form, scores)
-    return None if form == task.submission(scores) else "not what follows from the run's answers, run the task again"
+        with calling(task, "submission_fault"):
+            return task.submission_fault(form, scores)
+    due = submission_of(task, scores)
+    return None if form == due else "not what follows from the run's answers, run the task again"
 
 
 def _task_of(run: Path) -> object:

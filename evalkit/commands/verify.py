@@ -23,6 +23,7 @@ from evalkit.card.explained import EXPLAINED, explained_json, read_explained
 from evalkit.card.graded import GRADERS
 from evalkit.commands.argument import CommandParser
 from evalkit.errors import EvalkitError, StoreError
+from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.explaining import explain
 from evalkit.evaluation.former import unnamed
 from evalkit.evaluation.grading import grader_lines
@@ -82,7 +83,7 @@ class Verified(RunFolder):
             "first_prompt_sha",
             "prompt_set_sha",
         )
-        of_data = _differing({"data": _from_json(self.task.provenance()["data"])}, self.manifest)
+        of_data = _differing({"data": _from_json(provenance_of(self.task)["data"])}, self.manifest)
         expected = _from_json({key: derived[key] for key in compared if key in derived})
         if "protocol" in expected:
             expected["protocol"] = self._protocol_as_written(expected["protocol"], written["protocol"])

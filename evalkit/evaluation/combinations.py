@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 from evalkit.card.explained import Combination
 from evalkit.card.published import Mean
+from evalkit.evaluation.contract import aggregate_of, request_for
 from evalkit.evaluation.loop import Question, score_one
 from evalkit.evaluation.sharing import answers
 from evalkit.metrics import micro_mean
@@ -65,8 +66,8 @@ class Reading:
 
     def figures(self, task: Task) -> tuple[Metric, Metric | None]:
         """The task's figure, what could not be read counted as wrong; and as right, where there is any."""
-        lowest = task.aggregate(self._counted(0.0)).metrics[task.metric]
-        highest = task.aggregate(self._counted(1.0)).metrics[task.metric] if self.unknown else None
+        lowest = aggregate_of(task, self._counted(0.0)).metrics[task.metric]
+        highest = aggregate_of(task, self._counted(1.0)).metrics[task.metric] if self.unknown else None
         return lowest, highest
 
     def mean_of(self, figure: Metric) -> Mean:
@@ -175,7 +176,7 @@ class _Reader:
         return [
             place
             for place, (question, output) in enumerate(self._answered)
-            if not answers(question.request, output, variant.request(question.example))
+            if not answers(question.request, output, request_for(variant, question.example))
         ]
 
     def _score(self, variant: Switched, place: int, example: Example, output: Output, *, is_own: bool) -> Score:

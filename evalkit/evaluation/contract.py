@@ -7,9 +7,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from evalkit.errors import TaskError
+from evalkit.sampling import Sampled
 from evalkit.task import Switched, Task, calling
 from evalkit.types import (
     Aggregate,
@@ -27,28 +28,40 @@ _EXAMPLE = "Example(id: text, row: {text: text}, target: text or None, group: te
 _SCORE = "Score(id, group, answer: text or None, target: text or None, value: a number from 0 to 1, or None)"
 
 
+@runtime_checkable
+class WritesSubmission(Protocol):
+    """A task that writes a benchmark site's submission file where labels are withheld."""
+
+    def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
+        """The site's form, or None where the split has labels."""
+        ...
+
+
 def examples_of(task: Task) -> Sequence[Example]:
     """The task's questions. Raises TaskError where they are not what they should be; errors of Task.examples."""
+    if isinstance(task, Sampled):
+        examples_of(task.task)  # its own, before each is a row of samples
     with calling(task, "examples"):
         found: Any = task.examples()
     if not isinstance(found, Sequence):
         raise TaskError(f"task {task.name}: examples() gives {_a(found)}; give a list of {_EXAMPLE}")
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     for place, example in enumerate(found):
         if odd := _odd_in_example(example, seen):
             raise TaskError(f"task {task.name}: examples(), number {place}: {odd}; give {_EXAMPLE}")
-        seen.add(example.id)
+        seen[example.id] = place
     return found
 
 
-def _odd_in_example(example: Any, seen: set[str]) -> str | None:
+def _odd_in_example(example: Any, seen: Mapping[str, int]) -> str | None:
+    """What is odd about it, in words; seen: the ids before it, each with its number."""
     if not isinstance(example, Example):
         return f"it is {_a(example)}"
     id_, row, target, group = _fields(example, "id", "row", "target", "group")
-    if not isinstance(id_, str) or not id_:
+    if not isinstance(id_, str) or not id_.strip():
         return f"its id is {id_!r}"
     if id_ in seen:
-        return f"its id {id_!r} is that of another"
+        return f"its id {id_!r} is that of another, number {seen[id_]}"
     if not isinstance(row, Mapping):
         return f"{id_}: its row is {_a(row)}"
     for cell, value in row.items():
@@ -149,6 +162,20 @@ def aggregate_of(task: Task, scores: Sequence[Score]) -> Aggregate:
             if (odd := _not_json([figure.value, figure.low, figure.high])) is not None:
                 raise TaskError(f"{where}: {name} in its {what}: {odd}; give finite numbers, or None for none")
     return found
+
+
+def submission_of(task: WritesSubmission, scores: Sequence[Score]) -> dict[str, Json] | None:
+    """The site's form; None where there is none. Raises TaskError where it is none that JSON has."""
+    with calling(task, "submission"):
+        found: Any = task.submission(scores)
+    if found is not None and (not isinstance(found, dict) or _not_json(found) is not None):
+        odd = _not_json(found) or _a(found)
+        raise TaskError(f"task {_name(task)}: submission(): {odd}; give a dict of texts, numbers, lists and dicts")
+    return found
+
+
+def _name(task: object) -> object:
+    return getattr(task, "name", type(task).__qualname__)
 
 
 def _fields(value: Any, *names: str) -> tuple[Any, ...]:

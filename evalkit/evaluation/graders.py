@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from evalkit.evaluation.contract import request_for, score_for
 from evalkit.evaluation.sharing import answers
 from evalkit.task import Switched, with_protocol
 from evalkit.types import Example, Output, Score
@@ -26,9 +27,9 @@ def graders(task: Switched) -> Mapping[str, Grader]:
 
 def _grader(task: Switched, other: Switched) -> Grader:
     def score(example: Example, output: Output) -> Score:
-        if not answers(task.request(example), output, other.request(example)):
+        if not answers(request_for(task, example), output, request_for(other, example)):
             unknown = "the text ends before this rule cuts it"
             return Score(example.id, example.group, None, example.target, None, {"unknown": unknown})
-        return other.score(example, output)
+        return score_for(other, example, output)
 
     return score

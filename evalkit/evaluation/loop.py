@@ -144,7 +144,8 @@ def evaluate(backend: Backend, evaluations: Sequence[Evaluation]) -> list[list[S
 def requests_of(evaluations: Sequence[Evaluation]) -> dict[str, _Wanted]:
     """What no store holds, by the id under which the backend is asked, with who wants it.
 
-    Of the first evaluation that is the question's own id, of the others `{id}@{protocol}`.
+    Of the first evaluation that is the question's own id, of the others `{id}@{protocol}`. Raises ConfigError where two
+    come to the same.
     """
     wanted: dict[tuple[str, str], _Wanted] = {}
     asked: dict[str, _Wanted] = {}
@@ -156,7 +157,12 @@ def requests_of(evaluations: Sequence[Evaluation]) -> dict[str, _Wanted]:
                 continue
             key = (question.example.id, question.request_sha)
             if key not in wanted:
-                wanted[key] = asked[question.example.id + suffix] = []
+                if (name := question.example.id + suffix) in asked:
+                    raise ConfigError(
+                        f"task {evaluation.task.name}: a question's id is {name!r}, which is what another is asked "
+                        "under with that protocol; run the protocols one at a time"
+                    )
+                wanted[key] = asked[name] = []
             wanted[key].append((index, question))
     return asked
 

@@ -13,7 +13,7 @@ from evalkit import plugins
 from evalkit.backends.base import Backend, Draws
 from evalkit.card.load import GROUP, kept_card
 from evalkit.data.pins import BY_SUBJECT
-from evalkit.evaluation.contract import provenance_of
+from evalkit.evaluation.contract import examples_of, provenance_of
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.provenance import environment
 from evalkit.evaluation.subset import Subset
@@ -41,7 +41,7 @@ class Manifest:
         card = (kept_card(config) or {}).get("name", usual)
         beside: dict[str, Json] = {} if card == usual else {"card": card}
         self._derived = {**derived, **beside}
-        self._data = task.provenance()["data"]
+        self._data = provenance_of(task)["data"]
         self.token_ids_sha: str | None = None  # over all prompts' token ids, where the backend tells them
         self._environment: dict[str, Json] | None = None
         self._session: Session | None = None
@@ -115,7 +115,7 @@ def derived_provenance(
     derived = provenance_of(task)
     data = derived["data"]
     assert isinstance(data, dict)
-    num_all = len(task.examples())
+    num_all = len(examples_of(task))
     is_part = len(questions) < num_all  # a limit that leaves nothing out is none
     return {
         **derived,

@@ -4,11 +4,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 from evalkit.backends.base import Backend
 from evalkit.card.graded import GRADERS
 from evalkit.card.published import PublishedCard
+from evalkit.evaluation.contract import WritesSubmission, submission_of
 from evalkit.evaluation.grading import grader_lines
 from evalkit.evaluation.loop import Evaluation, Question, unanswered
 from evalkit.evaluation.manifest import Manifest
@@ -43,15 +43,6 @@ class Settings:
     def folder(self) -> Path:
         """Where the model's runs and its report lie."""
         return self.results_dir / self.model
-
-
-@runtime_checkable
-class WritesSubmission(Protocol):
-    """A task that writes a benchmark site's submission file where labels are withheld."""
-
-    def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
-        """The site's form, or None where the split has labels."""
-        ...
 
 
 @dataclass
@@ -138,7 +129,7 @@ def _log_errors(name: str, scores: Sequence[Score]) -> None:
 
 
 def _write_submission(task: Task, scores: Sequence[Score], store: RunStore) -> None:
-    if isinstance(task, WritesSubmission) and (content := task.submission(scores)) is not None:
+    if isinstance(task, WritesSubmission) and (content := submission_of(task, scores)) is not None:
         store.write_json("submission.json", content)
         log.info(
             "%s: labels are withheld; answers to submit are in %s",

@@ -200,7 +200,8 @@ class Sampled:
 
     def _figure(self, samples: SamplesOf, value: Callable[[Sequence[Score]], float | None]) -> Metric:
         """The task's headline, each question counting with what `value` makes of its samples."""
-        return self.task.aggregate(question_scores(samples, value)).metrics[self.metric]
+        with calling(self.task, "aggregate"):
+            return self.task.aggregate(question_scores(samples, value)).metrics[self.metric]
 
     def _pass_at(self) -> Sequence[int]:
         if self.pass_at is not None:
