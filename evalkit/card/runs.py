@@ -255,12 +255,15 @@ def base_protocol(provenance: Mapping[str, Json], otherwise: str) -> str:
 
 
 def data_hashes(provenance: Mapping[str, Json]) -> dict[str, str]:
-    """The content hash of each split a run read; in protocol terms: what was asked about."""
+    """The content hash of each split a run read, and of what stood before its questions without being asked."""
     data = provenance.get("data")
-    splits = data.get("splits") if isinstance(data, Mapping) else None
-    if not isinstance(splits, Mapping):
+    if not isinstance(data, Mapping):
         return {}
-    return {name: str(split.get("sha256")) for name, split in splits.items() if isinstance(split, Mapping)}
+    splits, beside = data.get("splits"), data.get("worked_examples")
+    found = {**(splits if isinstance(splits, Mapping) else {}), "(worked examples)": beside}
+    hashes = {name: str(split.get("sha256")) for name, split in found.items() if isinstance(split, Mapping)}
+    prompt_file = data.get("prompt_file_sha256")
+    return hashes | ({"(prompt file)": prompt_file} if isinstance(prompt_file, str) else {})
 
 
 def switches_of(provenance: Mapping[str, Json]) -> dict[str, str]:

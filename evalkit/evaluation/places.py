@@ -81,7 +81,8 @@ def _free(folder: Path, name: str, provenance: Mapping[str, Any]) -> Path:
     """A folder that no other run has: of the name, or of the name with a hash of what was asked."""
     if not (folder / name).exists():
         return folder / name
-    return folder / f"{name},{sha256_of([_asked(provenance), _switches(provenance)])[:8]}"
+    whole = [_asked(provenance), dict(data_hashes(provenance)), _switches(provenance)]
+    return folder / f"{name},{sha256_of(whole)[:8]}"
 
 
 def _move(plain: Path, own: Path, locking: Locking) -> None:
@@ -138,17 +139,24 @@ def _departing(task: Switched, protocol: str) -> list[str]:
 def _is_same(task: Task, former: Mapping[str, Any], ask: Mapping[str, Any]) -> bool:
     """Whether a run is the same test as an ask. Runs of before protocols were sets of switches tell their names alone;
     those of before a switch came were made under its former value."""
+    if _asked(former) != _asked(ask) or not _is_same_data(data_hashes(former), data_hashes(ask)):
+        return False
     written, asked = _switches(former), _switches(ask)
     if not isinstance(asked, Mapping):
-        return _asked(former) == _asked(ask)
+        return True
     later = unnamed(task, former)
     whole = {**(written if isinstance(written, Mapping) else asked), **later}
-    return _asked(former) == _asked(ask) and whole == dict(asked)
+    return whole == dict(asked)
+
+
+def _is_same_data(a: Mapping[str, str], b: Mapping[str, str]) -> bool:
+    """A split that only one of them read is in no prompt: runs of before read worked examples that none was shown."""
+    return all(a[split] == b[split] for split in a.keys() & b.keys())
 
 
 def _asked(provenance: Mapping[str, Any]) -> dict[str, Json]:
     asked: dict[str, Json] = {key: provenance.get(key) for key in ("prompt_set_sha", "sampling", "version")}
-    return {**asked, "protocol": protocol_of(provenance), "data": dict(data_hashes(provenance))}
+    return {**asked, "protocol": protocol_of(provenance)}
 
 
 def _switches(provenance: Mapping[str, Any]) -> Json:
