@@ -12,7 +12,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from evalkit.errors import ConfigError
+from evalkit.data.text import decoded
+from evalkit.errors import ConfigError, DataError
 from evalkit.machine.home import expanded
 from evalkit.types import Json, sha256_of
 
@@ -45,11 +46,11 @@ def read_subset(name: str) -> Subset:
     path = expanded(name)
     if path.suffix == ".json":
         try:
-            return _parsed(str(path), path.read_text(encoding="utf-8"))
+            return _parsed(str(path), decoded(path.read_bytes(), "it", "name a JSON file of ids"))
         except OSError as error:
             raise ConfigError(f"subset={name} cannot be read ({error.strerror}); name a JSON file of ids") from None
-        except UnicodeDecodeError:
-            raise ConfigError(f"subset={name} is not text; name a JSON file of ids") from None
+        except DataError as error:
+            raise ConfigError(f"subset={name} is not text: {error}") from None
     folder = files("evalkit.tasks") / "subsets"
     names = sorted(entry.name.removesuffix(".json") for entry in folder.iterdir() if entry.name.endswith(".json"))
     if name not in names:

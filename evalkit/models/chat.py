@@ -8,6 +8,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from evalkit.data.text import read_text
 from evalkit.errors import ModelError
 from evalkit.models.checkpoint import Checkpoint, read_json
 
@@ -62,7 +63,7 @@ def stated_template(checkpoint: Checkpoint) -> tuple[str, str] | None:
         key = "tokenizer.chat_template"
         return _stated(checkpoint.gguf.metadata.get(key), f"{key} of the header")
     if (path := checkpoint.folder / TEMPLATE_FILE).is_file():
-        return path.read_text(encoding="utf-8"), path.name
+        return read_text(path, "fetch it again from its publisher"), path.name
     path = checkpoint.folder / "tokenizer_config.json"
     source = read_json(path).get("chat_template") if path.is_file() else None
     if isinstance(source, list):

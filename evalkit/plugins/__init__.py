@@ -144,7 +144,8 @@ def listed(group: str) -> str:
 
 
 def _names(folder: Path, group: str) -> Iterator[str]:
-    yield from (path.stem for path in (folder / group).glob("*.yaml") if group)
+    # but for what desktops and editors leave beside a file: ._name.yaml, ~name.yaml
+    yield from (path.stem for path in (folder / group).glob("*.yaml") if group and path.name[0] not in ".~")
 
 
 def _let_import(*folders: Path) -> None:
