@@ -53,6 +53,18 @@ def test_two_spellings_of_one_setting_lead_to_one_place(evalkit: Evalkit, tmp_pa
     assert runs(tmp_path) == {"mmlu": 32, "mmlu@qwen+num_fewshot=0,data=bundled": 32}
 
 
+def test_a_run_of_before_that_read_a_split_of_no_prompt_is_the_same_run(evalkit: Evalkit, tmp_path: Path) -> None:
+    """Runs without worked examples told of the split dev, too."""
+    evalkit(*FEW, "tasks.mmlu.num_fewshot=0")
+    path = tmp_path / "results/smollm2-135m/mmlu/manifest.json"
+    manifest = json.loads(path.read_bytes())
+    assert list(manifest["provenance"]["data"]["splits"]) == ["test"]
+    manifest["provenance"]["data"]["splits"]["dev"] = {"rows": 20, "sha256": "of before"}
+    path.write_text(json.dumps(manifest))
+    assert "32 questions, 32 already answered" in evalkit(*FEW, "tasks.mmlu.num_fewshot=0").err
+    assert runs(tmp_path) == {"mmlu": 32}
+
+
 def test_a_run_that_another_process_works_on_is_not_moved(evalkit: Evalkit, tmp_path: Path) -> None:
     evalkit(*FEW, "limit=1")
     lock = hold(tmp_path / "results/smollm2-135m/mmlu/.lock")

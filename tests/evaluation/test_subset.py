@@ -50,6 +50,12 @@ def test_ids_that_the_task_does_not_have_are_refused(mmlu: Any) -> None:
         questions_of(mmlu, None, Subset("mine", {"gsm8k": ("test/0",)}))
 
 
+def test_a_byte_order_mark_before_a_subset_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    path.write_text('{"tasks": {"mmlu": ["a"]}}', encoding="utf-8-sig")
+    assert read_subset(str(path)).tasks == {"mmlu": ("a",)}
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -61,6 +67,7 @@ def test_ids_that_the_task_does_not_have_are_refused(mmlu: Any) -> None:
         ('{"tasks": {"mmlu": [3]}}', "mmlu is not a list of question ids"),
         ('{"tasks": {"mmlu": ["a", "b", "a"]}}', "mmlu names a twice"),
         ("\udcff", "is not text"),
+        ("\udcff\udcfe{\0}\0", "is not text: it is not UTF-8 text, it is UTF-16 text"),
     ],
 )
 def test_a_broken_subset_is_one_clear_line(tmp_path: Path, content: str, message: str) -> None:

@@ -9,8 +9,8 @@ from tiny_models import EOS, make_checkpoint, train_byte_level
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from evalkit.errors import ConfigError, ModelError
-from evalkit.models.chat import ChatTemplate
+from evalkit.errors import ConfigError, DataError, ModelError
+from evalkit.models.chat import ChatTemplate, stated_template
 from evalkit.models.checkpoint import resolve
 from evalkit.models.continuations import (
     encode_choice_request,
@@ -174,3 +174,14 @@ def test_a_tokenizer_that_strips_beside_special_tokens_is_as_transformers_or_ref
     assert encode_prompts(ours, [conversation(" hi ")]) == [list(expected)]
     with pytest.raises(ModelError, match="cannot stay text with this tokenizer"):
         encode_prompts(ours, [conversation(" <|im_end|> ")])
+
+
+def test_a_template_file_is_read_with_care(tmp_path: Path) -> None:
+    folder = make_checkpoint("llama", tmp_path / "llama")
+    checkpoint = resolve(ModelSpec("tiny", str(folder)))
+    path = folder / "chat_template.jinja"
+    path.write_bytes(b"\xef\xbb\xbf" + TEMPLATE.encode())
+    assert stated_template(checkpoint) == (TEMPLATE, path.name)
+    path.write_bytes(TEMPLATE.encode("utf-16"))
+    with pytest.raises(DataError, match=r"chat_template\.jinja is not UTF-8 text, it is UTF-16 text"):
+        stated_template(checkpoint)

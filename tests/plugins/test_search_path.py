@@ -122,6 +122,14 @@ def test_names_and_keys_of_ones_own_are_among_those_that_a_mistake_lists(
     assert "each one of own: pets; packaged:" in evalkit("task=[]", *own).line
 
 
+def test_what_desktops_leave_beside_a_file_is_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "configs" / "task").mkdir(parents=True)
+    for name in ("pets.yaml", "._pets.yaml", "~$pets.yaml", ".DS_Store"):
+        (tmp_path / "configs" / "task" / name).write_bytes(b"\x00\x05\x16\x07")
+    monkeypatch.setenv(plugins.VARIABLE, str(tmp_path))
+    assert plugins.own_options_of("task") == ["pets"]
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("command", [("sample", "some", "pets_everywhere=2"), ("models", "mine", "--help")])
 def test_every_command_takes_a_config_dir_in_any_place(
