@@ -17,6 +17,7 @@ from evalkit.engine.cache import head_shape
 from evalkit.engine.engine import Engine
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.machine.usage import peak_since_reset, reset_peak
+from evalkit.models.gptq_packed import PackedLinear
 from evalkit.types import Output
 
 
@@ -56,7 +57,7 @@ class NetworkStopwatch:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Measure while entered."""
-        linears = [m for m in self._network.modules() if isinstance(m, nn.Linear) or _fuses_linears(m)]
+        linears = [m for m in self._network.modules() if isinstance(m, nn.Linear | PackedLinear) or _fuses_linears(m)]
         handles = self._time(self._network, "network")
         for module in linears:
             handles += self._time(module, "linear")
@@ -142,15 +143,16 @@ def prompt_tflop(network: PreTrainedModel, plan: Plan) -> dict[str, float]:
     matrix only where every sequence is by itself."""
     heads, _, size = head_shape(network)
     per_key = 4 * heads * size * int(network.config.num_hidden_layers)
-    # transformers leaves the call untyped; a causal language model's output matrix is an nn.Linear.
+    # transformers leaves the call untyped; a causal language model's output matrix is a linear layer.
     output = cast("nn.Linear", network.get_output_embeddings())  # type: ignore[no-untyped-call]
-    body = 2 * sum(m.weight.numel() for m in network.modules() if isinstance(m, nn.Linear) and m is not output)
+    linears = [m for m in network.modules() if isinstance(m, nn.Linear | PackedLinear) and m is not output]
+    body = 2 * sum(m.in_features * m.out_features for m in linears)
 
     def cost(start: int, end: int, per_token: int) -> float:
         keys = (end * (end + 1) - start * (start + 1)) // 2  # a token at place p sees p + 1
         return 1e-12 * ((end - start) * per_token + keys * per_key)
 
-    whole = body + 2 * output.weight.numel()
+    whole = body + 2 * output.in_features * output.out_features
     return {
         "prompt_tflop": sum(cost(node.start, node.end, body) for node in plan.nodes),
         "prompt_tflop_alone": sum(cost(0, len(sequence.ids), whole) for sequence in plan.sequences),
@@ -158,9 +160,9 @@ def prompt_tflop(network: PreTrainedModel, plan: Plan) -> dict[str, float]:
 
 
 def measure_generation(backend: EngineBackend, num_tokens: int) -> dict[str, float]:
-    """Decode `num_tokens` tokens behind one short prompt, whatever they are: the card's efficiency claim."""
+    """Decode `num_tokens` tokens behind a single one, whatever they are: what a card's efficiency claim is of."""
     model = backend.load()
-    prompt = tuple(model.tokenizer.encode(["The"], for_generation=True)[0])
+    prompt = tuple(model.tokenizer.encode(["The"], for_generation=True)[0][:1])
     plan = make_plan([TokenSequence(prompt, max_new_tokens=num_tokens)])
     device = model.network.device.type
     _reset_peak(device)

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from evalkit import plugins
+from evalkit.card.efficiency import Claims
 from evalkit.card.published import PublishedCard, read_card
 from evalkit.errors import ConfigError
 from evalkit.machine.home import expanded
@@ -67,6 +68,11 @@ def _read(where: str, path: Path) -> PublishedCard:
     if not isinstance(fields, dict):
         raise ConfigError(f"card {where}: not a mapping, write name, title, source and tables")
     return card_from(fields, where)
+
+
+def claims_of(name: str) -> Claims | None:
+    """What a card claims of speed and memory; None where it claims nothing, or is not here."""
+    return load_card(name).efficiency if plugins.find(GROUP, name) is not None else None
 
 
 def card_from(fields: Mapping[str, Any], where: str = "") -> PublishedCard:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
+from evalkit.card.efficiency import Claims, read_claims
 from evalkit.errors import ConfigError
 from evalkit.types import Json, Published
 
@@ -97,13 +98,14 @@ class Place:
 
 @dataclass(frozen=True)
 class PublishedCard:
-    """A model card: its benchmark tables and its architecture table."""
+    """A model card: its benchmark tables, its architecture table, what it claims of speed and memory."""
 
     name: str
     title: str
     source: str
     tables: Mapping[str, CardTable]
     architecture: tuple[Mapping[str, Json], ...] = ()
+    efficiency: Claims | None = None
 
     @property
     def benchmarks(self) -> list[str]:
@@ -148,6 +150,7 @@ def read_card(
     source: str,
     tables: dict[str, Json],
     architecture: Sequence[Mapping[str, Json]] = (),
+    efficiency: Json = None,
 ) -> PublishedCard:
     """A card out of plain containers, as `configs/card/*.yaml` hold it.
 
@@ -157,7 +160,9 @@ def read_card(
         str(table): _table(f"card {name}: {table}", str(table), fields)
         for table, fields in _mapping(f"card {name}: tables", tables).items()
     }
-    return PublishedCard(name, title, source, parsed, tuple(architecture))
+    where = f"card {name}: efficiency"
+    claims = None if efficiency is None else read_claims(where, _mapping(where, efficiency))
+    return PublishedCard(name, title, source, parsed, tuple(architecture), claims)
 
 
 # What a column says of itself, or its table for all of them.

@@ -1,8 +1,12 @@
 """`evalkit bench`: how fast the engine answers, and where its time goes.
 
-Prints a table for people and, as its last line, one JSON object for machines. Which tasks, groups, numbers of questions
-and which model: a file of the group bench (configs/bench/default.yaml; --cases names one of your own). --case takes any
-task. With --data-dir it runs the cases that the documentation's figures are of; without, the bundled sets.
+`evalkit bench efficiency model=… [KEY=VALUE…]`: the speed and memory of generating --tokens from one, which model cards
+claim; kept in the model's folder and shown in its report, beside the card's figures.
+
+Both print a table for people and, as their last line, one JSON object for machines. Which tasks, groups, numbers of
+questions and which model `evalkit bench` asks: a file of the group bench (configs/bench/default.yaml; --cases names one
+of your own). --case takes any task. With --data-dir it runs the cases that the documentation's figures are of; without,
+the bundled sets.
 """
 
 import sys
@@ -15,6 +19,7 @@ import yaml
 
 from evalkit import plugins
 from evalkit.backends.base import Item
+from evalkit.commands import bench_efficiency
 from evalkit.commands.argument import CommandParser, whole_number
 from evalkit.commands.chosen import build_task
 from evalkit.configuration.compose import build, compose
@@ -53,6 +58,8 @@ class Cases:
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("bench", __doc__)
+    arguments.add_argument("words", nargs="*", metavar="efficiency KEY=VALUE", help="keys of a run: model, card, …")
+    arguments.add_argument("--tokens", type=lengths, metavar="N,N", help="of efficiency; default: 2048,8192")
     arguments.add_argument("--case", nargs="+", metavar="TASK", help="any tasks; default: those that the file lists")
     arguments.add_argument("--cases", default="default", metavar="NAME", help="a file of the group bench")
     arguments.add_argument("--model", help="a name, a folder, a .gguf file or a hub id; default: the file's")
@@ -65,8 +72,17 @@ def parser() -> ArgumentParser:
     return arguments
 
 
+def lengths(text: str) -> list[int]:
+    """Numbers of new tokens between commas."""
+    return [whole_number(1)(part) for part in text.split(",")]
+
+
 def run(options: Namespace) -> int:
     """Measure, print the table, then the JSON line; the exit code."""
+    if options.words:
+        return bench_efficiency.run(options.words, options.tokens, options.threads)
+    if options.tokens:
+        raise ConfigError("--tokens belongs to evalkit bench efficiency")
     asked = load_cases(options.cases)
     model = options.model or asked.model
     cases = {task: items_of(task, asked, model, options.data_dir) for task in options.case or asked.cases}

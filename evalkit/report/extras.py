@@ -3,13 +3,16 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from evalkit.card.efficiency import Claims
 from evalkit.card.explained import Explained
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
+from evalkit.report.efficiency_table import efficiency_table
 from evalkit.report.explain_tables import why_tables
 from evalkit.report.grader_tables import disagreement_table, grader_table
 from evalkit.report.protocol_tables import Effect, effect_table, protocol_matrix
 from evalkit.report.tables import Table
+from evalkit.store.efficiency import Efficiency
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Extras:
     effects: Sequence[Effect] = ()
     graded: Mapping[int, Graded] = field(default_factory=dict)  # by the run's place in the report
     explained: Mapping[int, Explained] = field(default_factory=dict)  # likewise
+    efficiency: Sequence[tuple[Sequence[Efficiency], Claims | None]] = ()  # by model
 
 
 def protocol_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
@@ -40,6 +44,12 @@ def explain_tables(runs: Sequence[Run], extras: Extras) -> Iterator[Table]:
         yield from why_tables(runs[place], explained)
 
 
+def efficiency_tables(extras: Extras) -> list[Table]:
+    """A table for each model of which speed and memory were measured."""
+    return [efficiency_table(found[0].model, found, claims) for found, claims in extras.efficiency]
+
+
 def extra_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
     """All of these."""
-    return [*protocol_tables(runs, extras), *explain_tables(runs, extras), *grader_tables(runs, extras)]
+    by_run = [*protocol_tables(runs, extras), *explain_tables(runs, extras), *grader_tables(runs, extras)]
+    return [*by_run, *efficiency_tables(extras)]

@@ -1,13 +1,14 @@
 """Every form of a report into a folder: report.md, report.html, tables/, plots/."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from evalkit.card.efficiency import Claims
 from evalkit.card.explained import read_explained
 from evalkit.card.graded import read_graded
-from evalkit.card.load import card_of_run
+from evalkit.card.load import card_of_run, claims_of
 from evalkit.card.paired import paired_scores
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, most_complete, runs_of
@@ -22,6 +23,7 @@ from evalkit.report.protocol_tables import effects_of
 from evalkit.report.run_tables import group_tables
 from evalkit.report.tables import comma_separated, latex
 from evalkit.store.durable import write_whole
+from evalkit.store.efficiency import Efficiency, read_efficiency
 from evalkit.store.questions import Answered, read_answered
 from evalkit.store.read import find_runs, read_summary
 from evalkit.types import Summary
@@ -93,7 +95,7 @@ def _read(folders: Sequence[Path], card: PublishedCard | None) -> Content:
     folder_of = {id(summary): folder for summary, folder in zip(summaries, folders, strict=True)}
     runs, others = most_complete(summaries, cards)
     by_place = {place: folder_of[id(run.summary)] for place, run in enumerate(runs)}
-    return Content(runs, others, _questions(by_place), _extras(by_place, runs))
+    return Content(runs, others, _questions(by_place), _extras(by_place, runs, card))
 
 
 def _summaries(folders: Sequence[Path], card: PublishedCard | None) -> tuple[list[Summary], list[PublishedCard]]:
@@ -116,12 +118,20 @@ def _questions(by_place: Mapping[int, Path]) -> dict[int, list[Answered]]:
     return {p: read_answered(folder) for p, folder in by_place.items() if (folder / "outputs.jsonl").exists()}
 
 
-def _extras(by_place: Mapping[int, Path], runs: Sequence[Run]) -> Extras:
+def _extras(by_place: Mapping[int, Path], runs: Sequence[Run], card: PublishedCard | None) -> Extras:
     kept = {place: folder for place, folder in by_place.items() if (folder / "scores.jsonl").exists()}
     scores = {place: paired_scores(folder, runs[place].summary) for place, folder in kept.items()}
     graded = {place: found for place, folder in by_place.items() if (found := read_graded(folder))}
     explained = {p: why for p, folder in by_place.items() if (why := read_explained(folder, runs[p].summary))}
-    return Extras(effects_of(runs, scores), graded, explained)
+    return Extras(effects_of(runs, scores), graded, explained, _efficiency(by_place.values(), card))
+
+
+def _efficiency(folders: Iterable[Path], card: PublishedCard | None) -> list[tuple[list[Efficiency], Claims | None]]:
+    """By model of these runs, what was measured of it, and what the card claims beside which that was."""
+    by_model = [
+        found for model in dict.fromkeys(folder.parent for folder in folders) if (found := read_efficiency(model))
+    ]
+    return [(found, card.efficiency if card else claims_of(found[-1].card)) for found in by_model]
 
 
 def _tables(runs: Sequence[Run], extras: Extras) -> dict[str, str]:

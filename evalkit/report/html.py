@@ -20,7 +20,7 @@ from evalkit.report.card_tables import (
     weights_remark,
 )
 from evalkit.report.explain_tables import WHY_TEXT
-from evalkit.report.extras import Extras, explain_tables, grader_tables, protocol_tables
+from evalkit.report.extras import Extras, efficiency_tables, explain_tables, grader_tables, protocol_tables
 from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
 from evalkit.report.page import html_details, html_figure, html_page, html_table
 from evalkit.report.plots import overview_plot, run_plots
@@ -75,6 +75,7 @@ def _sections(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, other
         yield f"<div class='plots'>{figures}</div>"
     yield f"<h2 id='causes'>Causes</h2>{html_table(cause_table(runs, questions, extras.graded))}"
     yield f"<h3>Cost</h3>{html_table(cost_table(runs))}"
+    yield from (f"<h3>{html.escape(table.title)}</h3>{html_table(table)}" for table in efficiency_tables(extras))
     yield f"<h2 id='why'>Why</h2><p class='note'>{html.escape(WHY_TEXT)}</p>" if extras.explained else ""
     for table in explain_tables(runs, extras):
         yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"

@@ -16,7 +16,7 @@ from evalkit.report.card_tables import (
     weights_remark,
 )
 from evalkit.report.explain_tables import WHY_TEXT
-from evalkit.report.extras import Extras, explain_tables, grader_tables, protocol_tables
+from evalkit.report.extras import Extras, efficiency_tables, explain_tables, grader_tables, protocol_tables
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
 from evalkit.report.tables import Table, escaped, markdown, plain_text
 from evalkit.store.questions import QuestionsOf
@@ -75,6 +75,7 @@ def render_report(
     parts += ["## Graders\n", f"{GRADERS_TEXT}\n"] if graders else []
     parts += [f"### {table.title}\n\n{_noted(table)}" for table in graders]
     parts += ["## Cost\n", markdown(cost_table(runs))]
+    parts += [f"## {table.title}\n\n{_noted(table)}" for table in efficiency_tables(extras)]
     parts += ["## Provenance\n", *(_provenance(run) for run in runs)]
     return "\n".join(parts)
 
