@@ -11,7 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 from evalkit import FORMER_NAMES, __version__, plugins
-from evalkit.errors import ConfigError, EvalkitError, tell
+from evalkit.errors import ConfigError, EngineError, EvalkitError, tell
 from evalkit.machine.home import CACHES, let_caches_lie_in
 from evalkit.machine.interrupt import INTERRUPTED, end_by_signal
 from evalkit.machine.streams import guard_standard_streams
@@ -59,6 +59,8 @@ def call(arguments: Sequence[str]) -> int:
             return _run_command(name, words[1:]) if name in COMMANDS else _run(words)
     except EvalkitError as error:
         return tell(error, who)
+    except MemoryError:
+        return tell(EngineError("memory ran out; take less, or raise the limit (ulimit -v, a container's)"), who)
     except KeyboardInterrupt:
         sys.stderr.write(f"{who}: interrupted; run the same command again\n")
         return INTERRUPTED

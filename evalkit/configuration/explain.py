@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from evalkit import plugins
 from evalkit.configuration.groups import groups, node_of
+from evalkit.configuration.text_words import quoting_that_works
 from evalkit.errors import in_words
 
 NO_GROUP = "Config group override must be a string or a list"  # Hydra's, for a plain ValueError
@@ -31,8 +32,8 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
     if found := re.search(r"Ambiguous value for argument '([^']+)'", text):
         key, _, values = found[1].partition("=")
         return f"{found[1]}: several in one run are {key}=[{values}]; one run for each is a sweep: add -m"
-    if found := re.search(r"Error parsing override '([^']*)'", text):
-        return f"{found[1]!r}: write key=value; evalkit --help lists the keys"
+    if isinstance(error, OverrideParseException) or "Error parsing override" in text:
+        return _explain_unreadable(error, text)
     if NO_GROUP in text:
         of_one = ", ".join(group for group in groups() if group not in ("task", "experiment"))
         return f"a group ({of_one}) was set to null: choose one of its files by name"
@@ -44,6 +45,15 @@ def explain(error: BaseException, arguments: Sequence[str], compose: Callable[[S
             node = OmegaConf.select(config, parent) if parent else config
         return explain_key(found[1], node)
     return lines[0] if lines else type(error).__name__
+
+
+def _explain_unreadable(error: BaseException, text: str) -> str:
+    """One line on a word that is not in Hydra's grammar."""
+    found = re.search(r"Error parsing override '(.*?)'(?: |$)", text)
+    word = error.override if isinstance(error, OverrideParseException) else found[1] if found else ""
+    if (typed := quoting_that_works(word)) is not None:
+        return f"{word}: some of its characters mean something to Hydra; in a shell, write {typed}"
+    return f"{word!r}: write key=value; evalkit --help lists the keys"
 
 
 def explain_constructor(key: str, node: DictConfig, error: BaseException) -> str:

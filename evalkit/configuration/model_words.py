@@ -8,13 +8,14 @@ import difflib
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
 from evalkit.configuration.groups import content_of
 from evalkit.configuration.places import is_place, is_there, name_of_place
+from evalkit.configuration.text_words import values_of, with_text
 from evalkit.errors import ConfigError
 from evalkit.plugins import find, listed, options_of
 
@@ -48,23 +49,13 @@ def with_places(words: Sequence[str]) -> list[str]:
 
 
 def _written(word: str, sweep: bool) -> str:
-    key, _, value = word.partition("=")
-    if key == "model.path" and is_there(value):
-        return f"{key}={_quoted(value)}"
+    key, separator, value = word.partition("=")
+    if key != "model" and separator and not word.startswith("-"):
+        return f"{key}={with_text(key, value, sweep)}"
     if key != "model" or value in ("", "null") or (sweep and _BY_FUNCTION.fullmatch(value)):
         return word
-    values = list(_values(value)) if sweep else [value]
+    values = list(values_of(value)) if sweep else [value]
     return f"model={','.join(_option(one) for one in values)}"
-
-
-def _values(value: str) -> Iterator[str]:
-    """The values of a sweep: parts between commas, or several of them together where they are one path."""
-    parts = value.split(",")
-    while parts:
-        together = (n for n in range(len(parts), 1, -1) if is_there(",".join(parts[:n])))
-        taken = next(together, 1)
-        yield ",".join(parts[:taken])
-        parts = parts[taken:]
 
 
 def _option(value: str) -> str:
@@ -118,9 +109,3 @@ def _unknown(value: str) -> str:
     hint = f"did you mean {close[0]}? U" if close else "u"
     places = "or name a folder, a .gguf file or a hub id (ORG/NAME)"
     return f"unknown model {value!r}; {hint}se one of {listed('model')}; {places}"
-
-
-def _quoted(value: str) -> str:
-    """A text as a quoted value of Hydra's grammar."""
-    escaped = re.sub(r"(\\+)(?='|$)", r"\1\1", value).replace("'", r"\'")
-    return f"'{escaped}'"

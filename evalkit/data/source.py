@@ -35,6 +35,8 @@ class Source:
     def __post_init__(self) -> None:
         if self.data_check not in ("strict", "warn"):
             raise ConfigError(f"data_check={self.data_check}: use one of strict, warn")
+        if not isinstance(self.revision, str | None):
+            raise ConfigError(f"revision={self.revision!r} of {self.hub} is no text; write it in quotes")
 
     @property
     def bundled(self) -> bool:

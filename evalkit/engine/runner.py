@@ -15,6 +15,7 @@ from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
+from evalkit.machine.memory import is_out_of_memory
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -112,15 +113,14 @@ class PackedRunner:
 
 
 class catch_out_of_memory:  # noqa: N801
-    """Turns torch's ways of saying so into StepTooLargeError."""
+    """Turns the ways of saying so into StepTooLargeError."""
 
     def __enter__(self) -> None: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        short = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if short or (isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)):
+        if error is not None and is_out_of_memory(error):
             raise StepTooLargeError(str(error)) from error
 
 

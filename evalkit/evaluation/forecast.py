@@ -8,7 +8,8 @@ from evalkit.backends.base import Backend
 from evalkit.card.figures import duration
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.preflight import Workload
-from evalkit.machine.usage import GIB, memory_available, peak_memory_bytes
+from evalkit.machine.memory import memory_available
+from evalkit.machine.usage import GIB, peak_memory_bytes
 from evalkit.types import ErrorOutput, GenerateOutput, Output
 
 CALIBRATE_SECONDS = 10.0

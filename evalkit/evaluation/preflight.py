@@ -9,7 +9,8 @@ from typing import Protocol, runtime_checkable
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.errors import ModelError
 from evalkit.evaluation.loop import Question
-from evalkit.machine.usage import GIB, memory_available
+from evalkit.machine.memory import room_left
+from evalkit.machine.usage import GIB
 from evalkit.models.base import ModelFacts, TextTokenizer
 from evalkit.models.continuations import encode_prompts, fit_shots
 from evalkit.store.run_name import task_of
@@ -143,11 +144,12 @@ def memory_needed(facts: ModelFacts, workloads: Sequence[Workload]) -> int | Non
 
 def memory_line(facts: ModelFacts, workloads: Sequence[Workload]) -> str:
     """Whether the model fits, in words."""
-    needed, free = memory_needed(facts, workloads), memory_available()
-    if needed is None or free is None:
+    needed, room = memory_needed(facts, workloads), room_left()
+    if needed is None or room is None:
         return "memory: not known before the weights are loaded"
-    verdict = "fits" if needed < free else "DOES NOT FIT: choose a smaller model, or model.dtype=bfloat16"
-    return f"memory: {needed / GIB:.2f} GiB for weights and the longest sequence, {free / GIB:.1f} GiB free; {verdict}"
+    verdict = "fits" if needed < room.num_bytes else "DOES NOT FIT: choose a smaller model, or model.dtype=bfloat16"
+    left = f"{room.num_bytes / GIB:.1f} GiB {room.bound}"
+    return f"memory: {needed / GIB:.2f} GiB for weights and the longest sequence, {left}; {verdict}"
 
 
 def shown_prompts(workload: Workload, choose: Callable[[Sequence[Prompt]], Prompt]) -> str:

@@ -1,8 +1,6 @@
-"""Time and memory: what this process has used, and what the machine has left."""
+"""Time and memory that this process has used."""
 
-import os
 import resource
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,21 +42,3 @@ def _resident_bytes(field: str) -> int:
 def may_have_gpu() -> bool:
     """False where no GPU's driver shows itself (NVIDIA's, also under WSL, or AMD's), which is seen without torch."""
     return any(Path("/dev", name).exists() for name in ("nvidiactl", "nvidia0", "dxg", "kfd"))
-
-
-def memory_available() -> int | None:
-    """Bytes that are free on the GPU if torch has one, else in this machine; None where that is not known."""
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        return int(torch.cuda.mem_get_info()[0])
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") + _page_cache_bytes()
-    except (OSError, ValueError):
-        return None
-
-
-def _page_cache_bytes() -> int:
-    """Bytes of the page cache, which the kernel gives back when it must."""
-    with Path("/proc/meminfo").open(encoding="ascii") as file:
-        fields = dict(line.split(":", 1) for line in file)
-    return int(fields["Cached"].split()[0]) * 1024

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 
 from evalkit.configuration.places import PACKAGE_PREFIX, is_there, local_path, looks_like_hub_id
 from evalkit.errors import ModelError
+from evalkit.machine.memory import is_out_of_memory
 from evalkit.models.file_hash import sha256_of_file
 from evalkit.models.gguf_file import GgufHeader, read_gguf_header
 from evalkit.models.packages import package_file, require_packages
@@ -112,6 +113,8 @@ def unreadable_told(place: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if is_out_of_memory(error):  # a file is mapped to read its header
+            raise ModelError(f"{place} cannot be loaded: it does not fit in memory; raise the limit") from error
         what = f"{error.filename or place} cannot be read ({error.strerror or error})"
         raise ModelError(f"{what}; see to its permissions and its disk") from error
 

@@ -3,7 +3,8 @@
 import logging
 import pickle
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from evalkit.errors import ConfigError, ModelError
+from evalkit.machine.memory import is_out_of_memory, room_left
+from evalkit.machine.usage import GIB
 from evalkit.models.architecture import architecture_table, max_length
 from evalkit.models.assemble import refuse_unaccounted
 from evalkit.models.base import LoadedModel
-from evalkit.models.checkpoint import Checkpoint
+from evalkit.models.checkpoint import Checkpoint, unreadable_told
 from evalkit.models.gguf_llama import is_plain_llama, load_llama
 from evalkit.models.gptq_families import load_gptq
 from evalkit.models.gptq_packed import described
@@ -58,14 +61,16 @@ def placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
 def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     """Weights on their device, with their tokenizer.
 
-    Raises ModelError where a tensor is missing, surplus or of the wrong shape, or the tokenizer is unfit.
+    Raises ModelError where a tensor is missing, surplus or of the wrong shape, the tokenizer is unfit, or memory runs
+    out.
     """
     started = time.perf_counter()
     device, dtype = placement(spec)
     if checkpoint.model_type == QWEN:
         qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
-    tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
-    network, warnings = _load_network(checkpoint, dtype, device, spec)
+    with unreadable_told(spec.path), _too_large_told(spec.path, dtype):
+        tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
+        network, warnings = _load_network(checkpoint, dtype, device, spec)
     length = max_length(network.config, spec.max_length)
     ends = end_of_text_sources(checkpoint, spec, tokenizer)
     taken = taken_from(checkpoint, spec, tokenizer, length, ends)
@@ -88,6 +93,20 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "warnings": list(warnings),
     }
     return LoadedModel(network, tokenizer, frozenset(ends), length, provenance)
+
+
+@contextmanager
+def _too_large_told(place: str, dtype: torch.dtype) -> Iterator[None]:
+    """Memory that runs out inside becomes a ModelError, whatever is read: GGUF, safetensors, a vocabulary."""
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not is_out_of_memory(error):
+            raise
+        room = room_left()
+        left = f"{room.num_bytes / GIB:.1f} GiB are {room.bound}" if room is not None else "which ran out"
+        mend = f"take a smaller model{', model.dtype=bfloat16' if dtype == torch.float32 else ''}, or raise the limit"
+        raise ModelError(f"{place} cannot be loaded: it does not fit in memory, {left}; {mend}") from error
 
 
 def _sharding(network: PreTrainedModel) -> dict[str, Json]:
@@ -155,6 +174,8 @@ def _load_with_transformers(
             f"never unpickled; take the checkpoint from its publisher"
         ) from error
     except (ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
         quantized = f" (quantised as {scheme_in_words(quantization)})" if quantization is not None else ""
         raise ModelError(f"{where}{quantized} cannot be loaded: {_first_line(error)}") from error
     network, info = loaded

@@ -45,8 +45,11 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for the first setting that cannot be meant."""
-        _require(bool(_NAME.fullmatch(self.name)), "name", self.name, "letters, digits, '.', '_' and '-'")
+        is_name = isinstance(self.name, str) and bool(_NAME.fullmatch(self.name))
+        _require(is_name, "name", self.name, "letters, digits, '.', '_' and '-'")
         _require(isinstance(self.path, str) and bool(self.path), "path", self.path, "a hub id or a folder")
+        text = "null, or a commit, tag or branch, in quotes where it looks like a number: revision: '1234567'"
+        _require(isinstance(self.revision, str | None), "revision", self.revision, text)
         _require(self.dtype in get_args(Dtype), "dtype", self.dtype, _one_of(Dtype))
         _require(self.device in get_args(Device), "device", self.device, _one_of(Device))
         maps = (None, *get_args(DeviceMap))

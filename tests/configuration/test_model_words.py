@@ -1,5 +1,6 @@
 """model=VALUE: a configuration's name, or a model by its place, however its path is written."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,68 @@ def test_a_path_needs_no_quoting_for_hydra(here: Path, place: str) -> None:
     (here / "deep" / place).mkdir(parents=True)
     assert model_of(f"model={here / 'deep' / place}").path == str(here / "deep" / place)
     assert model_of("model=qwen-1_8b", f"model.path=deep/{place}").path == f"deep/{place}"
+
+
+PLACES = ["/a=b", "/a,b", "a b", "/a(b", "/a(b)", "~/x", "/数据/模型", "/a#b", "/a{b", "[x]/a", "/it's", '/say "a"', "5", "1_0", "true"]  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("key", ["model.path", "data_dir"])
+def test_a_path_is_taken_as_it_is_written_whether_something_is_there_or_not(key: str, place: str) -> None:
+    assert OmegaConf.select(compose([f"{key}={place}"]), key) == place
+
+
+def test_a_results_folder_is_taken_as_it_is_written_and_its_tilde_is_the_home(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(here / "主 (1)"))
+    assert compose(["results_dir=/a=b (1),c"]).results_dir == "/a=b (1),c"
+    assert compose(["results_dir=~/out"]).results_dir == str(here / "主 (1)" / "out")
+    assert compose(["results_dir='my results'"]).results_dir == "my results"
+
+
+@pytest.mark.parametrize(
+    "text", ["1234567", "0123456", "1e5", "0x10", "1_000", "true", "NULL", "none", "nan", "a=b", "~"]
+)
+@pytest.mark.parametrize("key", ["model.revision", "++model.revision"])
+def test_a_revision_is_text_whatever_it_looks_like(key: str, text: str) -> None:
+    assert compose([f"{key}={text}"]).model.revision == text
+
+
+def test_a_name_and_a_revision_of_data_are_text_too() -> None:
+    config = compose(["task=mmlu", "model.name=2024", "tasks.mmlu.data.revision=1e5"])
+    assert (config.model.name, config.tasks.mmlu.data.revision) == ("2024", "1e5")
+
+
+def test_null_is_no_revision_and_a_number_in_a_file_is_told_to_be_quoted() -> None:
+    assert compose(["model.revision=null"]).model.revision is None
+    assert compose(["model.revision='null'"]).model.revision == "null"
+    with pytest.raises(
+        ConfigError, match=r"model.revision=1234567 is not valid: .* in quotes where it looks like a num"
+    ):
+        ModelSpec("m", "x/y", revision=1234567)  # type: ignore[arg-type]
+
+
+def test_in_a_sweep_commas_part_paths_and_revisions() -> None:
+    words = with_places(["-m", "model.revision=1234567,main", "data_dir=~/a,/b", "model.path=choice(x/y,x/z)"])
+    assert words == ["-m", "model.revision='1234567',main", "data_dir='~/a',/b", "model.path=choice(x/y,x/z)"]
+
+
+@pytest.mark.parametrize(
+    ("word", "typed"),
+    [
+        ("card.title=a=b", """'card.title="a=b"'"""),
+        ("card.title=中文", """'card.title="中文"'"""),
+        ("card.title=a(b", """'card.title="a(b"'"""),
+        ('card.title=say "a" = b', "'card.title='\"'\"'say \"a\" = b'\"'\"''"),
+    ],
+)
+def test_what_hydra_cannot_read_elsewhere_is_told_with_the_quoting_that_works(word: str, typed: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        compose([word])
+    assert str(refused.value).endswith(f"in a shell, write {typed}")
+    (again,) = shlex.split(typed)
+    assert compose([again]).card.title == word.partition("=")[2]
 
 
 def test_a_place_takes_everything_from_the_checkpoint() -> None:
