@@ -170,12 +170,13 @@ def _find(spec: ModelSpec) -> Checkpoint:
 
 
 def _from_package(spec: ModelSpec) -> Checkpoint:
-    """A file that an installed package carries, found without importing the package."""
+    """A file that an installed package carries, found without importing the package; else what stands in for it."""
     if (path := package_file(spec)) is not None:
         return _open_gguf(path, f"package {spec.path.removeprefix(PACKAGE_PREFIX).partition('/')[0]}")
     if spec.fallback is None:
         require_packages(spec)
-    return _from_hub(str(spec.fallback), spec)
+    found = _from_hub(str(spec.fallback), spec)
+    return replace(found, source=f"{found.source}, in place of {spec.path}")
 
 
 def _from_hub(repo_id: str, spec: ModelSpec) -> Checkpoint:

