@@ -5,6 +5,7 @@ against vLLM 0.33.0, whose arguments and results the tests hold it against; it w
 """
 
 import importlib.util
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -23,6 +24,8 @@ from evalkit.models.taken import end_of_text_sources
 from evalkit.models.tokenizer import decoder, ids_that_end
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.types import FinishReason, GenerateOutput, GenerateRequest, Json, LoglikelihoodOutput, LoglikelihoodRequest
+
+log = logging.getLogger(__name__)
 
 _TOP = 20  # most likely next tokens that vLLM tells by default at most
 
@@ -91,6 +94,8 @@ class VllmBackend:
         self._facts = self.facts()
         self._tokenizer = load_tokenizer(self.found, self.model)
         self._end_ids = frozenset(end_of_text_sources(self.found, self.model, self._tokenizer))
+        for note in self._tokenizer.notes:
+            log.warning("%s: %s", self.found.folder, note)
         questions = encode(items, self._tokenizer)
         for question in questions:
             self._refuse_too_long(question)

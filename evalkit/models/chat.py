@@ -10,7 +10,8 @@ from jinja2 import TemplateError
 
 from evalkit.data.text import read_text
 from evalkit.errors import ModelError
-from evalkit.models.checkpoint import Checkpoint, read_json
+from evalkit.models.checkpoint import Checkpoint
+from evalkit.models.small_files import read_json
 
 TEMPLATE_FILE = "chat_template.jinja"
 _STAND_INS = 0xF0000  # the first of Unicode's second private area

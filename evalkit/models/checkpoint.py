@@ -1,6 +1,5 @@
 """Where a checkpoint lies and what is in it, found out without torch and without reading the weights."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from evalkit.models.gguf_file import GgufHeader, read_gguf_header
 from evalkit.models.packages import package_file, require_packages
 from evalkit.models.quantization import FORMER_FILE, GPTQ, KEY, scheme_in_words, stated
 from evalkit.models.safetensors_file import TensorInfo, read_header, refuse_lfs_pointer
+from evalkit.models.small_files import read_json, rules_of_all_files
 from evalkit.models.spec import ModelSpec
 from evalkit.types import Json, is_float, sha256_of
 
@@ -127,7 +127,11 @@ def _rules_read_anew(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, Json]
     anew: dict[str, Json] = {}
     if checkpoint.gguf is None:
         stated = "eos_token_id" in checkpoint.config or checkpoint.model_type == "qwen"
-        return anew if stated or spec.end_of_text is not None else {"default_eos": False}
+        if not stated and spec.end_of_text is None:
+            anew["default_eos"] = False
+        if checkpoint.model_type != "qwen":
+            anew |= rules_of_all_files(checkpoint.folder, spec.add_bos)
+        return anew
     if spec.add_bos is None and gguf_adds_bos(checkpoint.gguf)[0]:
         anew["gguf_bos"] = True
     ends = gguf_end_ids(checkpoint.gguf)
@@ -266,18 +270,6 @@ def _check_index(index: Path, tensors: Mapping[str, TensorInfo]) -> None:
     for name, shard in read_json(index)["weight_map"].items():
         if name not in tensors or tensors[name].file.name != shard:
             raise ModelError(f"{index.parent / shard} does not hold {name}, as its index says; fetch it again")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises ModelError where the file is a Git LFS pointer or holds anything else."""
-    refuse_lfs_pointer(path)
-    try:
-        content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise ModelError(f"{path} is not valid JSON ({error}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} does not hold a JSON object; fetch it again")
-    return content
 
 
 def _sha_of_files(paths: Iterable[Path]) -> str:

@@ -74,6 +74,8 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     length = max_length(network.config, spec.max_length)
     ends = end_of_text_sources(checkpoint, spec, tokenizer)
     taken = taken_from(checkpoint, spec, tokenizer, length, ends)
+    for note in tokenizer.notes:
+        log.warning("%s: %s", checkpoint.folder, note)
     log.info("%s", "; ".join(f"{rule} {words}" for rule, words in in_words(taken).items()))
     provenance: dict[str, Json] = {
         "source": checkpoint.source,
@@ -91,6 +93,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "weight_bytes": sum(p.numel() * p.element_size() for p in network.parameters()),
         "measured": {"load_seconds": round(time.perf_counter() - started, 2)},
         "warnings": list(warnings),
+        **({"tokenizer_notes": list[Json](tokenizer.notes)} if tokenizer.notes else {}),
     }
     return LoadedModel(network, tokenizer, frozenset(ends), length, provenance)
 

@@ -35,6 +35,9 @@ _TEXTS_AT_ONCE = 64
 class QwenTokenizer:
     """Text to ids and back by the publisher's rules; strings that look like special tokens are plain text."""
 
+    bos_source = "its tokenizer has none"
+    notes: tuple[str, ...] = ()
+
     def __init__(self, ranks: dict[bytes, int]) -> None:
         """ranks: every mergeable byte string and its id, 0 to len(ranks) - 1."""
         self._special = {token: len(ranks) + index for index, token in enumerate(SPECIAL_TOKENS)}

@@ -8,13 +8,15 @@ from collections.abc import Mapping
 from evalkit.errors import ModelError
 from evalkit.models.architecture import UNBOUNDED_LENGTH, usable_length
 from evalkit.models.chat import stated_template
-from evalkit.models.checkpoint import Checkpoint, gguf_adds_bos, gguf_end_ids, read_json
+from evalkit.models.checkpoint import Checkpoint, gguf_adds_bos, gguf_end_ids
+from evalkit.models.small_files import read_json
 from evalkit.models.spec import ModelSpec
 from evalkit.models.stated import LENGTH, config_of
 from evalkit.models.tokenizer import CheckpointTokenizer
 from evalkit.types import Json
 
 GENERATION_CONFIG = "generation_config.json"
+OWN_RULE = "the tokenizer's own rule"
 
 
 def stated_add_bos(checkpoint: Checkpoint, spec: ModelSpec) -> tuple[bool | None, str]:
@@ -27,7 +29,7 @@ def stated_add_bos(checkpoint: Checkpoint, spec: ModelSpec) -> tuple[bool | None
     stated = read_json(path).get("add_bos_token") if path.is_file() else None
     if isinstance(stated, bool):
         return stated, f"add_bos_token of {path.name}"
-    return None, "the tokenizer's own rule"
+    return None, OWN_RULE
 
 
 def end_of_text_sources(
@@ -67,7 +69,7 @@ def taken_from(
     """For the provenance: each rule with what states it. length, ends: as the loaded model has them."""
     bos_id, template = tokenizer.describe()["bos_id"], stated_template(checkpoint)
     return {
-        "bos": f"{'none' if bos_id is None else f'id {bos_id}'}: {_bos_source(checkpoint, spec, tokenizer)}",
+        "bos": f"{'none' if bos_id is None else f'id {bos_id}'}: {tokenizer.bos_source}",
         "end_of_text": {str(index): ", ".join(ends[index]) for index in sorted(ends)} or "none: nothing names one",
         "max_length": _length_source(checkpoint, spec, length),
         "chat_template": template[1] if template else "none",
@@ -80,12 +82,6 @@ def in_words(taken: Mapping[str, Json]) -> dict[str, str]:
     shown = ", ".join(f"{index} ({where})" for index, where in ends.items()) if isinstance(ends, dict) else str(ends)
     names = {"BOS": "bos", "length": "max_length", "chat template": "chat_template"}
     return {"end of text": shown, **{name: str(taken[key]) for name, key in names.items()}}
-
-
-def _bos_source(checkpoint: Checkpoint, spec: ModelSpec, tokenizer: CheckpointTokenizer) -> str:
-    if tokenizer.describe()["kind"] == "qwen":
-        return "its tokenizer has none"
-    return stated_add_bos(checkpoint, spec)[1]
 
 
 def _length_source(checkpoint: Checkpoint, spec: ModelSpec, length: int) -> str:

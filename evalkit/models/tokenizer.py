@@ -37,6 +37,16 @@ class CheckpointTokenizer(TextTokenizer, Protocol):
         """Kind, BOS rule and size, for the provenance."""
         ...
 
+    @property
+    def bos_source(self) -> str:
+        """What says whether a text begins with BOS."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user is to be warned of: files that say different things."""
+        ...
+
 
 @runtime_checkable
 class KnowsTokens(Protocol):
@@ -82,15 +92,25 @@ class HuggingFaceTokenizer:
     """
 
     def __init__(
-        self, backend: Tokenizer, *, bos_id: int | None, eos_id: int | None, chat: ChatTemplate | None = None
+        self,
+        backend: Tokenizer,
+        *,
+        bos_id: int | None = None,
+        eos_id: int | None,
+        chat: ChatTemplate | None = None,
+        begins_with: Sequence[int] = (),
+        bos_source: str = "",
+        notes: tuple[str, ...] = (),
     ) -> None:
-        """bos_id: put in front of every text; None for families without BOS. chat: the checkpoint's template."""
+        """begins_with: put in front of every text; bos_id: the same, of one. chat: the checkpoint's template."""
         self._backend = backend
         self._chat = chat or ChatTemplate("the tokenizer")
         self._backend.encode_special_tokens = True
         self._backend.no_truncation()
         self._backend.no_padding()
-        self._prefix = [] if bos_id is None else [bos_id]
+        self._prefix = list(begins_with) if bos_id is None else [bos_id]
+        self.bos_source = bos_source
+        self.notes = notes
         self._cut = may_be_cut(backend.to_str())
         self.eos_id = eos_id
 
@@ -105,8 +125,8 @@ class HuggingFaceTokenizer:
 
     def describe(self) -> dict[str, bool | int | str | None]:
         """Kind, BOS rule and size."""
-        bos_id = self._prefix[0] if self._prefix else None
-        return {"kind": "huggingface", "bos_id": bos_id, "vocabulary_size": self.vocabulary_size}
+        size = {"vocabulary_size": self.vocabulary_size}
+        return {"kind": "huggingface", **described_prefix(self._prefix), **size}
 
     def encode(self, texts: Sequence[str], *, for_generation: bool = False) -> list[list[int]]:
         """Token ids of each text; the same for scoring and for generation."""
@@ -168,6 +188,12 @@ class HuggingFaceTokenizer:
         before = self._backend.decode(anchor, skip_special_tokens=not keep_special)
         whole = self._backend.decode([*anchor, *new_ids], skip_special_tokens=not keep_special)
         return added_text(before, whole)
+
+
+def described_prefix(prefix: Sequence[int]) -> dict[str, int | str | None]:
+    """What begins a text, for the provenance; some families have more than a BOS."""
+    more = {"begins_with": ", ".join(map(str, prefix))} if len(prefix) > 1 else {}
+    return {"bos_id": prefix[0] if prefix else None, **more}
 
 
 def added_text(before: str, whole: str) -> str:

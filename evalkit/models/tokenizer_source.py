@@ -7,8 +7,9 @@ from typing import Any
 from evalkit.configuration.places import local_path, looks_like_hub_id
 from evalkit.errors import ModelError
 from evalkit.models import hub
-from evalkit.models.checkpoint import Checkpoint, read_json, resolve
+from evalkit.models.checkpoint import Checkpoint, resolve
 from evalkit.models.file_hash import sha256_of_file
+from evalkit.models.small_files import read_json
 from evalkit.models.spec import ModelSpec
 from evalkit.models.tokenizer import CheckpointTokenizer
 from evalkit.models.tokenizer_files import load_tokenizer

@@ -204,6 +204,8 @@ class OpenAIBackend:
         if self._server is None:
             local = tokenizer_of(self.model, self._tokenizer_path) if self._tokenizer_path is not None else None
             tokens = Tokens(local[0], local[1], local[0]) if local else None
+            for note in local[0].notes if local else ():
+                log.warning("%s: %s", self._tokenizer_path, note)
             client = self._client()
             self._server = self._run(self._find_out(client, tokens), client)
             log.info("%s serves %s; %s", self.url, self._server.can.model, self._server.can)
