@@ -47,7 +47,9 @@ def test_every_command_has_a_help_of_its_own(command: str, capsys: pytest.Captur
 
 def test_every_tool_is_a_command() -> None:
     files = {path.stem for path in (ROOT / "evalkit" / "commands").glob("*.py")}
-    assert files - {"__init__", "argument", "bench_efficiency", "chosen", "overview", "run", "run_config"} == set(COMMANDS)
+    assert files - {"__init__", "argument", "bench_efficiency", "chosen", "overview", "run", "run_config"} == set(
+        COMMANDS
+    )
 
 
 @pytest.mark.parametrize(

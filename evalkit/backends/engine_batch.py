@@ -14,6 +14,7 @@ from evalkit.models.continuations import (
     EncodedPrompt,
     encode_choice_requests,
     encode_generate_requests,
+    refuse_beyond,
     scored_tokens,
 )
 from evalkit.models.tokenizer import Decode, decoder, ids_that_end
@@ -103,6 +104,8 @@ def make_batch(items: Sequence[Item], model: LoadedModel) -> Batch:
                 ends = ids_that_end(question.request, model.tokenizer, model.end_of_text_ids)
                 batch.ends[batch.first_sequence[index]] = ends
         for sequence in batch.sequences[batch.first_sequence[index] :]:
+            read = (*sequence.ids, *(token for _, token in sequence.targets))
+            refuse_beyond(question.id, read, model.num_embeddings, model.tokenizer)
             if len(sequence.ids) > model.max_length:
                 raise ModelError(
                     f"{question.id}: {len(sequence.ids)} tokens, but the model attends to {model.max_length} at most"

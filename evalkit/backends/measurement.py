@@ -142,7 +142,7 @@ def prompt_tflop(network: PreTrainedModel, plan: Plan) -> dict[str, float]:
     """What a plan's prompts cost in nn.Linear and attention, each multiplication and addition counted; the output
     matrix only where every sequence is by itself."""
     heads, _, size = head_shape(network)
-    per_key = 4 * heads * size * int(network.config.num_hidden_layers)
+    per_key = 4 * heads * size * int(network.config.get_text_config().num_hidden_layers)
     # transformers leaves the call untyped; a causal language model's output matrix is a linear layer.
     output = cast("nn.Linear", network.get_output_embeddings())  # type: ignore[no-untyped-call]
     linears = [m for m in network.modules() if isinstance(m, nn.Linear | PackedLinear) and m is not output]

@@ -15,7 +15,13 @@ from evalkit.engine.draws import choose, draws_of
 from evalkit.errors import ModelError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
-from evalkit.models.continuations import encode_choice_request, encode_generate_request, scored, scored_tokens
+from evalkit.models.continuations import (
+    encode_choice_request,
+    encode_generate_request,
+    refuse_beyond,
+    scored,
+    scored_tokens,
+)
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.loading import load
@@ -84,6 +90,8 @@ def loglikelihood(model: LoadedModel, request: LoglikelihoodRequest, example_id:
     encoded = encode_choice_request(model.tokenizer, request)
     forwards: dict[tuple[int, ...], torch.Tensor] = {}  # one-token choices of one context share a forward
     logprobs = []
+    for continuation in encoded.continuation_ids:
+        refuse_beyond(example_id, (*encoded.prompt_ids, *continuation), model.num_embeddings, model.tokenizer)
     for index, continuation in enumerate(encoded.continuation_ids):
         ids = (*encoded.context(index), *continuation[:-1])
         if ids not in forwards:
@@ -100,6 +108,7 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
     """The continuation: the largest float32 logit, the smallest id of equals, or what the request's draws give."""
     draws = draws_of(request.sampling, request.prompt)
     encoded = encode_generate_request(model.tokenizer, request)
+    refuse_beyond(example_id, encoded.prompt_ids, model.num_embeddings, model.tokenizer)
     new_ids: list[int] = []
     reason: FinishReason = "length"
     ends = ids_that_end(request, model.tokenizer, model.end_of_text_ids)

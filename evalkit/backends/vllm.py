@@ -16,7 +16,7 @@ from evalkit.engine.draws import seed_of
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
-from evalkit.models.continuations import EncodedChoices, scored, scored_tokens
+from evalkit.models.continuations import EncodedChoices, refuse_beyond, scored, scored_tokens
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.spec import ModelSpec
@@ -99,6 +99,9 @@ class VllmBackend:
         questions = encode(items, self._tokenizer)
         for question in questions:
             self._refuse_too_long(question)
+            choices = question.encoded.continuation_ids if isinstance(question.encoded, EncodedChoices) else ()
+            for ids in (question.encoded.prompt_ids, *choices):
+                refuse_beyond(question.id, ids, self._facts.num_embeddings, self._tokenizer)
         self._load()
         for start in range(0, len(questions), self.batch_size):
             yield from self._answer_batch(questions[start : start + self.batch_size])

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from evalkit.engine.cache import head_shape
+from evalkit.engine.cache import head_shape, text_config
 from evalkit.engine.plan import Plan
 from evalkit.engine.runner import slot_length
 from evalkit.engine.scheduler import Budget
@@ -29,11 +29,11 @@ def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Lite
     if device == "cuda":
         room = min(room, int(_SLOT_SHARE * torch.cuda.mem_get_info(network.device)[0]))
     rows = max(1, min(_NUM_ROWS[device], room // slot_bytes, plan.num_continued))
-    reads = max(1, MAX_LOGITS_BYTES // (4 * int(network.config.vocab_size)))
+    reads = max(1, MAX_LOGITS_BYTES // (4 * int(text_config(network).vocab_size)))
     return Budget(tokens, rows, reads)
 
 
 def _bytes_per_token(network: "PreTrainedModel") -> int:
     """Keys and values of one token in all layers."""
     _, kv_heads, size = head_shape(network)
-    return 2 * int(network.config.num_hidden_layers) * kv_heads * size * network.dtype.itemsize
+    return 2 * int(text_config(network).num_hidden_layers) * kv_heads * size * network.dtype.itemsize

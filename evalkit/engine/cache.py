@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from inspect import signature
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 Pair: TypeAlias = tuple[Tensor, Tensor]  # keys and values, each [key/value heads, tokens, head size]
 
 
+def text_config(network: "PreTrainedModel") -> Any:
+    """A network's config; of one that takes more than text, that of its part for text."""
+    return network.config.get_text_config() if hasattr(network.config, "get_text_config") else network.config
+
+
 def head_shape(network: "PreTrainedModel") -> tuple[int, int, int]:
     """Query heads, key/value heads, and the size of one, as a network's config has them."""
-    config = network.config
+    config = text_config(network)
     heads = int(config.num_attention_heads)
     kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
     return heads, kv_heads, int(getattr(config, "head_dim", None) or config.hidden_size // heads)

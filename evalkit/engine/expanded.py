@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from evalkit.engine.cache import KeyValueStore, Pair, cache_name
+from evalkit.engine.cache import KeyValueStore, Pair, cache_name, text_config
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, Segment, own_length, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
@@ -53,7 +53,7 @@ class ExpandedRunner:
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(num_slots, slot_length(plan))
-        self._num_layers = int(network.config.num_hidden_layers)
+        self._num_layers = int(text_config(network).num_hidden_layers)
         self._cache_name = cache_name(network)
         self._takes_positions = "position_ids" in signature(network.forward).parameters
 
@@ -83,7 +83,7 @@ class ExpandedRunner:
         num_padding = 0
         with torch.inference_mode(), catch_out_of_memory():
             for wave in _waves(parts):
-                for batch in _batches(wave, reads, int(self._network.config.vocab_size)):
+                for batch in _batches(wave, reads, int(text_config(self._network).vocab_size)):
                     num_padding += sum(max(p.length for p in batch) - p.length for p in batch)
                     rows.update(self._forward(batch, reads, generated))
             self._store.release(chunk.node for chunk in step.chunks if not chunk.keep)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 
+from evalkit.engine.cache import text_config
 from evalkit.engine.cpu_kernels import attention_precision
 from evalkit.engine.cuda_kernels import proven_kernels
 from evalkit.engine.engine import Engine, NotFiniteError, Scored
@@ -37,7 +38,7 @@ def choose_runner(network: "PreTrainedModel", kernels: Kernels = PLAIN) -> Runne
     that is before it, and a probe of shared prefixes gives what the network itself gives; ExpandedRunner otherwise."""
     if not getattr(network, "_supports_attention_backend", False) or _is_local(network) or _is_spread(network):
         return ExpandedRunner
-    probes = _probes(int(network.config.vocab_size))
+    probes = _probes(int(text_config(network).vocab_size))
     plan = make_plan(probes)
     budget = Budget(_PROBE_PREFIX + 2, 1, len(probes))  # several steps: prefixes are read back from the store
     try:
@@ -57,8 +58,10 @@ def choose_runner(network: "PreTrainedModel", kernels: Kernels = PLAIN) -> Runne
 
 def _is_local(network: "PreTrainedModel") -> bool:
     """Whether some layer sees only what is near: beyond the probe's length only its mask would tell."""
-    kinds = getattr(network.config, "layer_types", None) or ()
-    return bool(getattr(network.config, "attention_chunk_size", None)) or any(k != "full_attention" for k in kinds)
+    kinds = getattr(text_config(network), "layer_types", None) or ()
+    return bool(getattr(text_config(network), "attention_chunk_size", None)) or any(
+        k != "full_attention" for k in kinds
+    )
 
 
 def _is_spread(network: "PreTrainedModel") -> bool:

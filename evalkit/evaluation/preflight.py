@@ -12,9 +12,9 @@ from evalkit.evaluation.loop import Question
 from evalkit.machine.memory import room_left
 from evalkit.machine.usage import GIB
 from evalkit.models.base import ModelFacts, TextTokenizer
-from evalkit.models.continuations import encode_prompts, fit_shots
+from evalkit.models.continuations import encode_choice_requests, encode_prompts, fit_shots, refuse_beyond
 from evalkit.store.run_name import task_of
-from evalkit.types import DropShots, GenerateRequest
+from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
 
 
 @runtime_checkable
@@ -23,6 +23,16 @@ class KnowsModelFacts(Protocol):
 
     def facts(self) -> ModelFacts:
         """Tokenizer, length and size."""
+        ...
+
+
+@runtime_checkable
+class KnowsSize(Protocol):
+    """A tokenizer that knows how many tokens it has."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """See CheckpointTokenizer."""
         ...
 
 
@@ -89,13 +99,33 @@ class Workload:
 
 
 def workload_of(task: str, questions: Sequence[Question], facts: ModelFacts) -> Workload:
-    """Tokenise every prompt of a task and see what it takes."""
+    """Tokenise every prompt of a task and see what it takes. Raises ModelError for a token that the model lacks."""
     prompts = _tokenised(questions, facts.tokenizer)
+    _refuse_foreign_tokens(task, prompts, facts)
     plan = make_plan([TokenSequence(prompt.ids) for prompt in prompts])
     whole = hashlib.sha256()
     for prompt in prompts:
         whole.update(json.dumps([prompt.question.example.id, prompt.ids]).encode("ascii"))
     return Workload(task, prompts, facts.max_length, plan.num_distinct_tokens, whole.hexdigest())
+
+
+def _refuse_foreign_tokens(task: str, prompts: Sequence[Prompt], facts: ModelFacts) -> None:
+    """Raise ModelError for an id without a row in the model's embedding, in a prompt or a choice.
+
+    Choices are tokenised only where the tokenizer knows more tokens than the model.
+    """
+    rows, tokenizer = facts.num_embeddings, facts.tokenizer
+    if rows is None:
+        return
+    for prompt in prompts:
+        refuse_beyond(f"{task}, {prompt.question.example.id}", prompt.ids, rows, tokenizer)
+    if not isinstance(tokenizer, KnowsSize) or tokenizer.vocabulary_size <= rows:
+        return
+    asked = [p.question for p in prompts if isinstance(p.question.request, LoglikelihoodRequest)]
+    requests = [q.request for q in asked if isinstance(q.request, LoglikelihoodRequest)]
+    for question, choices in zip(asked, encode_choice_requests(tokenizer, requests), strict=True):
+        for ids in choices.continuation_ids:
+            refuse_beyond(f"{task}, {question.example.id}", ids, rows, tokenizer)
 
 
 def combined(workloads: Sequence[Workload]) -> Workload:

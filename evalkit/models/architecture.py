@@ -17,6 +17,7 @@ _LENGTH_FIELDS = ("seq_length", "max_position_embeddings", "n_positions")
 
 def max_length(config: PreTrainedConfig, override: int | None = None) -> int:
     """Tokens that a model can attend to. Raises ModelError where its config does not say, or `override` is more."""
+    config = config.get_text_config()
     stated = (getattr(config, name, None) for name in _LENGTH_FIELDS)
     length = next((value for value in stated if isinstance(value, int) and value > 0), None)
     if config.model_type == "bloom":
@@ -55,7 +56,7 @@ def _length_of_one_rotation(config: Mapping[str, Any]) -> int | None:
 
 def architecture_table(network: PreTrainedModel, model_type: str, vocabulary_size: int, length: int) -> dict[str, Json]:
     """Layers, heads, width, vocabulary in use, sequence length and parameters; tied weights count once."""
-    config = network.config
+    config = network.config.get_text_config()
     stated = getattr(config, "seq_length", None) if length == UNBOUNDED_LENGTH else length
     return {
         "model_type": model_type,

@@ -60,6 +60,7 @@ class LoadedModel:
     end_of_text_ids: frozenset[int]  # any of them ends a generation
     max_length: int  # tokens the model can attend to, prompt and continuation together
     provenance: Mapping[str, Json]  # dtype, device, architecture table, kernels
+    num_embeddings: int | None = None  # rows of the embedding; None: not known, and ids are not held against it
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,4 @@ class ModelFacts:
     max_length: int  # tokens the model can attend to
     weight_bytes: int | None  # in the dtype it will run in; None where the files do not tell
     bytes_per_token: int | None  # keys and values of one token in all layers
+    num_embeddings: int | None = None  # rows of the embedding, where the files tell

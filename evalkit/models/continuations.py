@@ -214,3 +214,19 @@ def common_prefix_length(left: Sequence[int], right: Sequence[int]) -> int:
     if left[:shorter] == right[:shorter]:
         return shorter
     return next(i for i in range(shorter) if left[i] != right[i])
+
+
+def refuse_beyond(name: str, ids: Sequence[int], num_embeddings: int | None, tokenizer: TextTokenizer) -> None:
+    """Raise ModelError, naming the token, where an id has no row in the model's embedding.
+
+    name: of the question; num_embeddings: rows, None where they are not known.
+    """
+    if num_embeddings is None or not ids or max(ids) < num_embeddings:
+        return
+    index = next(index for index in ids if index >= num_embeddings)
+    spelled = getattr(tokenizer, "spelled", None)
+    token = spelled(index) if spelled else tokenizer.decode([index], after=())
+    raise ModelError(
+        f"{name}: the tokenizer makes the token {token!r}, id {index}, but the model has embeddings for "
+        f"{num_embeddings} tokens only: take the model's own tokenizer, or a checkpoint whose embeddings were resized"
+    )

@@ -8,17 +8,18 @@ from evalkit.models.architecture import UNBOUNDED_LENGTH, usable_length
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
 from evalkit.models.gptq import PARTS
-from evalkit.models.loading import placement
+from evalkit.models.loading import placement, refuse_recurrent
 from evalkit.models.quantization import GptqScheme, gptq_scheme
 from evalkit.models.safetensors_file import TensorInfo
 from evalkit.models.spec import ModelSpec
-from evalkit.models.stated import HEADS, KV_HEADS, LAYERS, LENGTH, WIDTH, config_of, first
+from evalkit.models.stated import HEADS, KV_HEADS, LAYERS, LENGTH, WIDTH, config_of, first, num_embeddings
 from evalkit.models.tokenizer_files import load_tokenizer
 
 
 def facts_of(spec: ModelSpec) -> ModelFacts:
     """What a model's files tell. Raises ModelError where they are missing or state no length."""
     checkpoint = resolve(spec)
+    refuse_recurrent(checkpoint)
     config = config_of(checkpoint)
     item_size = placement(spec)[1].itemsize
     return ModelFacts(
@@ -26,6 +27,7 @@ def facts_of(spec: ModelSpec) -> ModelFacts:
         max_length=_max_length(checkpoint, config, spec.max_length),
         weight_bytes=_weight_bytes(checkpoint, spec, item_size) or None,
         bytes_per_token=_keys_and_values(config, item_size),
+        num_embeddings=num_embeddings(checkpoint),
     )
 
 

@@ -9,8 +9,12 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 from transformers.quantizers.auto import AUTO_QUANTIZATION_CONFIG_MAPPING
 
 from evalkit.errors import ConfigError, ModelError
@@ -68,6 +72,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
     device, dtype = placement(spec)
     if checkpoint.model_type == QWEN:
         qwen2_config(checkpoint.config, str(checkpoint.folder / "config.json"))
+    refuse_recurrent(checkpoint)
     with unreadable_told(spec.path), _too_large_told(spec.path, dtype):
         tokenizer = load_tokenizer(checkpoint, spec)  # first: it is cheap, and may fail
         network, warnings = _load_network(checkpoint, dtype, device, spec)
@@ -95,7 +100,9 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "warnings": list(warnings),
         **({"tokenizer_notes": list[Json](tokenizer.notes)} if tokenizer.notes else {}),
     }
-    return LoadedModel(network, tokenizer, frozenset(ends), length, provenance)
+    embedding: Any = network.get_input_embeddings()
+    rows = getattr(embedding, "num_embeddings", None)
+    return LoadedModel(network, tokenizer, frozenset(ends), length, provenance, rows)
 
 
 @contextmanager
@@ -163,7 +170,7 @@ def _load_with_transformers(
     try:
         with quiet():
             config = AutoConfig.from_pretrained(where, **_only(arguments, "gguf_file"))
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = _auto_class(checkpoint).from_pretrained(
                 where,
                 config=config,
                 dtype=dtype,
@@ -181,10 +188,11 @@ def _load_with_transformers(
             raise
         quantized = f" (quantised as {scheme_in_words(quantization)})" if quantization is not None else ""
         raise ModelError(f"{where}{quantized} cannot be loaded: {_first_line(error)}") from error
-    network, info = loaded
+    whole, info = loaded
     _refuse_broken(where, info)
+    network: Any = _text_part(whole)
     if device_map is not None and device.type == "cuda":
-        refuse_offload(network.hf_device_map)
+        refuse_offload(whole.hf_device_map)
     if quantization is not None:
         _settle(network, where)
     if "device_map" in arguments:
@@ -211,7 +219,8 @@ def _only(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _require_known_family(checkpoint: Checkpoint) -> None:
-    if checkpoint.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    known = checkpoint.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if not known and checkpoint.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
         raise ModelError(
             f"{checkpoint.folder / 'config.json'}: transformers {transformers.__version__} knows no causal "
             f"language model of type {checkpoint.model_type!r}; code from a checkpoint is never run"
@@ -225,6 +234,43 @@ def _require_known_scheme(quantization: Mapping[str, Any], where: str) -> None:
         raise ModelError(
             f"{where}: transformers {transformers.__version__} knows no quantisation {method!r}; evalkit reads GPTQ "
             "itself, and what transformers can load"
+        )
+
+
+def _auto_class(checkpoint: Checkpoint) -> Any:
+    """What loads a checkpoint: whole, with whatever else than text it takes, where its config names such a model."""
+    named = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    takes_more = checkpoint.model_type in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    is_text = checkpoint.model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    whole = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.get(checkpoint.model_type)
+    return AutoModelForImageTextToText if takes_more and (not is_text or whole in named) else AutoModelForCausalLM
+
+
+def _text_part(network: PreTrainedModel) -> PreTrainedModel:
+    """The language model within a model that takes more than text, where it is one by itself (Llama 4)."""
+    part = getattr(network, "language_model", None)
+    if not isinstance(part, PreTrainedModel) or not hasattr(part, "lm_head"):
+        return network
+    return part
+
+
+def refuse_recurrent(checkpoint: Checkpoint) -> None:
+    """Raise ModelError for a family that carries a state through a text: Mamba, RWKV and hybrids of them.
+
+    The engine takes up a shared prefix again by its keys and values, which a state does not have.
+    """
+    if checkpoint.gguf is not None or checkpoint.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return
+    try:
+        with quiet():
+            config = AutoConfig.for_model(checkpoint.model_type)
+            stateful = bool(getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "_is_stateful", False))
+    except (ImportError, KeyError, ValueError, TypeError, AttributeError):
+        return  # what is wrong with it, loading it tells
+    if stateful:
+        raise ModelError(
+            f"{checkpoint.folder / 'config.json'}: {checkpoint.model_type} keeps a state besides keys and "
+            f"values, and evalkit runs models with attention alone; serve it, and ask it by backend=openai"
         )
 
 

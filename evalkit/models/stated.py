@@ -15,9 +15,13 @@ _VOCABULARY = ("vocab_size",)
 
 
 def config_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """The fields of config.json, or of a GGUF file's header without the architecture's name in front."""
+    """The fields of config.json, or of a GGUF file's header without the architecture's name in front.
+
+    Of a model that takes more than text, they are those of its part for text.
+    """
     if checkpoint.gguf is None:
-        return checkpoint.config
+        text = checkpoint.config.get("text_config")
+        return {**checkpoint.config, **text} if isinstance(text, Mapping) else checkpoint.config
     prefix = f"{checkpoint.model_type}."
     return {name.removeprefix(prefix): value for name, value in checkpoint.gguf.metadata.items()}
 
@@ -27,12 +31,17 @@ def first(config: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
     return next((value for name in names if isinstance(value := config.get(name), int)), None)
 
 
-def architecture_of(checkpoint: Checkpoint) -> dict[str, int | str | None]:
-    """The facts of spec.FACTS; None for one that is not stated."""
-    config = config_of(checkpoint)
-    rows = first(config, _VOCABULARY)
+def num_embeddings(checkpoint: Checkpoint) -> int | None:
+    """Rows of the embedding; None where it is not stated."""
+    rows = first(config_of(checkpoint), _VOCABULARY)
     if rows is None and checkpoint.gguf is not None and "token_embd.weight" in checkpoint.gguf.tensors:
         rows = checkpoint.gguf.tensors["token_embd.weight"].shape[0]
+    return rows
+
+
+def architecture_of(checkpoint: Checkpoint) -> dict[str, int | str | None]:
+    """The facts of spec.FACTS; None for one that is not stated."""
+    config, rows = config_of(checkpoint), num_embeddings(checkpoint)
     layers, heads, width = (first(config, names) for names in (LAYERS, HEADS, WIDTH))
     model_type = checkpoint.model_type
     return {"model_type": model_type, "layers": layers, "heads": heads, "hidden_size": width, "vocab_size": rows}

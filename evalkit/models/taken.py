@@ -47,7 +47,7 @@ def end_of_text_sources(
         return {index: (f"model.end_of_text {token}",) for token, index in ids.items() if index is not None}
     named: list[tuple[str, object]] = [
         (GENERATION_CONFIG, checkpoint.generation_config.get("eos_token_id")),
-        ("config.json", checkpoint.config.get("eos_token_id")),
+        ("config.json", config_of(checkpoint).get("eos_token_id") if checkpoint.gguf is None else None),
         *(gguf_end_ids(checkpoint.gguf).items() if checkpoint.gguf is not None else ()),
         ("the tokenizer", tokenizer.eos_id),
     ]

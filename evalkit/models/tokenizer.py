@@ -123,6 +123,10 @@ class HuggingFaceTokenizer:
         """The id of a token by its spelling in the vocabulary."""
         return self._backend.token_to_id(token)
 
+    def spelled(self, index: int) -> str:
+        """A token by its id, special ones too."""
+        return self._backend.decode([index], skip_special_tokens=False)
+
     def describe(self) -> dict[str, bool | int | str | None]:
         """Kind, BOS rule and size."""
         size = {"vocabulary_size": self.vocabulary_size}

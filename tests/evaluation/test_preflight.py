@@ -203,3 +203,11 @@ def test_a_prompt_that_lost_its_beginning_is_marked() -> None:
     workload = workload_of("t", [choice("1", "0123456789", Truncation(8, 7))], FACTS)
     text = shown_prompts(workload, lambda prompts: prompts[-1])
     assert text.count("7 tokens, its beginning dropped") == 3
+
+
+def test_a_token_beyond_the_embedding_is_named_before_the_model_is_loaded() -> None:
+    """A tokenizer with more tokens than the model has rows: in a prompt, and in a choice alone."""
+    rows = replace(FACTS, num_embeddings=ord("y"))
+    workload_of("t", [choice("fits", "abc")], rows)
+    with pytest.raises(ModelError, match=r"t, far: the tokenizer makes the token .*, id 122, but the model has"):
+        workload_of("t", [choice("fits", "abc"), choice("far", "abz")], rows)
