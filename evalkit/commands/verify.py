@@ -92,7 +92,9 @@ class Verified(RunFolder):
     def _protocol_as_written(self, derived: Mapping[str, Any], written: Mapping[str, Any]) -> Mapping[str, Any]:
         """What a run says of its protocol, without what came later: a switch, or switches altogether."""
         later = unnamed(self.task, {"protocol": written})
-        name = self.configured.chosen.name if later and isinstance(self.configured, Switched) else derived["name"]
+        name = derived["name"]
+        if later and isinstance(self.configured, Switched) and written["name"] != name:
+            name = self.configured.chosen.name  # as it was called then; in a folder that was moved, as today
         if "switches" not in written:
             return {**written, "name": name}
         switches = {switch: value for switch, value in derived["switches"].items() if switch not in later}

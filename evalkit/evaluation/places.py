@@ -64,7 +64,7 @@ def place_of(folder: Path, task: Task, ask: Ask, fingerprint: Mapping[str, Json]
     if _completeness(task, ask.provenance) <= _completeness(task, holder["provenance"]):
         return _free(folder, ask.name, ask.provenance)
     own = _full_name(task, holder["provenance"])
-    _move(plain, _free(folder, own, holder["provenance"]), lock)
+    _move(plain, _free(folder, own, holder["provenance"]), lock, _protocol_today(task, holder["provenance"]))
     return plain
 
 
@@ -85,8 +85,8 @@ def _free(folder: Path, name: str, provenance: Mapping[str, Any]) -> Path:
     return folder / f"{name},{sha256_of(whole)[:8]}"
 
 
-def _move(plain: Path, own: Path, locking: Locking) -> None:
-    """Rename a run's folder, and let its files tell the name."""
+def _move(plain: Path, own: Path, locking: Locking, protocol: str) -> None:
+    """Rename a run's folder, and let its files tell the name, and that of the protocol where it has one."""
     try:
         lock = hold(plain / ".lock", locking)
         try:
@@ -94,6 +94,8 @@ def _move(plain: Path, own: Path, locking: Locking) -> None:
                 if (plain / name).exists():
                     content = json.loads((plain / name).read_text(encoding="utf-8"))
                     content["provenance"]["run"] = own.name
+                    if isinstance(followed := content["provenance"].get("protocol"), dict):
+                        followed["name"] = protocol
                     write_whole(plain / name, json_text(content, indent=2) + "\n")
             plain.rename(own)
         finally:
@@ -118,9 +120,16 @@ def _full_name(task: Task, provenance: Mapping[str, Any]) -> str:
         bundled = str(data.get("source", "")).startswith("bundled/")
         parts.append("data=bundled" if bundled else f"data={sha256_of(data_hashes(provenance))[:8]}")
     # A sampled run's protocol ends with what it draws, which stands among the parts already.
-    own_name = (protocol_of(provenance) or "").partition("+num_samples:")[0]
-    departing = _departing(task, name_today(task, own_name, provenance)) if isinstance(task, Switched) else []
+    protocol = _protocol_today(task, provenance).partition("+num_samples:")[0]
+    departing = _departing(task, protocol) if isinstance(task, Switched) else []
     return run_name(task.name, *departing, *parts)
+
+
+def _protocol_today(task: Task, provenance: Mapping[str, Any]) -> str:
+    """A run's protocol as it is called today; "" where it names none."""
+    name = protocol_of(provenance) or ""
+    drawn = name.partition("+num_samples:")
+    return name_today(task, drawn[0], provenance) + "".join(drawn[1:]) if isinstance(task, Switched) else name
 
 
 def _completeness(task: Task, provenance: Mapping[str, Any]) -> tuple[bool, bool, int]:

@@ -69,11 +69,14 @@ def test_texts_of_before_special_tokens_were_a_switch_stay_valid_and_are_no_othe
     verified = evalkit("verify", str(folder / "gsm8k"))
     assert verified.code == 0, verified.out
     before = (folder / "gsm8k" / "outputs.jsonl").read_bytes()
-    again = evalkit(*words)
+    again, run = evalkit(*words), folder / "gsm8k"
     assert "12 questions, 0 already answered\n" in again.err
     former = folder / "gsm8k@qwen+special_tokens=unseen,data=bundled"
     assert (former / "outputs.jsonl").read_bytes() == before
-    assert evalkit("verify", str(folder / "gsm8k"), str(former)).code == 0
+    names = [json.loads((f / "summary.json").read_bytes())["provenance"]["protocol"]["name"] for f in (former, run)]
+    assert names == ["qwen+special_tokens:unseen", "qwen"]
+    verified = evalkit("verify", str(folder / "gsm8k"), str(former))
+    assert verified.code == 0, verified.out
     unseen = evalkit(*words, "tasks.gsm8k.protocol=qwen+special_tokens:unseen")
     assert "12 questions, 0 already answered, 12 in runs beside it" in unseen.err
 
