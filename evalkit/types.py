@@ -255,6 +255,11 @@ class Record:
     output: Output
 
 
+# Keys of a score's detail that more than its task reads.
+ENDED_BY = "ended_by"  # where what was scored ended for a reason of this machinery, not its own: which
+SAMPLES = "samples"  # of a question that was sampled: the details of its samples
+
+
 @dataclass(frozen=True)
 class Score:
     """What a task makes of one output."""
@@ -305,6 +310,11 @@ class Published:
     source: str
 
 
+def fields_of_summary(summary: "Summary") -> dict[str, Any]:
+    """A summary's fields as summary.json has them; what came later is there only where there is something to say."""
+    return {name: value for name, value in asdict(summary).items() if name != "ended_by" or value}
+
+
 @dataclass(frozen=True)
 class Summary:
     """One task of one model: the content of summary.json."""
@@ -322,3 +332,4 @@ class Summary:
     num_errors: int = 0  # questions that could not be run; with any the score is incomplete
     # a sample answered again by the plain path: num_checked, max_abs_difference, flipped, tolerance, ok
     check: Mapping[str, Json] | None = None
+    ended_by: Mapping[str, int] = field(default_factory=dict)  # programs that ended for a reason of the sandbox

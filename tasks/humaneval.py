@@ -35,13 +35,25 @@ from evalkit.prompts import Prompt
 from evalkit.protocols import ChosenProtocol, Protocols
 from evalkit.sandbox.base import Sandbox, Split
 from evalkit.task import check_choice, check_range
-from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
+from evalkit.types import (
+    ENDED_BY,
+    SAMPLES,
+    Aggregate,
+    Example,
+    GenerateOutput,
+    GenerateRequest,
+    Json,
+    Metric,
+    Output,
+    Score,
+)
 
 from . import HOME
 from .protocols import protocols_of, special_tokens_of
 
 FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
 END_OF_TEXT = "<|endoftext|>"
+NOT_JUDGED, LEFT_OUT = "not judged strictly", "left out strictly"  # strict verdicts, as scores.jsonl has them
 CUT: Mapping[str, tuple[str, ...]] = {
     "blank-line": (END_OF_TEXT, "\n\n", "def "),
     # Chen et al. 2021, "Evaluating Large Language Models Trained on Code", section 2.1
@@ -104,28 +116,39 @@ class HumanEval:
         assert isinstance(output, GenerateOutput)
         row = example.row
         completion = cut_at(output.text, CUT[self.chosen["cut"]])
-        check = f"{row['test']}\ncheck({row['entry_point']})"
         split = Split(row["entry_point"], given=row["prompt"])
-        result = self.sandbox.run(row["prompt"] + completion, check, float(self.chosen["timeout"]), split)
+        result = self.sandbox.run(row["prompt"] + completion, _check_of(row), float(self.chosen["timeout"]), split)
         passed = float(result.status == "passed")
         detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
+        if result.ended_by:
+            detail |= {ENDED_BY: result.ended_by}
         if result.strict is not None:
-            detail |= {"strict": result.strict.status, "strict_detail": result.strict.detail}
+            status = NOT_JUDGED if result.strict.status == "error" else result.strict.status
+            detail |= {"strict": status, "strict_detail": result.strict.detail}
+        if not self._is_judgeable(row):
+            detail |= {"strict": LEFT_OUT, "strict_detail": "its own reference solution does not pass strictly"}
         return Score(example.id, example.group, completion if completion.strip() else None, None, passed, detail)
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
         """The share of problems solved: with one sample each, pass@1.
 
         Beside it the share solved under the strict verdict, where the sandbox gives one for every pass, and the
-        passes on which the two disagree.
+        passes on which the two disagree. A pass that could not be judged strictly is none there: whether it could is
+        known from the program's own process alone. Only a problem is left out whose own reference solution is not
+        judged, whatever the model's program did.
         """
         headline = {self.metric: micro_mean([score.value for score in scores])}
-        passes = [score for score in scores if score.value]
-        if any("strict" not in score.detail for score in passes):
+        if any("strict" not in sample for score in scores for sample in _passes(score)):
             return Aggregate(headline)
-        strict = {score.id: _strict_value(score) for score in scores}
-        differing = {score.id: micro_mean([strict[score.id]]) for score in passes if strict[score.id] != 1.0}
-        groups = {"strict verdict of a pass": differing} if differing else {}
+        strict = {score.id: strict_value(score) for score in scores}
+        kinds: dict[str, dict[str, Metric]] = {"strict verdict of a pass": {}, NOT_JUDGED: {}, LEFT_OUT: {}}
+        for score in scores:
+            told = {str(sample.get("strict", "failed")) for sample in _samples(score)}
+            if kind := next((kind for kind in (LEFT_OUT, NOT_JUDGED) if kind in told), None):
+                kinds[kind][score.id] = Metric(None, 0)
+            elif score.value and strict[score.id] != score.value:
+                kinds["strict verdict of a pass"][score.id] = micro_mean([strict[score.id]])
+        groups = {kind: of_kind for kind, of_kind in kinds.items() if of_kind}
         return Aggregate({**headline, "pass@1 strict": micro_mean(list(strict.values()))}, groups)
 
     def provenance(self) -> dict[str, Json]:
@@ -133,6 +156,26 @@ class HumanEval:
         data = describe(self.data, {self.split: self._load[1]})
         protocol = self.chosen.json(split=self.split, num_fewshot=self.num_fewshot)
         return {"data": data, "protocol": protocol, "sandbox": dict(self.sandbox.provenance())}
+
+    def _is_judgeable(self, row: Mapping[str, str]) -> bool:
+        """Whether a problem's own reference solution passes strictly, which no program of a model has a part in.
+
+        Of the pinned problems each does: tests/sandbox/test_verdicts.py runs them. Of others it is tried, once.
+        """
+        if self._load[1].difference is None:
+            return True
+        key = row["task_id"]
+        if key not in self._judgeable:
+            split = Split(row["entry_point"], given=row["prompt"])
+            program = row["prompt"] + row["canonical_solution"]
+            result = self.sandbox.run(program, _check_of(row), float(self.chosen["timeout"]), split)
+            passes_strictly = result.strict is None or result.strict.status == "passed"
+            self._judgeable[key] = result.status == "passed" and passes_strictly
+        return self._judgeable[key]
+
+    @cached_property
+    def _judgeable(self) -> dict[str, bool]:
+        return {}
 
     @cached_property
     def _load(self) -> tuple[Sequence[Row], SplitCheck]:
@@ -145,8 +188,27 @@ class HumanEval:
         return rows, check_split(self.data, HOME, self.split, {"": rows}, label="test")
 
 
-def _strict_value(score: Score) -> float | None:
-    """1 or 0 under the strict verdict; None for a pass whose tests cannot be split from the program."""
-    if not score.value:
-        return 0.0
-    return None if score.detail["strict"] == "error" else float(score.detail["strict"] == "passed")
+def _check_of(row: Mapping[str, str]) -> str:
+    """The tests, with the call that raises unless they hold."""
+    return f"{row['test']}\ncheck({row['entry_point']})"
+
+
+def strict_value(score: Score) -> float | None:
+    """1 or 0 under the strict verdict, of a question sampled several times the mean; None for a problem left out."""
+    samples = _samples(score)
+    if score.value is None or any(sample.get("strict") == LEFT_OUT for sample in samples):
+        return None
+    return sum(sample.get("strict") == "passed" for sample in samples) / len(samples)
+
+
+def _samples(score: Score) -> Sequence[Mapping[str, Json]]:
+    """The details of a question's samples; its own where it was asked once."""
+    samples = score.detail.get(SAMPLES)
+    return [sample for sample in samples if isinstance(sample, dict)] if isinstance(samples, list) else [score.detail]
+
+
+def _passes(score: Score) -> Sequence[Mapping[str, Json]]:
+    """The details of the samples that passed."""
+    if SAMPLES in score.detail:
+        return [sample for sample in _samples(score) if sample.get("status") == "passed"]
+    return [score.detail] if score.value else []

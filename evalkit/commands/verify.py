@@ -14,7 +14,7 @@ import sys
 import tempfile
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.read import find_runs, read_json, read_summary
 from evalkit.store.run_store import Session
 from evalkit.task import Switched
-from evalkit.types import json_text
+from evalkit.types import fields_of_summary, json_text
 
 _SHOWN = 3  # differences named of each kind
 _ADDRESS = re.compile(r"0x[0-9a-f]+")  # in the words of a Python error; never twice the same
@@ -116,7 +116,7 @@ class Verified(RunFolder):
         summary = summarize(
             self.task, self.questions, self.scores, self.records, sessions, card, model.name, provenance
         )
-        return _differing(_from_json(asdict(summary)), json.loads(self._read("summary.json")))
+        return _differing(_from_json(fields_of_summary(summary)), json.loads(self._read("summary.json")))
 
     def graded(self) -> str | None:
         """graders.jsonl follows from the answers."""

@@ -1,5 +1,6 @@
 """summary.json out of a run's answers, scores and sessions."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from evalkit.evaluation.contract import aggregate_of
 from evalkit.evaluation.loop import Question
 from evalkit.store.run_store import Session
 from evalkit.task import Task
-from evalkit.types import ErrorOutput, GenerateOutput, Json, Output, Record, Score, Summary, Usage
+from evalkit.types import ENDED_BY, ErrorOutput, GenerateOutput, Json, Output, Record, Score, Summary, Usage
 
 # Of `usage`, what was measured rather than found out: two runs of the same questions differ in it, and so does an
 # interrupted run from one that was not. A prefix that an interrupted session had computed is computed again.
@@ -63,7 +64,13 @@ def summarize(
         provenance=provenance,
         num_errors=num_errors,
         check=check_of(sessions),
+        ended_by=ended_by(scores),
     )
+
+
+def ended_by(scores: Sequence[Score]) -> dict[str, int]:
+    """How many programs ended for each reason of the sandbox."""
+    return dict(sorted(Counter(str(score.detail[ENDED_BY]) for score in scores if ENDED_BY in score.detail).items()))
 
 
 def check_of(sessions: Sequence[Session]) -> dict[str, Json] | None:

@@ -29,7 +29,7 @@ def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Tabl
 
 
 def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int, Graded] | None = None) -> Table:
-    """What could move a figure, counted per run: truncation, answers not read, ties, one letter, the answer rule.
+    """What could move a figure, counted per run: truncation, answers not read, the sandbox, ties, one letter, the rule.
 
     graded: by the run's place, what other rules make of its outputs.
     """
@@ -44,7 +44,11 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
             letter = f"{most} {100 * ties.answered[most]:.0f} %"
             notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [one_letter_warning(ties)] if text]
         summary = run.summary
-        counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors))
+        ended = str(sum(summary.ended_by.values())) if "sandbox" in summary.provenance else "-"
+        counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors), ended)
+        if summary.ended_by:
+            by = ", ".join(f"{reason} {count}" for reason, count in summary.ended_by.items())
+            notes.append(f"{run.label}, {benchmark_title(run)}: ended by the sandbox, not by themselves: {by}")
         rows.append((run.who, benchmark_title(run), *counts, near, tie_range, letter, _rule_cost(run, place, graded)))
     header = (
         "model",
@@ -52,6 +56,7 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
         "truncated",
         "unanswered",
         "not run",
+        "ended by the sandbox",
         "near ties",
         "score over tie-breaks",
         "most answered",

@@ -18,6 +18,7 @@ from evalkit.metrics import majority, pass_at_k
 from evalkit.protocols import ChosenProtocol, Protocols
 from evalkit.task import Switched, Task, calling, check_contract, check_range, with_protocol
 from evalkit.types import (
+    SAMPLES,
     Aggregate,
     Example,
     GenerateRequest,
@@ -264,7 +265,7 @@ def by_question(scores: Sequence[Score]) -> SamplesOf:
 def question_scores(samples: SamplesOf, value: Callable[[Sequence[Score]], float | None] | None = None) -> list[Score]:
     """One score a question: the majority's answer, and the mean of its samples' values, or what `value` makes of them.
 
-    Samples without a value are left out.
+    Samples without a value are left out; the details of the others are the score's.
     """
     return [_folded(question, found, value or mean_value) for question, found in samples.items()]
 
@@ -273,7 +274,9 @@ def _folded(question: str, samples: Sequence[Score], value: Callable[[Sequence[S
     scored = [score for score in samples if score.value is not None]
     place = majority([score.answer for score in scored])
     answer = None if place is None else scored[place].answer
-    return Score(question, samples[0].group, answer, samples[0].target, value(scored) if scored else None)
+    details: list[Json] = [dict(score.detail) for score in scored]
+    worth = value(scored) if scored else None
+    return Score(question, samples[0].group, answer, samples[0].target, worth, {SAMPLES: details})
 
 
 def mean_value(samples: Sequence[Score]) -> float:

@@ -25,8 +25,10 @@ class ExecResult:
     """How one program ended.
 
     passed: the tests ran to their end. failed: an exception, or an end before theirs. timeout: over the time
-    limit twice, the second time alone; or once, asleep. killed: a signal, or over a limit of output or disk. error: the
-    sandbox itself could not run it (`run` raises), or, strict only, the tests pass what cannot cross.
+    limit twice, the second time alone; or once, asleep. killed: a signal, or over a limit of output, memory or disk.
+    error: the sandbox itself could not run it (`run` raises), or, strict only, not judged: the tests failed, but
+    something crossed as another type or not at all. That is said by processes one of which runs the program, so it
+    is believed for nothing: it is no pass.
     """
 
     status: Status
@@ -37,6 +39,7 @@ class ExecResult:
     output_head: str = ""  # the first 2,000 characters of what it printed, made printable
     asleep: bool = False  # of a timeout: it neither used a processor nor waited for one or for a disk
     strict: "ExecResult | None" = None  # of a passed program, where a Split was given and the sandbox can
+    ended_by: str = ""  # the sandbox's reason to end it, where it has one: "memory", "output", …
 
 
 class Sandbox(Protocol):

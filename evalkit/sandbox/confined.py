@@ -14,6 +14,8 @@ from evalkit.sandbox.selftest import self_test
 from evalkit.sandbox.trial import run_split, run_together
 from evalkit.types import Json
 
+BUSY = "run again when the machine is less busy"
+
 
 class ConfinedSandbox(ABC):
     """Runs each program in a fresh confined process; the first run tests the confinement.
@@ -80,7 +82,7 @@ class ConfinedSandbox(ABC):
         self.prepare()
         result = self.run_unchecked(program, check, timeout)
         if result.status == "error":
-            raise refuse(self.name, result.detail, "run again when the machine is less busy")
+            raise refuse(self.name, result.detail, BUSY)
         if split is None or result.status != "passed":
             return result
         return replace(result, strict=self.run_strict(program, check, timeout, split))
@@ -96,13 +98,19 @@ class ConfinedSandbox(ABC):
         return result
 
     def run_strict(self, program: str, check: str, timeout: float, split: Split) -> ExecResult:
-        """The strict verdict: tests and program in two processes."""
-        with self._lock.shared():
-            result = run_split(self.cell, program, check, timeout, split, self.limits)
-        if result.status == "timeout" and not result.asleep:
-            with self._lock.alone():
+        """The strict verdict: tests and program in two processes. Raises SandboxError where they do not start twice."""
+        try:
+            with self._lock.shared():
                 result = run_split(self.cell, program, check, timeout, split, self.limits)
-        return result
+        except SandboxError:
+            result = None
+        if result is not None and (result.status != "timeout" or result.asleep):
+            return result
+        try:
+            with self._lock.alone():
+                return run_split(self.cell, program, check, timeout, split, self.limits)
+        except SandboxError as error:
+            raise refuse(self.name, str(error), BUSY) from error
 
     def provenance(self) -> Mapping[str, Json]:
         """See Sandbox.provenance."""

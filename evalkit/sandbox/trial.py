@@ -11,17 +11,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from evalkit.errors import SandboxError
 from evalkit.sandbox.base import ExecResult, Split, Status
 from evalkit.sandbox.folder import fills_up, mount_fills_up, remove_folder
 from evalkit.sandbox.plan import Cell, Limits, inside_part, make_job
 from evalkit.sandbox.process import LOOK_SECONDS, Process
+from evalkit.sandbox.reasons import reason_of
 from evalkit.sandbox.text import MAX_DETAIL, MAX_HEAD, decoded
 
 log = logging.getLogger(__name__)
 IDLE = 0.25  # of the processor time granted: who used and waited for less, slept
 GRACE = 0.2  # seconds for the rest of the output once the verdict is there
 MAX_NOISE = 4000
-UNJUDGEABLE = "UnjudgeableError: the tests pass"  # what judge.py says of a function among the arguments
+ANSWERS = (b"value ", b"taken ", b"raised ", b"other ", b"fake ")  # of serve.py
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Player:
     ready: bool = False
     passed: bool = False
     failure: str | None = None
+    unjudged: str | None = None  # why the tests' failure says nothing; the strict verdict's judge alone is asked
     done: bool = False  # by its own word: only shortens the wait for the rest of its output
     over_at: float | None = None
     noise: bytes = b""
@@ -57,6 +60,8 @@ class Player:
                 self.spoil("its verdict cannot be read: it wrote on the verdict's pipe")
         elif line.startswith(b"failed ") and self.failure is None:
             self.failure = decoded(unescaped(line[7:]), MAX_DETAIL)
+        elif line.startswith(b"unjudged ") and self.failure is None:
+            self.failure = self.unjudged = decoded(unescaped(line[9:]), MAX_DETAIL)
         elif len(self.noise) < MAX_NOISE:
             self.noise += line[:MAX_NOISE] + b"\n"
 
@@ -185,7 +190,8 @@ def result_of(player: Player, status: Status, detail: str, wall_seconds: float) 
     """Put a player's measurements beside its verdict."""
     used = player.process.used
     head = decoded(bytes(player.process.head), MAX_HEAD)
-    return ExecResult(status, detail[:MAX_DETAIL], used.cpu_seconds, wall_seconds, used.peak_memory, head)
+    measured = (used.cpu_seconds, wall_seconds, used.peak_memory)
+    return ExecResult(status, detail[:MAX_DETAIL], *measured, head, ended_by=reason_of(status, detail))
 
 
 def verdict(player: Player, stopped: str, timeout: float) -> tuple[Status, str]:
@@ -216,7 +222,10 @@ def fatal_signal(returncode: int) -> int:
 def run_split(
     make_cell: Callable[[], Cell], program: str, check: str, timeout: float, split: Split, limits: Limits
 ) -> ExecResult:
-    """The strict verdict: `check` in one process, `program` in another; lines are carried between."""
+    """The strict verdict: `check` in one process, `program` in another; lines are carried between.
+
+    Raises SandboxError where a process did not start.
+    """
     begun = time.monotonic()
     with ExitStack() as stack:
         try:
@@ -225,7 +234,7 @@ def run_split(
             served = enter(make_cell, lambda player, line: carry_answer(player, line, judge))
             stack.callback(served.close)
         except OSError as error:
-            return ExecResult("error", f"the sandbox cannot start: {error}")
+            raise SandboxError(f"the sandbox cannot start: {error}") from error
         settings = {"serialization": inside_part(judge.cell, "serialization"), "entry_point": split.entry_point}
         judge.start("judge", check, {**settings, "given": split.given}, timeout)
         served.start("serve", program, settings, timeout)
@@ -247,7 +256,7 @@ def carry_call(judge: Player, line: bytes, served: Player) -> None:
 
 def carry_answer(served: Player, line: bytes, judge: Player) -> None:
     """Pass an answer on to the judge, unread."""
-    if line.startswith((b"value ", b"raised ", b"other ")):
+    if line.startswith(ANSWERS):
         judge.process.send(line + b"\n")
     elif served.ready:
         served.spoil("it wrote on the pipe of its answers")
@@ -261,11 +270,14 @@ def settled(judge: Player, served: Player) -> bool:
 
 
 def strict_verdict(judge: Player, served: Player, stopped: str, timeout: float) -> tuple[Status, str]:
-    """The judge's word; where the program died first, how it died."""
-    if judge.failure is not None and judge.failure.startswith(UNJUDGEABLE):
-        return "error", judge.failure
+    """The judge's word; where the program died first, how it died. Raises SandboxError as `run_split`."""
+    if judge.unjudged is not None:
+        return "error", judge.unjudged
     if served.failure is not None and not judge.passed:
         return "failed", served.failure
+    dead = next((player for player in (judge, served) if player.gone() and not player.ready), None)
+    if dead is not None:
+        raise SandboxError(verdict(dead, "", timeout)[1])
     if judge.over() or stopped or not served.gone():
         return verdict(judge, stopped, timeout)
     return verdict(replace(served, passed=False, failure=None), stopped, timeout)

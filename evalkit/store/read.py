@@ -68,6 +68,7 @@ def summary_of(fields: Mapping[str, Any], where: str = "summary") -> Summary:
             provenance=fields["provenance"],
             num_errors=fields.get("num_errors", 0),
             check=fields.get("check"),
+            ended_by=fields.get("ended_by", {}),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise StoreError(f"{where}: not a summary of this version ({error!r}), run the task again") from error

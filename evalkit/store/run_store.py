@@ -23,7 +23,7 @@ import jsonlines
 from evalkit.errors import StoreError
 from evalkit.store.durable import Locking, bring_to_disk, hold, require_writable, unfit, unwritable, write_whole
 from evalkit.store.records import model_sha, read_record, record_to_json
-from evalkit.types import ErrorOutput, Json, Record, Score, Summary, json_text
+from evalkit.types import ErrorOutput, Json, Record, Score, Summary, fields_of_summary, json_text
 
 Records: TypeAlias = Mapping[tuple[str, str], Record]  # by example id and request hash
 
@@ -117,7 +117,7 @@ class RunStore:
 
     def write_summary(self, summary: Summary) -> None:
         """Write summary.json whole."""
-        self.write_json("summary.json", asdict(summary))
+        self.write_json("summary.json", fields_of_summary(summary))
 
     def write_manifest(self, manifest: Mapping[str, Json], session: Session | None) -> list[Session]:
         """Write manifest.json whole: the fingerprint, `manifest`, and the sessions so far with this one.

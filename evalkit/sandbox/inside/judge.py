@@ -1,6 +1,8 @@
 """Runs inside: the strict verdict's tests, in a process that holds not a line of the program.
 
-The program's function is a stand-in that serializes its arguments to the supervisor and rebuilds the answer.
+The program's function is a stand-in that serializes its arguments to the supervisor and rebuilds the answer. Tests
+that fail after something crossed as another type, or not at all, are `unjudged`: that is no pass and no proof of a
+wrong answer either.
 """
 
 from __future__ import annotations
@@ -26,32 +28,35 @@ def main(source: str, settings: dict[str, Any]) -> None:
     serialization: dict[str, Any] = {"__name__": "serialization"}
     exec(settings["serialization"], serialization)
     namespace: dict[str, Any] = {}
+    doubts: list[str] = []
     write(3, b"ready\n")
     try:
         secret = take(settings["secret_size"])
         exec(compile(settings["given"], "<given>", "exec", dont_inherit=True), namespace)
-        namespace[settings["entry_point"]] = stand_in(serialization)
+        namespace[settings["entry_point"]] = stand_in(serialization, doubts)
         exec(compile(source, "<string>", "exec", dont_inherit=True), namespace)
         write(3, secret % None)
     except BaseException as error:  # noqa: BLE001 whatever ends the tests fails them
         text = f"{type(error).__name__}: {error}"[:MAX_DETAIL]
-        write(3, b"failed " + text.encode("utf-8", "backslashreplace").hex().encode() + b"\n")
+        kind, text = (b"unjudged ", doubts[0]) if doubts else (b"failed ", text)
+        write(3, kind + text.encode("utf-8", "backslashreplace").hex().encode() + b"\n")
     write(3, b"done\n")
     while True:
         signal.pause()
 
 
-def stand_in(serialization: dict[str, Any]) -> Any:
-    """The function that the tests call in place of the program's."""
+def stand_in(serialization: dict[str, Any], doubts: list[str]) -> Any:
+    """The function that the tests call in place of the program's. doubts: gets what cannot be judged."""
     inbox = bytearray()
 
     def candidate(*args: Any, **kwargs: Any) -> Any:
         try:
             words = serialization["serialize"]((args, kwargs))
         except (serialization["NotPlainError"], RecursionError) as error:
-            raise UnjudgeableError(f"the tests pass {error}, which cannot cross") from error
+            doubts.append(f"the tests pass {error}, which cannot cross")
+            raise UnjudgeableError(doubts[-1]) from error
         send(b"call " + words.encode() + b"\n")
-        return answer(receive(inbox), serialization)
+        return answer(receive(inbox), serialization, doubts)
 
     return candidate
 
@@ -74,7 +79,7 @@ def receive(inbox: bytearray) -> str:
     return line.decode("ascii", "replace")
 
 
-def answer(line: str, serialization: dict[str, Any]) -> Any:
+def answer(line: str, serialization: dict[str, Any], doubts: list[str]) -> Any:
     """The value that came back, or the exception."""
     kind, _, words = line.partition(" ")
     try:
@@ -83,20 +88,28 @@ def answer(line: str, serialization: dict[str, Any]) -> Any:
         raise UnjudgeableError(f"the program answered {error}") from error
     if kind == "value":
         return value
-    if kind == "raised" and type(value) is tuple and len(value) == 2:
-        raise exception(str(value[0]), str(value[1]))
+    if kind == "taken" and type(value) is tuple and len(value) == 2:
+        doubts.append(str(value[0])[:MAX_DETAIL])
+        return value[1]
+    if kind == "raised" and type(value) is tuple and len(value) == 3 and type(value[1]) is tuple:
+        if value[2]:
+            doubts.append(f"the program raised {value[2]}"[:MAX_DETAIL])
+        raise exception(str(value[0]), value[1])
+    if kind == "other":
+        doubts.append(str(value)[:MAX_DETAIL])
     raise UnjudgeableError(str(value))
 
 
-def exception(name: str, message: str) -> BaseException:
+def exception(name: str, arguments: tuple[Any, ...]) -> BaseException:
     """The built-in exception of that name, or one of our own making."""
     kind = getattr(builtins, name, None)
     if isinstance(kind, type) and issubclass(kind, BaseException):
         try:
-            return kind(message)
-        except TypeError:  # UnicodeDecodeError and its like take more
+            return kind(*arguments)
+        except (TypeError, ValueError):  # some take what did not cross
+            message = str(arguments[0] if arguments else "")
             return ValueError(message) if issubclass(kind, ValueError) else Exception(message)
-    return Exception(f"{name}: {message}")
+    return Exception(name, *arguments)
 
 
 def take(size: int) -> bytes:
