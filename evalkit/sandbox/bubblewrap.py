@@ -3,7 +3,7 @@
 import shutil
 
 from evalkit.sandbox.confined import ConfinedSandbox, refuse
-from evalkit.sandbox.plan import Cell, inner_arguments, inner_environment, make_plan
+from evalkit.sandbox.plan import DEVICES, Cell, inner_arguments, inner_environment, make_plan
 from evalkit.sandbox.process import Command
 
 WORK = "/tmp"
@@ -42,13 +42,18 @@ class BubblewrapSandbox(ConfinedSandbox):
         argv = [shutil.which("bwrap") or "bwrap", "--unshare-user", "--unshare-all", "--new-session"]
         argv += ["--die-with-parent", "--cap-drop", "ALL", "--uid", "65534", "--gid", "65534"]
         argv += ["--hostname", "sandbox"]
-        for path in (*python.folders, *python.libraries, *python.packages.values(), python.executable):
+        for path in python.folders:
             argv += ["--ro-bind", path, path]
         argv += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
         argv += ["--ro-bind-try", "/usr/share/zoneinfo", "/usr/share/zoneinfo"]
         for path in python.hidden:
-            argv += ["--size", "4096", "--tmpfs", path, "--remount-ro", path]
-        argv += ["--dev-bind", "/dev/null", "/dev/null"]
+            argv += ["--size", "65536", "--tmpfs", path]
+        for path in (*python.libraries, *python.packages.values(), python.executable):  # some lie in what is hidden
+            argv += ["--ro-bind", path, path]
+        for path in python.hidden:
+            argv += ["--remount-ro", path]
+        for device in DEVICES:
+            argv += ["--dev-bind-try", device, device]
         argv += ["--size", str(self.limits.disk_bytes), "--tmpfs", WORK]
         for name, value in inner_environment(WORK).items():
             argv += ["--setenv", name, value]

@@ -20,9 +20,9 @@ BUSY = "run again when the machine is less busy"
 class ConfinedSandbox(ABC):
     """Runs each program in a fresh confined process; the first run tests the confinement.
 
-    memory_bytes: address space of a program. disk_bytes: its work folder, all files together.
-    wall_factor: wall limit as a multiple of the CPU limit. packages: installed packages that programs may
-    import beside the standard library.
+    memory_bytes: address space of a program, which uses at most half of the machine's memory where that is over 2 GiB.
+    disk_bytes: its work folder, all files together. wall_factor: wall limit as a multiple of the CPU limit. packages:
+    installed packages that programs may import beside the standard library, with what they require.
     """
 
     isolates_by: tuple[str, ...] = ()
@@ -36,7 +36,7 @@ class ConfinedSandbox(ABC):
     ) -> None:
         """Keep the settings. Raises ConfigError for one that cannot be meant."""
         self._limits = Limits(memory_bytes, disk_bytes, wall_factor=wall_factor)
-        if not isinstance(packages, list | tuple) or not all(isinstance(name, str) for name in packages):
+        if not isinstance(packages, list | tuple) or not all(isinstance(n, str) and n.isidentifier() for n in packages):
             raise ConfigError(f"sandbox.packages={packages}: use a list of names, e.g. [numpy]")
         self.packages = tuple(packages)
         self._lock = SharedOrExclusive()
@@ -63,7 +63,7 @@ class ConfinedSandbox(ABC):
 
     @property
     def interpreter(self) -> Interpreter:
-        """Which interpreter programs run in."""
+        """Which interpreter programs run in. Raises SandboxError."""
         return find_interpreter(self.packages)
 
     def prepare(self) -> None:
@@ -120,7 +120,7 @@ class ConfinedSandbox(ABC):
             "isolates_by": list(self.isolates_by),
             "landlock_abi": landlock_abi(),
             "python": self.interpreter.version,
-            "packages": list(self.interpreter.packages),
+            "packages": list[Json](sorted(self.interpreter.packages)),
             "memory_bytes": self.limits.memory_bytes,
             "disk_bytes": self.limits.disk_bytes,
             "wall_factor": self.limits.wall_factor,

@@ -80,7 +80,7 @@ class DockerSandbox(ConfinedSandbox):
 
     def confinement(self) -> Sequence[str]:
         """Arguments of `docker run`."""
-        memory = str(self.limits.memory_bytes)
+        memory = str(self.limits.used_bytes)
         options = ["--network", "none", "--read-only", "--cap-drop", "ALL"]
         options += ["--security-opt", "no-new-privileges", "--user", "65534:65534", "--ipc", "none"]
         options += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(self.num_processes)]

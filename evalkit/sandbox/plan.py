@@ -3,6 +3,7 @@
 import ctypes
 import marshal
 import math
+import os
 import platform
 import resource
 import sys
@@ -18,6 +19,8 @@ from evalkit.sandbox.process import Command
 from evalkit.sandbox.seccomp import MACHINES, SELF_PID, SETUP, Machine, ask_for_threads, assemble
 
 MIB = 1 << 20
+USER = "sandbox"  # as stand_ins.py names it, too
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 LANDLOCK_CREATE_RULESET, LANDLOCK_CREATE_RULESET_VERSION = 444, 1
 OPEN_FILES = 128
 
@@ -26,10 +29,16 @@ OPEN_FILES = 128
 class Limits:
     """What one program may use beside its CPU time. Raises ConfigError for what is no limit."""
 
-    memory_bytes: int = 2048 * MIB  # address space
+    memory_bytes: int = 4096 * MIB  # address space
     disk_bytes: int = 64 * MIB  # in the work folder, all files together
     num_files: int = 2000  # in the work folder
     wall_factor: float = 4.0  # wall limit as a multiple of the CPU limit
+
+    @property
+    def used_bytes(self) -> int:
+        """How much of it a program may use at once: beyond 2 GiB, at most half of the machine's memory."""
+        machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return min(self.memory_bytes, max(2048 * MIB, machine // 2))
 
     def __post_init__(self) -> None:
         """Say which limit is none, before a self-test fails for a reason of its own."""
@@ -99,7 +108,7 @@ def make_plan(limits: Limits, work: str) -> dict[str, Any]:
         "ask_fd": -1,
         "room": None,
         "work": work,
-        "devices": ["/dev/null"],
+        "devices": list(DEVICES),
         "read": [],
         "list": [],
         "packages": {},
@@ -109,7 +118,8 @@ def make_plan(limits: Limits, work: str) -> dict[str, Any]:
 def inner_environment(work: str) -> dict[str, str]:
     """The whole environment of a program: none of the caller's variables."""
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-    return {"HOME": work, "TMPDIR": work, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **threads}
+    who = {"HOME": work, "USER": USER, "LOGNAME": USER}
+    return {**who, "TMPDIR": work, "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", **threads}
 
 
 def inner_arguments(executable: str) -> list[str]:
@@ -138,6 +148,7 @@ def make_job(cell: Cell, part: str, source: str, settings: dict[str, Any], cpu_s
     """The job as it goes down the pipe: its length, then marshalled data."""
     job = {
         "confine": inside_part(cell, "confine"),
+        "stand_ins": inside_part(cell, "stand_ins"),
         "part": inside_part(cell, part),
         "plan": {**cell.plan, "cpu_seconds": cpu_seconds},
         "source": source,

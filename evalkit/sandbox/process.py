@@ -20,8 +20,8 @@ from evalkit.sandbox.threads import MAX_THREADS, answer, close, receive_listener
 PIECE = 1 << 16
 ABOVE_ITS_OWN = 10  # the job, the output, the channel and their copies have the descriptors below
 MAX_LINE = 1 << 23  # bytes of one line on the channel
-MAX_PRINTED = 1 << 26  # bytes a program may print
 LOOK_SECONDS = 0.1  # between two looks
+MAX_PRINTED = 1 << 28  # bytes a program may print
 PATIENCE = 2.0  # seconds for the kernel to end what was killed
 
 

@@ -18,7 +18,7 @@ from evalkit.sandbox.threads import MAX_THREADS
 
 SECONDS = 2.0
 SECRET = "canary: a file that no program may read or change"
-ENVIRONMENT = {"HOME", "TMPDIR", "PATH", "LANG", "LC_CTYPE", "PWD", "HOSTNAME"}
+ENVIRONMENT = {"HOME", "USER", "LOGNAME", "TMPDIR", "PATH", "LANG", "LC_CTYPE", "PWD", "HOSTNAME"}
 ENVIRONMENT |= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MALLOC_ARENA_MAX"}
 
 

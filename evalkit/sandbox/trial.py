@@ -152,6 +152,8 @@ def supervise(players: Sequence[Player], seconds: float, limits: Limits, finishe
                 for player in players:
                     player.process.measure()
                     player.look_at_channel()
+                if any(player.process.used.peak_memory > limits.used_bytes for player in players):
+                    return f"it used more than {limits.used_bytes >> 20} MiB of memory"
                 if any(player.fills_up(limits) for player in players):
                     return "its work folder is over the limit"
 

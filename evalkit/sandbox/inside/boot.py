@@ -29,6 +29,9 @@ def main() -> None:
     confine: dict[str, object] = {"__name__": "confine"}
     exec(job["confine"], confine)
     confine["confine"](job["plan"])  # type: ignore[operator]
+    stand_ins: dict[str, object] = {"__name__": "stand_ins"}
+    exec(job["stand_ins"], stand_ins)
+    stand_ins["install"]()  # type: ignore[operator]
     part: dict[str, object] = {"__name__": "part"}
     exec(job["part"], part)
     part["main"](job["source"], job["settings"])  # type: ignore[operator]

@@ -181,16 +181,22 @@ def install_filter(libc: ctypes.CDLL, code: bytes, self_pid: int) -> None:
 
 
 def add_packages(packages: dict[str, str]) -> None:
-    """Let the named packages be imported from their own folders, and nothing beside them."""
+    """Let the named packages be imported from their own folders or files, and nothing beside them."""
 
     class Packages:
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None) -> object:
             if path is not None or name not in packages:
                 return None
-            folder = packages[name]
-            make = sys.modules["_frozen_importlib_external"].spec_from_file_location
-            return make(name, f"{folder}/__init__.py", submodule_search_locations=[folder])
+            place, machinery = packages[name], sys.modules["_frozen_importlib_external"]
+            if not os.path.isdir(place):  # noqa: PTH112
+                return machinery.spec_from_file_location(name, place)
+            first = f"{place}/__init__.py"
+            if os.path.exists(first):  # noqa: PTH110
+                return machinery.spec_from_file_location(name, first, submodule_search_locations=[place])
+            spec = sys.modules["_frozen_importlib"].ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [place]
+            return spec
 
     if packages:
         sys.meta_path.append(Packages)  # type: ignore[arg-type]

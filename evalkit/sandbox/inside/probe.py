@@ -21,33 +21,32 @@ class PhdrInfo(ctypes.Structure):
     _fields_ = (("address", ctypes.c_void_p), ("name", ctypes.c_char_p))
 
 
-def main(site: str, packages: list[str]) -> None:
+def main(places: dict[str, str], packages: list[str]) -> None:
     """Import, look, print."""
     warnings.simplefilter("ignore")
     folders = [path for path in sys.path if Path(path).is_dir()]
-    sys.path.append(site)
+    sys.path += sorted({str(Path(place).parent) for place in places.values()})
     for folder in folders:
         for name in sorted(entry.name for entry in Path(folder).iterdir()):
             if name.endswith(".so") and not name.startswith(SKIPPED):
                 attempt(name.split(".")[0])
-    found = {name: where for name in packages if (where := attempt(name))}
-    for library in ("libgcc_s.so.1", "libm.so.6"):  # glibc opens the first to end a thread
-        try:
+    failed = [(name, reason) for name in packages if (reason := attempt(name))]
+    for library in ("libgcc_s.so.1", "libm.so.6", *(["libstdc++.so.6"] if packages else [])):
+        try:  # glibc opens the first to end a thread; submodules of packages the last
             ctypes.CDLL(library)
         except OSError:
             continue
-    answer = {"executable": os.path.realpath(sys.executable), "folders": folders, "packages": found}
+    answer = {"executable": os.path.realpath(sys.executable), "folders": folders, "failed": failed}
     json.dump({**answer, "libraries": libraries(), "version": sys.version.split()[0]}, sys.stdout)
 
 
-def attempt(name: str) -> str | None:
-    """The folder of a module that can be imported."""
+def attempt(name: str) -> str:
+    """Import a module; why it cannot be, "" where it can."""
     try:
-        module = importlib.import_module(name)
-    except ImportError:
-        return None
-    file = getattr(module, "__file__", None)
-    return str(Path(file).parent) if file else None
+        importlib.import_module(name)
+    except Exception as error:  # noqa: BLE001 a package may do anything when it is imported
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    return ""
 
 
 def libraries() -> list[str]:
@@ -64,4 +63,4 @@ def libraries() -> list[str]:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:])
+    main(*json.loads(sys.argv[1]))
