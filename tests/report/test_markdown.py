@@ -159,6 +159,19 @@ def test_an_incomplete_bundled_run_is_still_called_bundled(make_summary, card: P
     assert "| 5 | 2 | 2 |" in section(report, "Causes")
 
 
+def test_programs_that_the_sandbox_ended_are_counted_with_the_reason(make_summary, card: PublishedCard) -> None:
+    plain = make_summary("humaneval", "qwen-1_8b", 25, 164)
+    ran = replace(plain, provenance={**plain.provenance, "sandbox": {"sandbox": "landlock"}})
+    ended = replace(ran, ended_by={"memory": 2, "output": 1})
+    counts = [
+        table_lines(section(render_report(runs_of([summary], card)), "Causes"))[-1].split(" | ")[5]
+        for summary in (plain, ran, ended)
+    ]
+    assert counts == ["-", "0", "3"]
+    assert "ended by the sandbox, not by themselves: memory 2, output 1" in render_report(runs_of([ended], card))
+    assert "memory 2, output 1" in render_html(runs_of([ended], card), {}, Extras())
+
+
 def test_a_run_that_is_off_the_plain_path_is_called_out_before_the_verdict(make_summary, card: PublishedCard) -> None:
     check = {"num_checked": 16, "max_abs_difference": 0.0123, "flipped": [], "tolerance": 1e-4, "ok": False}
     broken = replace(make_summary(), check=check)

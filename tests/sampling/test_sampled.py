@@ -228,6 +228,28 @@ def test_the_built_in_tasks_ask_what_they_ask_greedily_but_for_the_draws(task_bu
             assert replace(drawn.request(example), sampling=None) == greedy[example.sample_of]
 
 
+def test_a_strict_verdict_is_summed_up_over_samples_too(task_builder: Callable[..., Any]) -> None:
+    words = ("tasks.humaneval.num_samples=4", "tasks.humaneval.temperature=0.5")
+    drawn = task_builder("humaneval", *words)
+    verdicts = {  # by question, of each sample: passed, and strictly
+        "HumanEval/0": [("passed", "passed"), ("passed", "failed"), ("failed", None), ("passed", "passed")],
+        "HumanEval/1": [("passed", "not judged strictly"), *[("failed", None)] * 3],
+        "HumanEval/2": [("failed", None)] * 4,
+    }
+    scores = [
+        Score(f"{question}#{number}", "", "text", None, float(status == "passed"),
+              {"status": status} | ({"strict": strict} if strict else {}))
+        for question, samples in verdicts.items()
+        for number, (status, strict) in enumerate(samples)
+    ]  # fmt: skip
+    aggregate = drawn.aggregate(scores)
+    assert aggregate.metrics["pass@1"].value == pytest.approx(100 * (3 + 1) / 12)
+    assert aggregate.metrics["pass@1 strict"].value == pytest.approx(100 * 2 / 12)
+    assert aggregate.metrics["pass@1 strict"].n == 3
+    assert list(aggregate.groups["strict verdict of a pass"]) == ["HumanEval/0"]
+    assert list(aggregate.groups["not judged strictly"]) == ["HumanEval/1"]
+
+
 # --- from the command line ---
 
 

