@@ -6,8 +6,6 @@ from evalkit.sandbox.confined import ConfinedSandbox, refuse
 from evalkit.sandbox.plan import DEVICES, Cell, inner_arguments, inner_environment, make_plan
 from evalkit.sandbox.process import Command
 
-WORK = "/tmp"
-
 
 class BubblewrapSandbox(ConfinedSandbox):
     """A program lives in its own namespaces: no other process, no network, no file but the interpreter's."""
@@ -29,12 +27,12 @@ class BubblewrapSandbox(ConfinedSandbox):
     def cell(self) -> Cell:
         """Fresh namespaces, and the interpreter's files in them under their own names."""
         python = self.interpreter
-        plan = make_plan(self.limits, WORK)
+        plan = make_plan(self.limits, python.work)
         plan["read"] = [python.executable, *python.folders, *python.libraries, *python.packages.values()]
         plan["packages"] = dict(python.packages)
         argv = [*self.namespaces(), "--", *inner_arguments(python.executable)]
         # bwrap's own environment would be readable in /proc/1/environ: it starts with none
-        return Cell(Command(tuple(argv), {}), plan, inner_work=WORK)
+        return Cell(Command(tuple(argv), {}), plan, inner_work=python.work)
 
     def namespaces(self) -> list[str]:
         """bwrap's arguments."""
@@ -54,7 +52,7 @@ class BubblewrapSandbox(ConfinedSandbox):
             argv += ["--remount-ro", path]
         for device in DEVICES:
             argv += ["--dev-bind-try", device, device]
-        argv += ["--size", str(self.limits.disk_bytes), "--tmpfs", WORK]
-        for name, value in inner_environment(WORK).items():
+        argv += ["--size", str(self.limits.disk_bytes), "--tmpfs", python.work]
+        for name, value in inner_environment(python.work).items():
             argv += ["--setenv", name, value]
-        return [*argv, "--remount-ro", "/", "--chdir", WORK]
+        return [*argv, "--remount-ro", "/", "--chdir", python.work]

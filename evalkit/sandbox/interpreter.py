@@ -41,6 +41,11 @@ class Interpreter:
         return shown
 
     @cached_property
+    def work(self) -> str:
+        """The work folder in a namespace, where it hides nothing of what is shown."""
+        return "/tmp" if not any(path.startswith("/tmp/") for path in self.readable) else "/sandbox"
+
+    @cached_property
     def hidden(self) -> list[str]:
         """Folders of installed packages that lie inside the standard library's."""
         places = [Path(folder) / name for folder in self.folders for name in NEVER_SHOWN]

@@ -23,7 +23,6 @@ from evalkit.sandbox.plan import (
 from evalkit.sandbox.process import Command
 from evalkit.sandbox.seccomp import SETUP
 
-WORK = "/tmp"  # in a namespace
 NAMESPACES = "user and mount namespaces"
 # where the machine's own files are in sight: what reads a link's target, and what could hide an open file in a socket
 REFUSED_IN_SIGHT = ("readlink", "readlinkat", "sendmsg")
@@ -61,11 +60,11 @@ class LandlockSandbox(ConfinedSandbox):
     def room(self) -> Cell:
         """A namespace with the interpreter's files under their own names."""
         python = self.interpreter
-        plan = make_plan(self.limits, WORK)
+        plan = make_plan(self.limits, python.work)
         plan["room"] = make_room(python, self.limits, plan["devices"])
         plan["read"] = [python.executable, *python.folders, *python.libraries, *python.packages.values(), *ALSO_READ]
         plan["packages"] = dict(python.packages)
-        return Cell(Command(tuple(inner_arguments(python.executable)), inner_environment(WORK)), plan)
+        return Cell(Command(tuple(inner_arguments(python.executable)), inner_environment(python.work)), plan)
 
     def folder(self) -> Cell:
         """A folder among the machine's own files."""
@@ -101,7 +100,7 @@ def make_room(python: Interpreter, limits: Limits, devices: list[str]) -> dict[s
         if path in python.folders:
             shown += [("", name) for name in python.hidden if name.startswith(f"{path}/") and ("", name) not in shown]
     bounds = f"size={limits.disk_bytes},nr_inodes={limits.num_files},mode=700"
-    return {"base": os.path.realpath(python.folders[0]), "shown": shown, "work": WORK, "bounds": bounds}
+    return {"base": os.path.realpath(python.folders[0]), "shown": shown, "work": python.work, "bounds": bounds}
 
 
 @lru_cache(maxsize=8)
