@@ -142,17 +142,19 @@ def test_strictly_a_sandbox_that_does_not_start_is_an_error_and_no_verdict(monke
 
 
 SEARCH = """
-import os, re
-import numpy
-class At:
-    def __init__(self, address):
-        self.__array_interface__ = {"data": (address, False), "shape": (1 << 18,), "typestr": "|u1", "version": 3}
+import numpy as np, re, os
 def f():
-    near = [object(), 'x' * 40, b'y' * 100, [], {}, os, numpy] + [bytes([i]) * 76 for i in range(200)]
-    for address in sorted({id(value) & ~0x3ffff for value in near}):
-        for found in re.finditer(rb"passed [ -~]{20,80}|[0-9a-f]{32,}", numpy.asarray(At(address)).tobytes()):
-            for line in (found[0], found[0].replace(b"%a", b"None")):
-                os.write(3, line + b"\\n")
+    class At:
+        def __init__(s, a, n): s.__array_interface__ = {"data": (a, False), "shape": (n,), "typestr": "|u1", "version": 3}
+    objs = sorted({id(o) & ~0x3ffff for o in [object(), "x"*40, b"y"*100, [], {}] + [bytes([i])*76 for i in range(200)]})
+    for a in objs:
+        try:
+            data = np.asarray(At(a, 0x40000)).tobytes()
+        except Exception:
+            continue
+        m = re.search(rb"passed ([0-9a-f]{64}) ", data)
+        if m:
+            os.write(3, b"passed " + m[1] + b" None\\n")
     return 7
 """
 
