@@ -13,6 +13,8 @@ Seam: TypeAlias = Literal["prompt", "white-space"]
 # What special tokens leave in a generated text: "kept", as they are spelled; "dropped", nothing, though a stop string
 # that one spells ends the text (lm-eval); "unseen", nothing, and no stop string is found in them.
 SpecialTokens: TypeAlias = Literal["kept", "dropped", "unseen"]
+# How the turns of a conversation are written: by the checkpoint's own template, or as ChatML by ids (models.chatml).
+ChatFormat: TypeAlias = Literal["checkpoint", "chatml"]
 EOS_TOKEN = "eos_token"  # in a GenerateRequest: the token that the tokenizer's files name as the end of a text
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
@@ -112,6 +114,8 @@ _LATER: Mapping[str, Any] = {
     "count_tokens": False,
     "end_of_text": (),
     "special_tokens": "unseen",
+    "chat_format": "checkpoint",
+    "without_last": False,
 }
 
 
@@ -170,6 +174,7 @@ class GenerateRequest:
     end_of_text: the tokens that end it by their spellings, EOS_TOKEN for the one that the checkpoint's tokenizer names
     so; empty: those of the model's config.
     special_tokens: what other special tokens leave in the text, and whether stop strings are found in them.
+    without_last: the output of a text that ends for its length tells the text without its last token, too.
     """
 
     prompt: str
@@ -181,6 +186,8 @@ class GenerateRequest:
     end_of_text: tuple[str, ...] = ()
     special_tokens: SpecialTokens = "unseen"
     question_at: int | None = field(default=None, compare=False)  # as of a LoglikelihoodRequest
+    chat_format: ChatFormat = "checkpoint"
+    without_last: bool = False
 
     @property
     def sha(self) -> str:
@@ -228,6 +235,7 @@ class GenerateOutput:
     num_prompt_tokens: int  # after truncation
     num_cached_tokens: int = 0
     truncated: bool = False
+    without_last: str | None = None  # the text without its last token, where the request asks and the length ended it
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from evalkit.models.continuations import (
     encode_generate_requests,
     refuse_beyond,
     scored_tokens,
+    text_without_last,
 )
 from evalkit.models.tokenizer import Decode, decoder, ids_that_end
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
@@ -54,17 +55,19 @@ class Batch:
         num_cached = plan.num_cached_tokens(self.first_sequence[index], num_prompt)
         if isinstance(result, Continued):
             assert isinstance(question.request, GenerateRequest)
+            prompt_ids, new_ids = question.encoded.prompt_ids, result.token_ids
             decode = decoder(tokenizer, keep_special=question.request.special_tokens == "kept")
-            text = decode(result.token_ids, after=question.encoded.prompt_ids)
+            text = decode(new_ids, after=prompt_ids)
             yield (
                 question.id,
                 GenerateOutput(
                     text,
                     result.finish_reason,
-                    len(result.token_ids),
+                    len(new_ids),
                     num_prompt,
                     num_cached,
                     question.encoded.truncated,
+                    text_without_last(decode, question.request, result.finish_reason, new_ids, prompt_ids),
                 ),
             )
             return

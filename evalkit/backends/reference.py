@@ -21,6 +21,7 @@ from evalkit.models.continuations import (
     refuse_beyond,
     scored,
     scored_tokens,
+    text_without_last,
 )
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
@@ -127,8 +128,14 @@ def generate(model: LoadedModel, request: GenerateRequest, example_id: str = "")
             reason = "stop"
             break
     decode = decoder(model.tokenizer, keep_special=request.special_tokens == "kept")
-    text = decode(new_ids, after=encoded.prompt_ids)
-    return GenerateOutput(text, reason, len(new_ids), len(encoded.prompt_ids), truncated=encoded.truncated)
+    return GenerateOutput(
+        decode(new_ids, after=encoded.prompt_ids),
+        reason,
+        len(new_ids),
+        len(encoded.prompt_ids),
+        truncated=encoded.truncated,
+        without_last=text_without_last(decode, request, reason, new_ids, encoded.prompt_ids),
+    )
 
 
 def _refuse_not_finite(model: LoadedModel, example_id: str, logprob: float) -> None:

@@ -16,7 +16,7 @@ from evalkit.engine.draws import seed_of
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
-from evalkit.models.continuations import EncodedChoices, refuse_beyond, scored, scored_tokens
+from evalkit.models.continuations import EncodedChoices, refuse_beyond, scored, scored_tokens, text_without_last
 from evalkit.models.dtype import dtype_name
 from evalkit.models.facts import facts_of
 from evalkit.models.spec import ModelSpec
@@ -208,7 +208,9 @@ class VllmBackend:
         decode = decoder(self._tokenizer, keep_special=question.request.special_tokens == "kept")
         text = decode(ids, after=prompt_ids)
         cached = min(output.num_cached_tokens or 0, len(prompt_ids))
-        return GenerateOutput(text, reason, len(ids), len(prompt_ids), cached, question.encoded.truncated)
+        without_last = text_without_last(decode, question.request, reason, ids, prompt_ids)
+        truncated = question.encoded.truncated
+        return GenerateOutput(text, reason, len(ids), len(prompt_ids), cached, truncated, without_last)
 
     def _run(self, prompts: Sequence[Sequence[int]], params: Sequence[Any]) -> Sequence[Any]:
         """vLLM's outputs in the order of the prompts."""

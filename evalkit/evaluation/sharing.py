@@ -37,7 +37,8 @@ def answers(asked: Request, output: Output, wanted: Request) -> bool:
 
 def _same_text(request: GenerateRequest) -> tuple[object, ...]:
     """What two requests must have in common for the one text to be the beginning of the other."""
-    return request.prompt, request.turns, request.sampling, request.end_of_text, request.special_tokens
+    same = request.prompt, request.turns, request.chat_format, request.sampling, request.end_of_text
+    return *same, request.special_tokens
 
 
 def _is_whole(asked: Request, output: LoglikelihoodOutput | GenerateOutput, wanted: Request) -> bool:
@@ -56,4 +57,5 @@ def _holds(asked: GenerateRequest, output: GenerateOutput, wanted: GenerateReque
         return True
     if output.finish_reason == "end_of_text":
         return True
-    return output.finish_reason == "length" and asked.max_new_tokens == wanted.max_new_tokens
+    told = asked.without_last or not wanted.without_last
+    return output.finish_reason == "length" and asked.max_new_tokens == wanted.max_new_tokens and told

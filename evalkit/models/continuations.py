@@ -3,16 +3,17 @@
 Prompt and continuation are tokenised as one text, never in pieces, since a tokenizer may merge across the
 seam. What is scored is the tokens of prompt + continuation behind the longest token prefix that this text
 shares with the prompt alone; nearly always that prefix is the whole prompt. A conversation is first written out by
-the checkpoint's chat template, and then treated like a prompt.
+the checkpoint's chat template, and then treated like a prompt; as ChatML it is tokenised in pieces (models.chatml).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import Converses, TextTokenizer
-from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest, Request, Truncation
+from evalkit.models.chatml import JoinsPieces, Piece, chatml
+from evalkit.types import DropShots, FinishReason, GenerateRequest, LoglikelihoodRequest, Request, Truncation
 
 # Enough for the tokenizer's threads and for what neighbouring questions share; few enough for little memory.
 _REQUESTS_AT_ONCE = 256
@@ -103,17 +104,21 @@ class _Rendered:
     text: str
 
 
-def _ids(
-    tokenizer: TextTokenizer, texts: Sequence[str | _Rendered], *, for_generation: bool = False
-) -> list[list[int]]:
+_Text: TypeAlias = "str | _Rendered | tuple[Piece, ...]"  # pieces: for `JoinsPieces.encode_pieces`
+
+
+def _ids(tokenizer: TextTokenizer, texts: Sequence[_Text], *, for_generation: bool = False) -> list[list[int]]:
     plain = [text for text in texts if isinstance(text, str)]
     rendered = [text.text for text in texts if isinstance(text, _Rendered)]
     of_plain = iter(tokenizer.encode(plain, for_generation=for_generation) if plain else [])
+    in_pieces = [text for text in texts if isinstance(text, tuple)]
     of_rendered = iter(_conversing(tokenizer).encode_rendered(rendered) if rendered else [])
-    return [next(of_plain if isinstance(text, str) else of_rendered) for text in texts]
+    of_pieces = iter(_joining(tokenizer).encode_pieces(in_pieces) if in_pieces else [])
+    given = {str: of_plain, _Rendered: of_rendered, tuple: of_pieces}
+    return [next(given[type(text)]) for text in texts]
 
 
-def _texts(tokenizer: TextTokenizer, request: LoglikelihoodRequest) -> Iterator[str | _Rendered]:
+def _texts(tokenizer: TextTokenizer, request: LoglikelihoodRequest) -> Iterator[_Text]:
     """The text in front of the seam, then for each continuation the whole."""
     if "" in request.continuations:
         raise ConfigError("a continuation is empty: there is nothing to score; give each choice some text")
@@ -122,15 +127,17 @@ def _texts(tokenizer: TextTokenizer, request: LoglikelihoodRequest) -> Iterator[
     for continuation in request.continuations:
         if isinstance(context, str):
             yield context + moved + continuation
-        else:
+        elif isinstance(context, _Rendered):
             yield _Rendered(context.text + moved + _conversing(tokenizer).plain(continuation))
 
 
-def _prompt_text(tokenizer: TextTokenizer, request: Request) -> tuple[str | _Rendered, str]:
-    """The prompt up to the seam, through the chat template where it is a conversation; and the white space behind it.
+def _prompt_text(tokenizer: TextTokenizer, request: Request) -> tuple[_Text, str]:
+    """The prompt up to the seam, as its format writes it where it is a conversation; and the white space behind it.
 
     Raises ConfigError for turns that do not make up the prompt, ModelError where there is no template.
     """
+    if isinstance(request, GenerateRequest) and request.turns and request.chat_format == "chatml":
+        return tuple(chatml(_turns(request))), ""
     text = _conversing(tokenizer).render(_turns(request)) if request.turns else request.prompt
     kept = len(text)
     if isinstance(request, LoglikelihoodRequest) and request.seam == "white-space":
@@ -152,6 +159,28 @@ def _conversing(tokenizer: TextTokenizer) -> Converses:
     if not isinstance(tokenizer, Converses):
         raise ModelError("this tokenizer knows no chat template: ask without one, or by a tokenizer.json")
     return tokenizer
+
+
+def _joining(tokenizer: TextTokenizer) -> JoinsPieces:
+    if not isinstance(tokenizer, JoinsPieces):
+        raise ModelError("this tokenizer cannot write a conversation as ChatML: ask by a tokenizer.json")
+    return tokenizer
+
+
+def text_without_last(
+    decode: Callable[..., str],
+    request: GenerateRequest,
+    reason: FinishReason,
+    new_ids: Sequence[int],
+    prompt_ids: Sequence[int],
+) -> str | None:
+    """What an output tells as `without_last`; None where its request does not ask, or its length did not end it.
+
+    decode: (new ids, after=ids) -> text, special tokens kept or dropped as the request says.
+    """
+    if not request.without_last or reason != "length":
+        return None
+    return decode(new_ids[:-1], after=prompt_ids)
 
 
 def fit_shots(

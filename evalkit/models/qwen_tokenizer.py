@@ -18,6 +18,7 @@ from typing import Any
 import tiktoken
 
 from evalkit.errors import ModelError
+from evalkit.models.chatml import Piece, missing_token
 from evalkit.models.chunks import encode_in_chunks
 
 RANKS_FILE = "qwen.tiktoken"
@@ -73,6 +74,19 @@ class QwenTokenizer:
         if not for_generation:
             texts = [unicodedata.normalize("NFC", text) for text in texts]
         return encode_in_chunks(texts, self._encode_whole)
+
+    def encode_pieces(self, texts: Sequence[Sequence[Piece]]) -> list[list[int]]:
+        """See JoinsPieces; text is brought into NFC, as the publisher's `chat` does."""
+        plain = iter(self.encode([piece for pieces in texts for special, piece in pieces if not special]))
+        return [
+            [i for special, piece in pieces for i in ([self._special_id(piece)] if special else next(plain))]
+            for pieces in texts
+        ]
+
+    def _special_id(self, token: str) -> int:
+        if token not in self._special:
+            raise missing_token(token)
+        return self._special[token]
 
     def _encode_whole(self, texts: list[str]) -> list[list[int]]:
         # Many at a time for each thread: handing a text over takes longer than splitting a short one.

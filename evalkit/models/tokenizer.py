@@ -9,6 +9,7 @@ from tokenizers import Tokenizer
 from evalkit.errors import ModelError
 from evalkit.models.base import TextTokenizer
 from evalkit.models.chat import ChatTemplate, StandIns
+from evalkit.models.chatml import Piece, missing_token
 from evalkit.models.chunks import encode_in_chunks, may_be_cut
 from evalkit.types import EOS_TOKEN, GenerateRequest
 
@@ -162,6 +163,13 @@ class HuggingFaceTokenizer:
                 ids[number] = self._in_pieces(text, as_parsed=ids[number])
         return ids
 
+    def encode_pieces(self, texts: Sequence[Sequence[Piece]]) -> list[list[int]]:
+        """See JoinsPieces."""
+        for token in sorted({piece for pieces in texts for special, piece in pieces if special}):
+            if self.id_of(token) is None:
+                raise missing_token(token)
+        return [self._joined(pieces) for pieces in texts]
+
     def _in_pieces(self, text: str, as_parsed: list[int]) -> list[int]:
         """Ids of a text with stand-ins; as_parsed: those of the stand-ins themselves, which show whether pieces do."""
         pieces = self._stand_ins.pieces(text)
@@ -169,7 +177,7 @@ class HuggingFaceTokenizer:
             raise ModelError("what looks like a special token inside a turn cannot stay text with this tokenizer")
         return self._joined([(special, self._stand_ins.undo(piece)) for special, piece in pieces])
 
-    def _joined(self, pieces: Sequence[tuple[bool, str]]) -> list[int]:
+    def _joined(self, pieces: Sequence[Piece]) -> list[int]:
         ids = self._encode_whole([piece for _, piece in pieces])
         found = (self.id_of(piece) if special else None for special, piece in pieces)
         return [i for index, part in zip(found, ids, strict=True) for i in (part if index is None else [index])]

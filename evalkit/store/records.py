@@ -28,6 +28,8 @@ def record_to_json(record: Record, model: str) -> dict[str, Json]:
         output["num_tokens"] = list(output["num_tokens"])
         if not output["num_tokens"]:
             del output["num_tokens"]
+    if output.get("without_last", "") is None:
+        del output["without_last"]
     line = {"id": record.id, "request_sha": record.request_sha, "prompt_sha": record.prompt_sha, **output}
     line[_MODEL] = model
     return {**line, _CHECKSUM: _checksum(line)}

@@ -81,6 +81,7 @@ def _refuse_beyond_completions(items: Sequence[Item], url: str) -> None:
             wanted |= {"white space moved into the choices": request.seam != "prompt"}
             wanted |= {"choices without their last token": not request.last_token}
         else:
+            wanted |= {"a text without its last token": request.without_last}
             wanted |= {f"texts that end with {', '.join(request.end_of_text)} alone": bool(request.end_of_text)}
         if asked := [what for what, is_wanted in wanted.items() if is_wanted]:
             raise ModelError(
