@@ -40,15 +40,15 @@ from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.data.rows import check_ids, csv_text
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.protocols import ChosenProtocol, Protocols, Switch
 from evalkit.protocols.named import looks_named, own_function
-from evalkit.task import by_group, check_choice, in_order
+from evalkit.task import AskedByForm, by_group, check_choice, in_order
 from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
 
 from . import HOME
 from .ceval_subjects import CATEGORIES, CHINESE, HARD
 from .multiple_choice import MEAN, chosen_letter, shown_tables
-from .protocols import protocols_of
+from .protocols import SWITCHES, protocols_of
 
 LETTERS = "ABCD"
 COLUMNS = ("id", "question", *LETTERS)
@@ -83,8 +83,66 @@ def subject_fault(subject: str, answers: Json, asked: Set[str]) -> str | None:
     return None
 
 
+class Letters:
+    """Four choices under letters, and which letter comes next: the form of all protocols in tasks/protocols.py."""
+
+    switches: Sequence[Switch] = SWITCHES["ceval"]
+
+    def __init__(self, task: "CEval", chosen: ChosenProtocol) -> None:
+        self.task = task
+        self.chosen = chosen
+
+    @property
+    def shots_from(self) -> str | None:
+        """The split of the worked examples; None where there are none."""
+        return "dev" if self.chosen.number("num_fewshot") else None
+
+    @cached_property
+    def _shots(self) -> Tables:
+        """The worked examples of every subject that is asked."""
+        task, number = self.task, self.chosen.number("num_fewshot")
+        return worked_rows(task.rows(task.split), task.rows("dev"), number, task.data.where, task.name)
+
+    def request(self, example: Example) -> LoglikelihoodRequest:
+        """The log-probabilities of the four letters after the few-shot prompt."""
+        chosen = self.chosen
+        space = {"space": " ", "bare": ""}[chosen["letters"]]
+        shots = self._shots[example.group] if self.shots_from else ()
+        prompt = Prompt(
+            header=header(example.group, chosen["header"]),
+            shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
+            query=layout(example.row, chosen["question"], ""),
+        )
+        continuations = tuple(f"{space}{letter}" for letter in LETTERS)
+        return LoglikelihoodRequest(prompt.text, continuations, question_at=prompt.question_at)
+
+    def score(self, example: Example, output: Output) -> Score:
+        """The likeliest letter against the right one; unscored where that is withheld."""
+        assert isinstance(output, LoglikelihoodOutput)
+        answer = chosen_letter(output.logprobs, LETTERS, self.chosen["softmax"])
+        value = None if example.target is None else float(answer == example.target)
+        return Score(example.id, example.group, answer, example.target, value)
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The mean of the subjects' accuracies: over all, per category, and over the hard subjects."""
+        subjects = by_group(scores)
+        mean = MEAN[self.chosen["mean"]]
+        kinds = {**CATEGORIES, "Hard": HARD}
+        return Aggregate(
+            metrics={self.task.metric: mean(subjects)},
+            groups={
+                "category": {
+                    kind: mean({s: subjects[s] for s in members if s in subjects})
+                    for kind, members in kinds.items()
+                    if subjects.keys() & set(members)
+                },
+                "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
+            },
+        )
+
+
 @dataclass(frozen=True)
-class CEval:
+class CEval(AskedByForm):
     """The constructor is the schema of configs/task/ceval.yaml."""
 
     data: Source
@@ -93,6 +151,7 @@ class CEval:
     protocol: str | None = None  # as the card says, else the first
     name = "ceval"
     metric = "accuracy"
+    usual = Letters
 
     def __post_init__(self) -> None:
         check_choice("tasks.ceval.split", self.split, ("val", "test", "dev"))
@@ -128,43 +187,6 @@ class CEval:
             self._shown[split] = shown_tables(self._split(split)[0], ("question", *LETTERS), self.chosen)
         return self._shown[split]
 
-    def request(self, example: Example) -> LoglikelihoodRequest:
-        """The log-probabilities of the four letters after the few-shot prompt."""
-        chosen = self.chosen
-        space = {"space": " ", "bare": ""}[chosen["letters"]]
-        shots = self._shots[example.group] if chosen.number("num_fewshot") else ()
-        prompt = Prompt(
-            header=header(example.group, chosen["header"]),
-            shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
-            query=layout(example.row, chosen["question"], ""),
-        )
-        continuations = tuple(f"{space}{letter}" for letter in LETTERS)
-        return LoglikelihoodRequest(prompt.text, continuations, question_at=prompt.question_at)
-
-    def score(self, example: Example, output: Output) -> Score:
-        """The likeliest letter against the right one; unscored where that is withheld."""
-        assert isinstance(output, LoglikelihoodOutput)
-        answer = chosen_letter(output.logprobs, LETTERS, self.chosen["softmax"])
-        value = None if example.target is None else float(answer == example.target)
-        return Score(example.id, example.group, answer, example.target, value)
-
-    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The mean of the subjects' accuracies: over all, per category, and over the hard subjects."""
-        subjects = by_group(scores)
-        mean = MEAN[self.chosen["mean"]]
-        kinds = {**CATEGORIES, "Hard": HARD}
-        return Aggregate(
-            metrics={self.metric: mean(subjects)},
-            groups={
-                "category": {
-                    kind: mean({s: subjects[s] for s in members if s in subjects})
-                    for kind, members in kinds.items()
-                    if subjects.keys() & set(members)
-                },
-                "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
-            },
-        )
-
     def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
         """The benchmark site's form, {subject: {row id: letter}}, where the split's labels are withheld."""
         if all(score.target is not None for score in scores):
@@ -189,7 +211,7 @@ class CEval:
 
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
-        read = dict.fromkeys((*(("dev",) if self.chosen.number("num_fewshot") else ()), self.split))
+        read = dict.fromkeys(filter(None, (self.form.shots_from, self.split)))
         data = describe(self.data, {split: self._split(split)[1] for split in read})
         return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
@@ -210,12 +232,6 @@ class CEval:
         ]
         given = [name for name in ("answer", "explanation") if any(row.get(name) for row in rows)]
         return csv_text(rows, (*COLUMNS, *given), header=True)
-
-    @cached_property
-    def _shots(self) -> Tables:
-        """The worked examples of every subject that is asked."""
-        number = self.chosen.number("num_fewshot")
-        return worked_rows(self.rows(self.split), self.rows("dev"), number, self.data.where, self.name)
 
     @cached_property
     def _shown(self) -> dict[str, Tables]:

@@ -188,6 +188,7 @@ class GSM8K(AskedByForm):
     num_fewshot: int | None = None
     max_new_tokens: int | None = None
     protocol: str | None = None  # as the card says, else the first
+    chat_script: FilePin | None = None  # holds the worked problems of the chat scripts
     name = "gsm8k"
     metric = "accuracy"
     usual = ChainOfThought
@@ -250,6 +251,17 @@ class GSM8K(AskedByForm):
     def _prompt(self) -> PromptFile:
         return read_pinned(self.prompt_file, self.data, HOME)
 
+    @property
+    def chat_script_text(self) -> str:
+        """The publisher's chat script. Raises DataError where it is not the pinned one, ConfigError without a pin."""
+        return self._chat_script.text
+
+    @cached_property
+    def _chat_script(self) -> PromptFile:
+        if self.chat_script is None:
+            raise ConfigError("tasks.gsm8k.chat_script=null: name the script that holds the worked problems")
+        return read_pinned(self.chat_script, self.data, HOME)
+
     def provenance(self) -> dict[str, Json]:
         """The data and the protocol."""
         shots, checks = self.form.shots_from, {self.split: self._split(self.split)[1]}
@@ -263,6 +275,8 @@ class GSM8K(AskedByForm):
         of_file = self.chosen.switches.get("shots") == "card-file" and self.chosen.number("num_fewshot")
         if of_file or "_prompt" in vars(self):  # a form of one's own has read it
             describe_file(data, self._prompt)
+        if self.chosen.switches.get("shots") == "chat-script":
+            describe_file(data, self._chat_script)
         return {"data": data, "protocol": self.chosen.json(split=self.split)}
 
     @property

@@ -32,9 +32,9 @@ from evalkit.data.pins import SplitCheck, check_split, describe
 from evalkit.errors import DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.protocols import ChosenProtocol, Protocols, Switch
 from evalkit.sandbox.base import Sandbox, Split
-from evalkit.task import check_choice, check_range
+from evalkit.task import AskedByForm, check_choice, check_range
 from evalkit.types import (
     ENDED_BY,
     SAMPLES,
@@ -49,7 +49,7 @@ from evalkit.types import (
 )
 
 from . import HOME
-from .protocols import protocols_of, special_tokens_of
+from .protocols import SWITCHES, protocols_of, special_tokens_of
 
 FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
 END_OF_TEXT = "<|endoftext|>"
@@ -61,8 +61,69 @@ CUT: Mapping[str, tuple[str, ...]] = {
 }
 
 
+class Completions:
+    """The problem's prompt continued: the form of all protocols in tasks/protocols.py."""
+
+    switches: Sequence[Switch] = SWITCHES["humaneval"]
+    shots_from = None
+
+    def __init__(self, task: "HumanEval", chosen: ChosenProtocol) -> None:
+        self.task = task
+        self.chosen = chosen
+
+    def request(self, example: Example) -> GenerateRequest:
+        """The greedy continuation of the problem's own prompt."""
+        stop = CUT[self.chosen["cut"]] if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
+        prompt = Prompt(query=example.row["prompt"]).text
+        limit, special = self.chosen.number("max_new_tokens"), special_tokens_of(self.chosen)
+        return GenerateRequest(prompt, stop, limit, special_tokens=special, question_at=0)
+
+    def score(self, example: Example, output: Output) -> Score:
+        """Whether the completed function passes its tests, in the sandbox."""
+        assert isinstance(output, GenerateOutput)
+        return self.judged(example, cut_at(output.text, CUT[self.chosen["cut"]]))
+
+    def judged(self, example: Example, completion: str) -> Score:
+        """Whether the problem's prompt with a completion passes its tests, in the sandbox."""
+        row = example.row
+        split = Split(row["entry_point"], given=row["prompt"])
+        result = self.task.sandbox.run(row["prompt"] + completion, _check_of(row), float(self.chosen["timeout"]), split)
+        passed = float(result.status == "passed")
+        detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
+        if result.ended_by:
+            detail |= {ENDED_BY: result.ended_by}
+        if result.strict is not None:
+            status = NOT_JUDGED if result.strict.status == "error" else result.strict.status
+            detail |= {"strict": status, "strict_detail": result.strict.detail}
+        if not self.task.is_judgeable(row):
+            detail |= {"strict": LEFT_OUT, "strict_detail": "its own reference solution does not pass strictly"}
+        return Score(example.id, example.group, completion if completion.strip() else None, None, passed, detail)
+
+    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
+        """The share of problems solved: with one sample each, pass@1.
+
+        Beside it the share solved under the strict verdict, where the sandbox gives one for every pass, and the
+        passes on which the two disagree. A pass that could not be judged strictly is none there: whether it could is
+        known from the program's own process alone. Only a problem is left out whose own reference solution is not
+        judged, whatever the model's program did.
+        """
+        headline = {self.task.metric: micro_mean([score.value for score in scores])}
+        if any("strict" not in sample for score in scores for sample in _passes(score)):
+            return Aggregate(headline)
+        strict = {score.id: strict_value(score) for score in scores}
+        kinds: dict[str, dict[str, Metric]] = {"strict verdict of a pass": {}, NOT_JUDGED: {}, LEFT_OUT: {}}
+        for score in scores:
+            told = {str(sample.get("strict", "failed")) for sample in _samples(score)}
+            if kind := next((kind for kind in (LEFT_OUT, NOT_JUDGED) if kind in told), None):
+                kinds[kind][score.id] = Metric(None, 0)
+            elif score.value and strict[score.id] != score.value:
+                kinds["strict verdict of a pass"][score.id] = micro_mean([strict[score.id]])
+        groups = {kind: of_kind for kind, of_kind in kinds.items() if of_kind}
+        return Aggregate({**headline, "pass@1 strict": micro_mean(list(strict.values()))}, groups)
+
+
 @dataclass(frozen=True)
-class HumanEval:
+class HumanEval(AskedByForm):
     """The constructor is the schema of configs/task/humaneval.yaml."""
 
     data: Source
@@ -74,6 +135,7 @@ class HumanEval:
     protocol: str | None = None  # as the card says, else the first
     name = "humaneval"
     metric = "pass@1"
+    usual = Completions
 
     def __post_init__(self) -> None:
         check_choice("tasks.humaneval.split", self.split, ("test",))
@@ -100,56 +162,9 @@ class HumanEval:
         rows, _ = self._load
         return [Example(row["task_id"], row, None) for row in rows]
 
-    def request(self, example: Example) -> GenerateRequest:
-        """The greedy continuation of the problem's own prompt."""
-        stop = CUT[self.chosen["cut"]] if self.chosen["decoding"] == "to-cut" else (END_OF_TEXT,)
-        prompt = Prompt(query=example.row["prompt"]).text
-        limit, special = self.chosen.number("max_new_tokens"), special_tokens_of(self.chosen)
-        return GenerateRequest(prompt, stop, limit, special_tokens=special, question_at=0)
-
     def shown(self, example: Example) -> Mapping[str, str]:
         """The tests that a program is put to."""
         return {"test": example.row["test"]}
-
-    def score(self, example: Example, output: Output) -> Score:
-        """Whether the completed function passes its tests, in the sandbox."""
-        assert isinstance(output, GenerateOutput)
-        row = example.row
-        completion = cut_at(output.text, CUT[self.chosen["cut"]])
-        split = Split(row["entry_point"], given=row["prompt"])
-        result = self.sandbox.run(row["prompt"] + completion, _check_of(row), float(self.chosen["timeout"]), split)
-        passed = float(result.status == "passed")
-        detail: dict[str, Json] = {"status": result.status, "detail": result.detail}
-        if result.ended_by:
-            detail |= {ENDED_BY: result.ended_by}
-        if result.strict is not None:
-            status = NOT_JUDGED if result.strict.status == "error" else result.strict.status
-            detail |= {"strict": status, "strict_detail": result.strict.detail}
-        if not self._is_judgeable(row):
-            detail |= {"strict": LEFT_OUT, "strict_detail": "its own reference solution does not pass strictly"}
-        return Score(example.id, example.group, completion if completion.strip() else None, None, passed, detail)
-
-    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The share of problems solved: with one sample each, pass@1.
-
-        Beside it the share solved under the strict verdict, where the sandbox gives one for every pass, and the
-        passes on which the two disagree. A pass that could not be judged strictly is none there: whether it could is
-        known from the program's own process alone. Only a problem is left out whose own reference solution is not
-        judged, whatever the model's program did.
-        """
-        headline = {self.metric: micro_mean([score.value for score in scores])}
-        if any("strict" not in sample for score in scores for sample in _passes(score)):
-            return Aggregate(headline)
-        strict = {score.id: strict_value(score) for score in scores}
-        kinds: dict[str, dict[str, Metric]] = {"strict verdict of a pass": {}, NOT_JUDGED: {}, LEFT_OUT: {}}
-        for score in scores:
-            told = {str(sample.get("strict", "failed")) for sample in _samples(score)}
-            if kind := next((kind for kind in (LEFT_OUT, NOT_JUDGED) if kind in told), None):
-                kinds[kind][score.id] = Metric(None, 0)
-            elif score.value and strict[score.id] != score.value:
-                kinds["strict verdict of a pass"][score.id] = micro_mean([strict[score.id]])
-        groups = {kind: of_kind for kind, of_kind in kinds.items() if of_kind}
-        return Aggregate({**headline, "pass@1 strict": micro_mean(list(strict.values()))}, groups)
 
     def provenance(self) -> dict[str, Json]:
         """The data, the protocol and the sandbox."""
@@ -157,7 +172,7 @@ class HumanEval:
         protocol = self.chosen.json(split=self.split, num_fewshot=self.num_fewshot)
         return {"data": data, "protocol": protocol, "sandbox": dict(self.sandbox.provenance())}
 
-    def _is_judgeable(self, row: Mapping[str, str]) -> bool:
+    def is_judgeable(self, row: Mapping[str, str]) -> bool:
         """Whether a problem's own reference solution passes strictly, which no program of a model has a part in.
 
         Of the pinned problems each does: tests/sandbox/test_verdicts.py runs them. Of others it is tried, once.

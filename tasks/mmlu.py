@@ -44,7 +44,7 @@ from evalkit.data.rows import csv_text, text_row
 from evalkit.errors import DataError
 from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.protocols import ChosenProtocol, Protocols, Switch
 from evalkit.protocols.named import looks_named, own_function
 from evalkit.task import AskedByForm, by_group, check_choice, in_order
 from evalkit.types import (
@@ -100,7 +100,7 @@ def layout(row: Row, question: str, answer: str) -> str:
 class Letters:
     """Four choices under letters, and which letter comes next: the form of all protocols in tasks/protocols.py."""
 
-    switches = SWITCHES["mmlu"]
+    switches: Sequence[Switch] = SWITCHES["mmlu"]
 
     def __init__(self, task: "MMLU", chosen: ChosenProtocol) -> None:
         self.task = task

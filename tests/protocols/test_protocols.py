@@ -122,10 +122,10 @@ def test_every_value_of_a_switch_says_what_it_does() -> None:
 @pytest.mark.parametrize(
     ("task", "names"),
     [
-        ("mmlu", "qwen, qwen-corrected, lm-eval, hendrycks, smollm2"),
-        ("ceval", "qwen, qwen-corrected, lm-eval, ceval-authors"),
-        ("gsm8k", "qwen, qwen-corrected, lm-eval, smollm2"),
-        ("humaneval", "qwen, qwen-corrected, lm-eval"),
+        ("mmlu", "qwen, qwen-corrected, lm-eval, hendrycks, qwen-chat, qwen-chat-corrected, smollm2"),
+        ("ceval", "qwen, qwen-corrected, lm-eval, ceval-authors, qwen-chat, qwen-chat-corrected"),
+        ("gsm8k", "qwen, qwen-corrected, lm-eval, qwen-chat, qwen-chat-corrected, smollm2"),
+        ("humaneval", "qwen, qwen-corrected, lm-eval, qwen-chat, qwen-chat-corrected"),
     ],
 )
 def test_a_protocol_that_a_benchmark_lacks_is_refused_with_those_it_has(
