@@ -25,6 +25,7 @@ Data: https://github.com/hkust-nlp/ceval (CC BY-NC-SA 4.0); on the hub ceval/cev
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property, partial
+from typing import Protocol
 
 from evalkit.data import (
     Row,
@@ -83,12 +84,42 @@ def subject_fault(subject: str, answers: Json, asked: Set[str]) -> str | None:
     return None
 
 
+class Tabular(Protocol):
+    """What the form asks of its task."""
+
+    @property
+    def name(self) -> str:
+        """See evalkit.task.Task."""
+        ...
+
+    @property
+    def data(self) -> Source:
+        """Where its rows come from."""
+        ...
+
+    @property
+    def split(self) -> str:
+        """The split that is asked."""
+        ...
+
+    @property
+    def metric(self) -> str:
+        """See evalkit.task.Task."""
+        ...
+
+    def rows(self, split: str) -> Tables:
+        """The rows of a split by subject."""
+        ...
+
+
 class Letters:
     """Four choices under letters, and which letter comes next: the form of all protocols in tasks/protocols.py."""
 
     switches: Sequence[Switch] = SWITCHES["ceval"]
+    categories: Mapping[str, Sequence[str]] = CATEGORIES
+    further: Mapping[str, Sequence[str]] = {"Hard": HARD}  # subjects of the categories, put together again
 
-    def __init__(self, task: "CEval", chosen: ChosenProtocol) -> None:
+    def __init__(self, task: Tabular, chosen: ChosenProtocol) -> None:
         self.task = task
         self.chosen = chosen
 
@@ -109,7 +140,7 @@ class Letters:
         space = {"space": " ", "bare": ""}[chosen["letters"]]
         shots = self._shots[example.group] if self.shots_from else ()
         prompt = Prompt(
-            header=header(example.group, chosen["header"]),
+            header=header(example.group, chosen.switches.get("header", "none")),
             shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
             query=layout(example.row, chosen["question"], ""),
         )
@@ -124,10 +155,10 @@ class Letters:
         return Score(example.id, example.group, answer, example.target, value)
 
     def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The mean of the subjects' accuracies: over all, per category, and over the hard subjects."""
+        """The mean of the subjects' accuracies: over all, per category, and over further groups of subjects."""
         subjects = by_group(scores)
         mean = MEAN[self.chosen["mean"]]
-        kinds = {**CATEGORIES, "Hard": HARD}
+        kinds = {**self.categories, **self.further}
         return Aggregate(
             metrics={self.task.metric: mean(subjects)},
             groups={

@@ -133,6 +133,15 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
         _SOFTMAX,
         _MEAN,
     ),
+    "cmmlu": (
+        Switch(
+            "question", "how the question begins", {"marked": "问题：…", **_QUESTION}, function=_QUESTION_OF_ONES_OWN
+        ),
+        _LETTERS,
+        Switch("num_fewshot", _FEWSHOT, low=0, high=5),
+        _SOFTMAX,
+        _MEAN,
+    ),
     "gsm8k": (
         Switch(
             "shots",
@@ -217,6 +226,7 @@ _QWEN_CEVAL = {
     "softmax": "once",
     "mean": "macro",
 }
+_QWEN_CMMLU = {"question": "marked", "letters": "bare", "num_fewshot": "5", "softmax": "once", "mean": "macro"}
 _QWEN_GSM8K = {
     "shots": "card-file",
     "question": "step-by-step",
@@ -236,10 +246,17 @@ _QWEN_HUMANEVAL = {
 }
 
 PROTOCOLS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
-    "qwen": {"mmlu": _QWEN_MMLU, "ceval": _QWEN_CEVAL, "gsm8k": _QWEN_GSM8K, "humaneval": _QWEN_HUMANEVAL},
+    "qwen": {
+        "mmlu": _QWEN_MMLU,
+        "ceval": _QWEN_CEVAL,
+        "cmmlu": _QWEN_CMMLU,
+        "gsm8k": _QWEN_GSM8K,
+        "humaneval": _QWEN_HUMANEVAL,
+    },
     "qwen-corrected": {
         "mmlu": {**_QWEN_MMLU, "truncation": "none"},
         "ceval": _QWEN_CEVAL,
+        "cmmlu": _QWEN_CMMLU,
         "gsm8k": {**_QWEN_GSM8K, "answer": "last-number"},
         "humaneval": {**_QWEN_HUMANEVAL, "cut": "top-level"},
     },

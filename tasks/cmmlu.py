@@ -1,0 +1,158 @@
+"""CMMLU: 67 subjects of Chinese multiple choice, 5-shot.
+
+A raw row (`test/anatomy.csv`: an unnamed index, Question, A, B, C, D, Answer):
+
+    0,女性生殖腺是,卵巢,前庭大腺,前庭球,乳腺,A
+
+Protocol "qwen": the scripts of the Qwen-1.8B card (QwenLM/Qwen, eval/evaluate_cmmlu.py at 2df8e8a), which ask as they
+ask C-Eval: no header, the subject's five dev rows, the likeliest of A, B, C, D as the next token, nothing truncated.
+The score is the plain mean of the 67 subjects' accuracies (macro). "qwen-corrected" is the same: no cell is touched by
+any quirk. Every switch is in tasks/protocols.py.
+
+Published: 52.1 (README of QwenLM/Qwen).
+
+Data: https://github.com/haonan-li/CMMLU (CC BY-NC-SA 4.0), data/ at d6e7b716d8ac694f38969a6c0407437d1fded799; on the
+hub haonan-li/cmmlu, of which it is not known whether its rows are these: the content hash decides.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from evalkit.data import (
+    Source,
+    Tables,
+    benchmark_folder,
+    check_answers,
+    pinned_digests,
+    read_hub,
+)
+from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.data.rows import csv_text, read_csv
+from evalkit.errors import DataError
+from evalkit.protocols import ChosenProtocol, Protocols
+from evalkit.task import AskedByForm, check_choice, in_order
+from evalkit.types import Example, Json
+
+from . import HOME, ceval
+from .cmmlu_subjects import CATEGORIES, CHINA_SPECIFIC
+from .protocols import SWITCHES, protocols_of
+
+LETTERS = "ABCD"
+_QUESTION, _ANSWER = "Question", "Answer"
+COLUMNS = (_QUESTION, *LETTERS, _ANSWER)
+
+
+class Letters(ceval.Letters):
+    """Four choices under letters, and which letter comes next, as C-Eval is asked."""
+
+    switches = SWITCHES["cmmlu"]
+    categories = CATEGORIES
+    further: Mapping[str, Sequence[str]] = {"China specific": CHINA_SPECIFIC}
+
+
+@dataclass(frozen=True)
+class CMMLU(AskedByForm):
+    """The constructor is the schema of configs/task/cmmlu.yaml."""
+
+    data: Source
+    split: str = "test"
+    num_fewshot: int | None = None
+    protocol: str | None = None  # as the card says, else the first
+    name = "cmmlu"
+    metric = "accuracy"
+    usual = Letters
+
+    def __post_init__(self) -> None:
+        check_choice("tasks.cmmlu.split", self.split, ("test", "dev"))
+        _ = self.chosen  # refuses a wrong one
+
+    @cached_property
+    def protocols(self) -> Protocols:
+        """What it offers, protocols of one's own among them."""
+        return protocols_of("cmmlu")
+
+    @cached_property
+    def chosen(self) -> ChosenProtocol:
+        """The protocol, every switch with its value."""
+        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
+
+    @property
+    def cell(self) -> str:
+        """The card's only column, for its split."""
+        return "accuracy" if self.split == "test" else self.split
+
+    def examples(self) -> Sequence[Example]:
+        """Every question, subject by subject, in file order."""
+        tables = self.rows(self.split)
+        return [
+            Example(f"{subject}/{self.split}/{index}", row, row["answer"], subject)
+            for subject in in_order(tables, CATEGORIES)
+            for index, row in enumerate(tables[subject])
+        ]
+
+    def rows(self, split: str) -> Tables:
+        """The rows of a split by subject. Raises DataError at a difference."""
+        return self._split(split)[0]
+
+    def provenance(self) -> dict[str, Json]:
+        """The data and the protocol."""
+        read = dict.fromkeys(filter(None, (self.form.shots_from, self.split)))
+        data = describe(self.data, {split: self._split(split)[1] for split in read})
+        return {"data": data, "protocol": self.chosen.json(split=self.split)}
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """What the publisher offers."""
+        return ("dev", "test")
+
+    def published_files(self, split: str) -> dict[str, Callable[[], str]]:
+        """The publisher's files of a split by name, each with what makes its text from the hub's rows."""
+        return {f"{split}/{s}.csv": partial(self._published, split, s) for s in pinned_digests(self.data, HOME, split)}
+
+    def _published(self, split: str, subject: str) -> str:
+        rows = read_hub(self.data, split, subject, columns=COLUMNS)
+        numbered = [{"": str(number), **_as_text(row)} for number, row in enumerate(rows)]
+        return csv_text(numbered, ("", *COLUMNS), header=True)
+
+    @cached_property
+    def _load(self) -> dict[str, tuple[Tables, SplitCheck]]:
+        """The splits read so far."""
+        return {}
+
+    def _split(self, split: str) -> tuple[Tables, SplitCheck]:
+        if split not in self._load:
+            found = self._from_folder(split) if self.data.data_dir is not None else self._from_hub(split)
+            tables = {subject: list(map(_renamed, rows)) for subject, rows in found.items()}
+            check_answers(tables, LETTERS, f"{self.data.where}/{split}")
+            self._load[split] = tables, check_split(self.data, HOME, split, tables)
+        return self._load[split]
+
+    def _from_folder(self, split: str) -> Tables:
+        """Of `{split}/{subject}.csv` the pinned subjects; with data_check=warn those that are there."""
+        folder = benchmark_folder(self.data, HOME) / split
+        subjects = list(pinned_digests(self.data, HOME, split))
+        if self.data.data_check == "warn":
+            subjects = sorted(path.stem for path in folder.glob("*.csv") if not path.name.startswith((".", "~")))
+        tables = {subject: read_csv(folder / f"{subject}.csv", COLUMNS, optional=()) for subject in subjects}
+        if empty := [subject for subject, rows in tables.items() if not rows]:
+            raise DataError(f"{folder / f'{empty[0]}.csv'} holds no row; fetch it again from the publisher")
+        if not tables:
+            raise DataError(f"{folder} holds no *.csv; name a folder in the publisher's layout with data_dir=")
+        return tables
+
+    def _from_hub(self, split: str) -> Tables:
+        return {
+            subject: [_as_text(row) for row in read_hub(self.data, split, subject, columns=COLUMNS)]
+            for subject in pinned_digests(self.data, HOME, split)
+        }
+
+
+def _as_text(row: Mapping[str, Any]) -> dict[str, str]:
+    return {name: "" if row[name] is None else str(row[name]) for name in COLUMNS}
+
+
+def _renamed(row: Mapping[str, str]) -> dict[str, str]:
+    """A row's cells under the names that C-Eval's have."""
+    return {"question": row[_QUESTION], **{letter: row[letter] for letter in LETTERS}, "answer": row[_ANSWER]}
