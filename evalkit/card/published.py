@@ -56,6 +56,7 @@ class Row:
     model: str | None  # the name of its config file; None where no checkpoint is open
     cells: Mapping[str, Cell | None]  # by column; None is the card's "-"
     reason: str = ""  # why there is no config file
+    copy_of: str | None = None  # the model that this is a copy of, in another precision; the report pairs the two
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,11 @@ class CardTable:
     def row_of(self, model: str) -> Row | None:
         """The row of a model, None where the card does not list it."""
         return next((row for row in self.rows if row.model == model), None)
+
+    def has_figure(self, model: str | None, column: str) -> bool:
+        """Whether the card tells a model's figure in a column."""
+        row = self.row_of(model) if model is not None else None
+        return row is not None and row.cells[column] is not None
 
 
 @dataclass(frozen=True)
@@ -112,18 +118,20 @@ class PublishedCard:
         """What its tables measure, each benchmark once, in the card's order."""
         return list(dict.fromkeys(name for table in self.tables.values() for name in table.benchmarks))
 
-    def place(self, benchmark: str, *cells: str) -> Place | None:
+    def place(self, benchmark: str, *cells: str, model: str | None = None, protocol: str | None = None) -> Place | None:
         """Where a benchmark's cell stands; for a cell that no column measures, beside the benchmark's first column.
 
-        cells: what the run calls the part that it measures: its cell, then its split. None for a benchmark that the
-        card does not have.
+        cells: what the run calls the part that it measures: its cell, then its split. Where several tables have it,
+        that which has the model, then that whose figures were made under the protocol, is the place. None for a
+        benchmark that the card does not have.
         """
-        columns = [
-            Place(table, name, column)
-            for table in self.tables.values()
-            for name, column in table.columns.items()
-            if column.benchmark == benchmark
-        ]
+        columns = sorted(
+            self._places(benchmark),
+            key=lambda place: (
+                not place.table.has_figure(model, place.name),
+                protocol is not None and place.column.protocol != protocol,
+            ),
+        )
         for cell in cells:
             if found := [place for place in columns if place.column.cell == cell]:
                 return found[0]
@@ -132,15 +140,27 @@ class PublishedCard:
         other = replace(columns[0].column, label=cells[0], cell=cells[0], questions=0)
         return Place(columns[0].table, cells[0], other)
 
-    def protocol_of(self, benchmark: str) -> str | None:
-        """The protocol under which the card's figures of a benchmark were made; None where it has, or says, none."""
-        columns = (c for table in self.tables.values() for c in table.columns.values())
-        return next((column.protocol for column in columns if column.benchmark == benchmark), None)
+    def protocol_of(self, benchmark: str, model: str | None = None) -> str | None:
+        """The protocol under which the card's figures of a benchmark were made; None where it has, or says, none.
+
+        model: where several tables have the benchmark, the one that has the model tells.
+        """
+        places = sorted(self._places(benchmark), key=lambda place: not place.table.has_figure(model, place.name))
+        return next((place.column.protocol for place in places), None)
 
     def cell(self, benchmark: str, cell: str, model: str) -> Cell | None:
         """The figure a run is set beside; None where the card has no such benchmark, column, row or figure."""
-        found = self.place(benchmark, cell)
+        found = self.place(benchmark, cell, model=model)
         return found.cell_of(model) if found else None
+
+    def _places(self, benchmark: str) -> list[Place]:
+        """Every column of a benchmark, in the card's order."""
+        return [
+            Place(table, name, column)
+            for table in self.tables.values()
+            for name, column in table.columns.items()
+            if column.benchmark == benchmark
+        ]
 
 
 def read_card(
@@ -218,14 +238,15 @@ def _rows(where: str, value: Json, columns: Sequence[str]) -> Iterator[Row]:
 
 
 def _row(where: str, value: Json, columns: Sequence[str]) -> Row:
-    fields = _fields(where, value, ("label", "model", "cells"), optional=("reason",))
+    fields = _fields(where, value, ("label", "model", "cells"), optional=("reason", "copy_of"))
     where = f"{where} ({fields['label']})"
     model, reason = fields["model"], str(fields.get("reason") or "")
     if model is None and not reason:
         raise ConfigError(f"{where}: model is null, give the reason")
     cells = _fields(f"{where}: cells", fields["cells"], columns)
     parsed = {column: _cell(f"{where}: {column}", cells[column]) for column in columns}
-    return Row(str(fields["label"]), None if model is None else str(model), parsed, reason)
+    copy_of = _text_or_none(where, "copy_of", fields.get("copy_of"))
+    return Row(str(fields["label"]), None if model is None else str(model), parsed, reason, copy_of)
 
 
 def _cell(where: str, value: Json) -> Cell | None:

@@ -165,7 +165,15 @@ def _uncorrected(summaries: Sequence[Summary], cards: Cards, rule: Rule) -> list
 def place_of(card: PublishedCard, summary: Summary) -> Place | None:
     """Where a card has what a summary measures."""
     provenance = summary.provenance
-    return card.place(summary.task, *filter(None, (text_of(provenance, "cell"), split_of(provenance))))
+    return where_measured(card, summary.task, text_of(provenance, "cell"), summary.model, provenance)
+
+
+def where_measured(
+    card: PublishedCard, benchmark: str, cell: str, model: str, provenance: Mapping[str, Json]
+) -> Place | None:
+    """Where a card has what a run of a model measures."""
+    cells = filter(None, (cell, split_of(provenance)))
+    return card.place(benchmark, *cells, model=model, protocol=base_protocol(provenance, "") or None)
 
 
 def _run(summary: Summary, card: PublishedCard, rule: Rule) -> Run:

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -67,7 +68,7 @@ def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:
     """Tasks, backend and settings. Raises ConfigError for a value that cannot be meant."""
     card = card_from(_resolved(config.card))
     model = build(config, "model")
-    tasks = build_tasks(config, card.protocol_of)
+    tasks = build_tasks(config, partial(card.protocol_of, model=model.name))
     backend = build(config, "backend")
     if isinstance(backend, LoadsCheckpoint):
         require_packages(backend.checkpoint)

@@ -6,7 +6,7 @@ from typing import Any
 
 from evalkit.backends.finite import largest_difference
 from evalkit.card.published import PublishedCard
-from evalkit.card.runs import num_samples_of, protocol_of, remarks_of, split_of
+from evalkit.card.runs import num_samples_of, protocol_of, remarks_of, where_measured
 from evalkit.card.verdict import verdict_for
 from evalkit.evaluation.contract import aggregate_of
 from evalkit.evaluation.loop import Question
@@ -39,7 +39,7 @@ def summarize(
     outputs = [records[q.example.id, q.request_sha].output for q in questions]
     num_errors = sum(isinstance(output, ErrorOutput) for output in outputs)
     aggregate = aggregate_of(task, scores)
-    place = card.place(task.name, *filter(None, (task.cell, split_of(provenance))))
+    place = where_measured(card, task.name, task.cell, model, provenance)
     verdict = verdict_for(
         place,
         card=card.title,

@@ -7,6 +7,7 @@ from evalkit.card.efficiency import Claims
 from evalkit.card.explained import Explained
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
+from evalkit.report.copy_tables import copy_table
 from evalkit.report.efficiency_table import efficiency_table
 from evalkit.report.explain_tables import why_tables
 from evalkit.report.grader_tables import disagreement_table, grader_table
@@ -23,6 +24,7 @@ class Extras:
     graded: Mapping[int, Graded] = field(default_factory=dict)  # by the run's place in the report
     explained: Mapping[int, Explained] = field(default_factory=dict)  # likewise
     efficiency: Sequence[tuple[Sequence[Efficiency], Claims | None]] = ()  # by model
+    copies: Sequence[Effect] = ()  # of a model in another precision, against the model
 
 
 def protocol_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
@@ -51,5 +53,6 @@ def efficiency_tables(extras: Extras) -> list[Table]:
 
 def extra_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
     """All of these."""
+    copies = [table] if (table := copy_table(extras.copies)) else []
     by_run = [*protocol_tables(runs, extras), *explain_tables(runs, extras), *grader_tables(runs, extras)]
-    return [*by_run, *efficiency_tables(extras)]
+    return [*copies, *by_run, *efficiency_tables(extras)]

@@ -14,6 +14,7 @@ from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, most_complete, runs_of
 from evalkit.errors import StoreError
 from evalkit.report.card_tables import card_tables, cards_of, verdict_table
+from evalkit.report.copy_tables import copies_of
 from evalkit.report.extras import Extras, extra_tables
 from evalkit.report.html import render_html
 from evalkit.report.markdown import render_report
@@ -123,7 +124,8 @@ def _extras(by_place: Mapping[int, Path], runs: Sequence[Run], card: PublishedCa
     scores = {place: paired_scores(folder, runs[place].summary) for place, folder in kept.items()}
     graded = {place: found for place, folder in by_place.items() if (found := read_graded(folder))}
     explained = {p: why for p, folder in by_place.items() if (why := read_explained(folder, runs[p].summary))}
-    return Extras(effects_of(runs, scores), graded, explained, _efficiency(by_place.values(), card))
+    efficiency = _efficiency(by_place.values(), card)
+    return Extras(effects_of(runs, scores), graded, explained, efficiency, copies_of(runs, scores))
 
 
 def _efficiency(folders: Iterable[Path], card: PublishedCard | None) -> list[tuple[list[Efficiency], Claims | None]]:

@@ -19,6 +19,7 @@ from evalkit.report.card_tables import (
     verdict_table,
     weights_remark,
 )
+from evalkit.report.copy_tables import copy_table
 from evalkit.report.explain_tables import WHY_TEXT
 from evalkit.report.extras import Extras, efficiency_tables, explain_tables, grader_tables, protocol_tables
 from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
@@ -53,6 +54,8 @@ def _sections(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, other
     yield f"<div class='plots'>{html_figure(overview_plot(runs))}</div>"
     if len({run.summary.model for run in runs}) > 1:
         yield f"<h2>All runs</h2>{html_table(matrix_table(runs))}"
+    if copies := copy_table(extras.copies):
+        yield f"<h2>{copies.title}</h2>{html_table(_below(copies, 'benchmark', 'in words'))}"
     for number, card in enumerate(cards_of(runs)):
         anchor = "" if number else " id='tables'"
         yield f"<h2{anchor}>{html.escape(tables_title(card, runs), quote=False)}</h2>"

@@ -15,6 +15,7 @@ from evalkit.report.card_tables import (
     verdict_table,
     weights_remark,
 )
+from evalkit.report.copy_tables import copy_table
 from evalkit.report.explain_tables import WHY_TEXT
 from evalkit.report.extras import Extras, efficiency_tables, explain_tables, grader_tables, protocol_tables
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
@@ -54,6 +55,7 @@ def render_report(
     parts += [RULE_TEXT]
     if len(models) > 1:
         parts += ["## All runs\n", _noted(matrix_table(runs))]
+    parts += [f"## {copies.title}\n", _noted(copies)] if (copies := copy_table(extras.copies)) else []
     for card in cards_of(runs):
         parts += [f"## {tables_title(card, runs)}\n", f"Published figures: {card.source}. All in percent.\n"]
         parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]

@@ -53,11 +53,12 @@ def effects_of(runs: Sequence[Run], scores: ScoresOf) -> list[Effect]:
     for place, run in enumerate(runs):
         first = firsts.setdefault(run.test, place)
         if first != place and run.protocol != runs[first].protocol:
-            effects.append(_effect(runs[first], run, scores.get(first, {}), scores.get(place, {})))
+            effects.append(effect_between(runs[first], run, scores.get(first, {}), scores.get(place, {})))
     return effects
 
 
-def _effect(first: Run, other: Run, a: Mapping[str, Score], b: Mapping[str, Score]) -> Effect:
+def effect_between(first: Run, other: Run, a: Mapping[str, Score], b: Mapping[str, Score]) -> Effect:
+    """Two runs of one benchmark, paired question by question."""
     hashes = [data_hashes(run.summary.provenance) for run in (first, other)]
     if odd := [split for split in hashes[0] if hashes[1].get(split, hashes[0][split]) != hashes[0][split]]:
         return Effect(first, other, None, f"not paired: other data in split {odd[0]}")

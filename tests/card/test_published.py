@@ -48,6 +48,8 @@ def test_the_card_holds_every_row_of_the_four_tables_in_the_cards_order(card: Pu
         ]
         for task, table in card.tables.items()
     }
+    assert len(printed.pop("chat")) == 17
+    assert printed.pop("cmmlu")[7] == "Qwen-1.8B 52.1"
     assert printed == {
         "ceval": [
             "Bloom-1B7 23.8 / -",
@@ -97,7 +99,7 @@ def test_the_card_holds_every_row_of_the_four_tables_in_the_cards_order(card: Pu
 
 def test_every_row_names_its_model_or_why_there_is_none(card: PublishedCard) -> None:
     rows = [row for table in card.tables.values() for row in table.rows]
-    assert {row.label for row in rows if row.model is None} == {"MiLM-1.3B"}
+    assert {row.label for row in card.tables["ceval"].rows if row.model is None} == {"MiLM-1.3B"}
     assert {row.model for row in rows if row.model} == {
         "bloom-1b1",
         "bloom-1b7",
@@ -111,7 +113,40 @@ def test_every_row_names_its_model_or_why_there_is_none(card: PublishedCard) -> 
         "pythia-2_8b",
         "openllama-3b",
         "qwen-1_8b",
+        "qwen-1_8b-chat",
+        "qwen-1_8b-chat-fp32",
+        "qwen-1_8b-chat-int8",
+        "qwen-1_8b-chat-int4",
     }
+
+
+@pytest.mark.parametrize(
+    ("model", "protocol", "column", "figure"),
+    [
+        ("qwen-1_8b", "qwen", "accuracy", "45.3"),
+        ("qwen-1_8b", "qwen-chat", "accuracy", "45.3"),  # its own row, under another protocol
+        ("qwen-1_8b-chat", "qwen-chat", "mmlu", "43.3"),
+        ("qwen-1_8b-chat", "qwen", "mmlu", "43.3"),
+        ("qwen-1_8b-chat-int4", "qwen-chat", "mmlu", "42.9"),
+        ("my-model", "qwen-chat", "mmlu", None),
+        ("my-model", "qwen", "accuracy", None),
+        ("my-model", "lm-eval", "accuracy", None),
+    ],
+)
+def test_a_run_stands_in_the_table_of_its_model_else_of_its_protocol(
+    card: PublishedCard, model: str, protocol: str, column: str, figure: str | None
+) -> None:
+    place = card.place("mmlu", "accuracy", "test", model=model, protocol=protocol)
+    assert place is not None
+    cell = place.cell_of(model)
+    assert (place.name, cell.text if cell else None) == (column, figure)
+
+
+def test_a_models_protocol_is_that_of_its_table(card: PublishedCard) -> None:
+    for benchmark in ("mmlu", "ceval", "gsm8k", "humaneval"):
+        assert card.protocol_of(benchmark, "qwen-1_8b-chat-int8") == "qwen-chat"
+        assert card.protocol_of(benchmark, "qwen-1_8b") == card.protocol_of(benchmark, "my-model") == "qwen"
+    assert card.protocol_of("cmmlu", "qwen-1_8b") == "qwen"
 
 
 def test_a_place_gives_the_figure_with_its_source(card: PublishedCard) -> None:

@@ -32,7 +32,12 @@ HUB = {
     "pythia-1b": "EleutherAI/pythia-1b",
     "pythia-2_8b": "EleutherAI/pythia-2.8b",
     "qwen-1_8b": "Qwen/Qwen-1_8B",
+    "qwen-1_8b-chat": "Qwen/Qwen-1_8B-Chat",
+    "qwen-1_8b-chat-fp32": "Qwen/Qwen-1_8B-Chat",
+    "qwen-1_8b-chat-int8": "Qwen/Qwen-1_8B-Chat-Int8",
+    "qwen-1_8b-chat-int4": "Qwen/Qwen-1_8B-Chat-Int4",
 }
+DTYPE = {"qwen-1_8b-chat": "bfloat16", "qwen-1_8b-chat-fp32": "float32"}  # rows of one checkpoint in several precisions
 FAMILY = {"bloom": "bloom", "bloomz": "bloom", "gpt": "gpt_neo", "openllama": "llama", "opt": "opt"}
 FAMILY |= {"pythia": "gpt_neox", "qwen": "qwen"}
 
@@ -41,7 +46,7 @@ def test_every_row_of_the_card_with_an_open_checkpoint_has_a_config() -> None:
     card = OmegaConf.to_container(OmegaConf.load(ROOT / "configs" / "card" / "qwen-1_8b.yaml"))
     assert isinstance(card, dict)
     rows = {row["model"] for table in card["tables"].values() for row in table["rows"] if row.get("model")}
-    assert {name for name in rows if "chat" not in name and "int" not in name} <= set(HUB)
+    assert rows <= set(HUB)
     assert {*HUB, "smollm2-135m"} == set(options_of("model"))
 
 
@@ -49,7 +54,7 @@ def test_every_row_of_the_card_with_an_open_checkpoint_has_a_config() -> None:
 def test_a_config_names_the_publishers_repository(name: str) -> None:
     spec = read_spec(name)
     assert (spec.name, spec.path) == (name, HUB[name])
-    assert (spec.dtype, spec.device) == ("auto", "auto")
+    assert (spec.dtype, spec.device) == (DTYPE.get(name, "auto"), "auto")
 
 
 @pytest.mark.parametrize("name", list(HUB))
