@@ -15,11 +15,13 @@ def openings(tree: ast.AST) -> Iterator[ast.Call]:
     for node in ast.walk(tree):
         if not isinstance(node, ast.Call):
             continue
+        is_method = isinstance(node.func, ast.Attribute)  # read_text of a path; the data room's takes no encoding
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
         given = (*node.args, *(k.value for k in node.keywords))
         modes = [part.value for value in given for part in ast.walk(value) if isinstance(part, ast.Constant)]
         binary = any(isinstance(mode, str) and "b" in mode and len(mode) <= 3 for mode in modes)
-        if name in ("open", "fdopen", "read_text", "write_text") and not binary and ast.unparse(node.func) != "os.open":
+        opens = name in (("open", "fdopen", "read_text", "write_text") if is_method else ("open", "fdopen"))
+        if opens and not binary and ast.unparse(node.func) != "os.open":
             yield node
 
 

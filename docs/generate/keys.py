@@ -132,7 +132,9 @@ def page() -> Iterator[str]:
         yield f"`{folder.name}=NAME` chooses one of these files of `configs/{folder.name}/`.\n"
         targets = {file.target for file in files}
         yield from (
-            _one_table(files, folder.name) if len(targets) == 1 and len(files) > _SAME else _each(files, folder.name)
+            _one_table(files, folder.name)
+            if len(targets) == 1 and all(targets) and len(files) > _SAME
+            else _each(files, folder.name)
         )
 
 

@@ -94,7 +94,8 @@ def _of_group(mounted: Path, path: str, limit: str, usage: str, prefix: str) -> 
         if not folder.is_relative_to(mounted):
             return
         try:
-            most, used = (folder / limit).read_text().strip(), int((folder / usage).read_text())
+            most = (folder / limit).read_text(encoding="ascii").strip()
+            used = int((folder / usage).read_text(encoding="ascii"))
             kept = _fields(folder / "memory.stat", " ")
         except (OSError, ValueError):
             continue

@@ -78,7 +78,7 @@ def test_texts_of_before_special_tokens_were_a_switch_stay_valid_and_are_no_othe
     verified = evalkit("verify", str(folder / "gsm8k"), str(former))
     assert verified.code == 0, verified.out
     unseen = evalkit(*words, "tasks.gsm8k.protocol=qwen+special_tokens:unseen")
-    assert "12 questions, 0 already answered, 12 in runs beside it" in unseen.err
+    assert "gsm8k@qwen+special_tokens=unseen: 12 questions, 12 already answered" in unseen.err
 
 
 def test_it_goes_on_where_it_was_killed(run: Path, capfd: pytest.CaptureFixture[str]) -> None:

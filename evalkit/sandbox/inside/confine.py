@@ -69,7 +69,7 @@ def enter_room(libc: ctypes.CDLL, room: dict[str, Any], calls: dict[str, int]) -
     user, group = os.geteuid(), os.getegid()
     checked(libc.unshare(NEW_USER_AND_MOUNTS), "user and mount namespace")
     for name, line in (("setgroups", "deny"), ("uid_map", f"{user} {user} 1"), ("gid_map", f"{group} {group} 1")):
-        with open(f"/proc/self/{name}", "w") as file:  # noqa: PTH123 pathlib is slow to import
+        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:  # noqa: PTH123 pathlib is slow to import
             file.write(line)
     base = room["base"]
     mount(libc, "none", "/", "", MS_REC | MS_PRIVATE)
