@@ -7,6 +7,7 @@ from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from evalkit.errors import ModelError
+from evalkit.models.file_embedding import FileEmbedding
 from evalkit.models.gptq_packed import PackedLinear
 from evalkit.types import Json
 
@@ -70,8 +71,8 @@ def architecture_table(network: PreTrainedModel, model_type: str, vocabulary_siz
 
 
 def num_parameters(network: nn.Module) -> int:
-    """Parameters of a network, each once; of a packed layer as many as it stands for."""
-    packed = [module for module in network.modules() if isinstance(module, PackedLinear)]
+    """Parameters of a network, each once; of a layer that holds them in another form as many as it stands for."""
+    packed = [module for module in network.modules() if isinstance(module, PackedLinear | FileEmbedding)]
     own = {id(parameter) for module in packed for parameter in module.parameters()}
     plain = sum(parameter.numel() for parameter in network.parameters() if id(parameter) not in own)
     return plain + sum(module.num_parameters for module in packed)

@@ -4,7 +4,7 @@ The names are those of the unquantised checkpoint, but that a quantised layer ha
 its weight's place, and a bias even where its architecture has none: such a one is zero as a rule, and dropped.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 
@@ -15,12 +15,13 @@ from transformers import PreTrainedModel
 from evalkit.errors import ModelError
 from evalkit.models.assemble import fill, refuse_unaccounted
 from evalkit.models.checkpoint import Checkpoint
+from evalkit.models.file_embedding import FileEmbedding
 from evalkit.models.gptq_packed import packed_linear
 from evalkit.models.gptq_words import WORD_BITS, QuantizedLayer, dequantized, unpacked
 from evalkit.models.quantization import GptqScheme
 from evalkit.models.safetensors_file import TensorInfo
 from evalkit.models.sharding import Placing
-from evalkit.models.tensor_reader import read_as, read_integers, read_tensor
+from evalkit.models.tensor_reader import DTYPES, read_as, read_integers, read_tensor
 
 _MARK = ".qweight"
 PARTS = ("qweight", "qzeros", "scales", "g_idx")  # of a quantised layer, in its weight's place
@@ -57,7 +58,11 @@ def fill_quantized(network: PreTrainedModel, checkpoint: Checkpoint, filling: Fi
         for name, module in _modules(checkpoint, source, layers[source], filling):
             network.set_submodule(name, nn.Identity())  # holds its place, and no parameter that `fill` would wait for
             found[name] = module
-    fill(network, _plain(checkpoint, filling, layers), str(checkpoint.folder))
+    if filling.packed:
+        found |= _embedding(network, checkpoint, filling)
+        for name in found:
+            network.set_submodule(name, nn.Identity())
+    fill(network, _plain(checkpoint, filling, layers, found), str(checkpoint.folder))
     for name, module in found.items():
         network.set_submodule(name, module)
     network.train(False)
@@ -158,6 +163,23 @@ def _read_layer(checkpoint: Checkpoint, source: str, scheme: GptqScheme) -> Quan
         raise ModelError(f"{info.file}: tensor {source}.g_idx {error}") from None
 
 
+def _embedding(network: PreTrainedModel, checkpoint: Checkpoint, filling: Filling) -> dict[str, nn.Module]:
+    """The input embedding by its name, its rows left in the file; none where that cannot be."""
+    own = network.get_input_embeddings()
+    name = next(name for name, module in network.named_modules() if module is own)
+    parameter = f"{name}.weight"
+    source = next((source for source, targets in filling.parts.items() if targets == (parameter,)), None)
+    is_tied = parameter in filling.tied.values()  # then the output matrix needs all of it
+    if type(own) is not nn.Embedding or source is None or is_tied or filling.place(parameter).type != "cpu":
+        return {}
+    info = checkpoint.tensors[source]
+    if info.shape != tuple(own.weight.shape) or info.dtype not in DTYPES:
+        return {}  # `fill` says what is wrong with it
+    if info.offset % DTYPES[info.dtype].itemsize:
+        return {}  # its numbers cannot be read where they lie
+    return {name: FileEmbedding(info, filling.dtype)}
+
+
 def _dense_linear(layer: QuantizedLayer, bias: Tensor | None, dtype: torch.dtype) -> nn.Linear:
     num_outputs, num_inputs = layer.integers.shape
     linear = nn.Linear(num_inputs, num_outputs, bias=False, device="meta")
@@ -167,11 +189,15 @@ def _dense_linear(layer: QuantizedLayer, bias: Tensor | None, dtype: torch.dtype
 
 
 def _plain(
-    checkpoint: Checkpoint, filling: Filling, layers: Mapping[str, Mapping[str, nn.Linear]]
+    checkpoint: Checkpoint,
+    filling: Filling,
+    layers: Mapping[str, Mapping[str, nn.Linear]],
+    made: Collection[str],
 ) -> Iterator[tuple[str, Tensor]]:
-    """The parameters that are not quantised."""
+    """The parameters that are not quantised, and not in a module that is made already."""
     taken = {f"{source}.{part}" for source in layers for part in ("weight", "bias")}
-    kept = [name for name in filling.parts if name not in taken]
+    done = {(f"{name}.weight",) for name in made}
+    kept = [name for name, targets in filling.parts.items() if name not in taken and targets not in done]
     for name in sorted(kept, key=lambda name: _position(checkpoint.tensors[name])):
         info, targets = checkpoint.tensors[name], filling.parts[name]
         if len(targets) == 1:

@@ -24,6 +24,7 @@ from evalkit.models.architecture import architecture_table, max_length
 from evalkit.models.assemble import refuse_unaccounted
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint, unreadable_told
+from evalkit.models.file_embedding import FileEmbedding
 from evalkit.models.gguf_llama import is_plain_llama, load_llama
 from evalkit.models.gptq_families import load_gptq
 from evalkit.models.gptq_packed import described
@@ -88,7 +89,7 @@ def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
         "dtype": str(dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         **_sharding(network),
-        **({"weights_in_memory": f"packed: {described(network)}"} if spec.weights == "packed" else {}),
+        **({"weights_in_memory": _packed_in_words(network)} if spec.weights == "packed" else {}),
         "attention": network.config._attn_implementation,
         "tokenizer": dict(tokenizer.describe()),
         "end_of_text_ids": list[Json](sorted(ends)),
@@ -117,6 +118,11 @@ def _too_large_told(place: str, dtype: torch.dtype) -> Iterator[None]:
         left = f"{room.num_bytes / GIB:.1f} GiB are {room.bound}" if room is not None else "which ran out"
         mend = f"take a smaller model{', model.dtype=bfloat16' if dtype == torch.float32 else ''}, or raise the limit"
         raise ModelError(f"{place} cannot be loaded: it does not fit in memory, {left}; {mend}") from error
+
+
+def _packed_in_words(network: PreTrainedModel) -> str:
+    in_file = any(isinstance(module, FileEmbedding) for module in network.modules())
+    return f"packed: {described(network)}{'; the input embedding stays in its file' * in_file}"
 
 
 def _sharding(network: PreTrainedModel) -> dict[str, Json]:

@@ -11,8 +11,8 @@ import torch
 from evalkit.errors import ModelError
 from evalkit.models.safetensors_file import TensorInfo
 
-_DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
-_PIECE_BYTES = 32 * 2**20  # of a tensor that changes its dtype: both forms of all of it would be held at once
+DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_PIECE_BYTES = 8 * 2**20  # of a tensor that changes its dtype: both forms of all of it would be held at once
 
 
 def read_tensor(info: TensorInfo, first_row: int, num_rows: int) -> torch.Tensor:
@@ -20,15 +20,15 @@ def read_tensor(info: TensorInfo, first_row: int, num_rows: int) -> torch.Tensor
 
     Raises ModelError for a storage type that weights do not have.
     """
-    if info.dtype not in _DTYPES:
+    if info.dtype not in DTYPES:
         raise ModelError(f"{info.file} stores weights as {info.dtype}; float32, float16 and bfloat16 can be read")
-    return _read(info, first_row, num_rows, _DTYPES[info.dtype])
+    return _read(info, first_row, num_rows, DTYPES[info.dtype])
 
 
 def read_as(info: TensorInfo, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """A whole tensor of weights in another dtype, on a device, converted some rows at a time. Errors as read_tensor."""
     step = max(1, _PIECE_BYTES // max(1, info.num_bytes // max(1, info.shape[0])))
-    if _DTYPES.get(info.dtype) == dtype or step >= info.shape[0]:
+    if DTYPES.get(info.dtype) == dtype or step >= info.shape[0]:
         return read_tensor(info, 0, info.shape[0]).to(device=device, dtype=dtype)
     whole = torch.empty(info.shape, dtype=dtype, device=device)
     for start in range(0, info.shape[0], step):

@@ -53,9 +53,11 @@ def _machine(one: Efficiency, claims: Claims | None) -> str:
 
 def _note(found: Sequence[Efficiency], claims: Claims | None) -> str:
     process = any(one.device == "cpu" for one in found)
+    in_file = any(one.device == "cpu" and one.form == "packed" for one in found)
     parts = [
         "Generated from one token, plainly decoded. GB = 10^9 bytes; weights and cache (keys and values) by count; "
         f"other: what the peak holds besides{', on a CPU the interpreter and its libraries too' * process}.",
+        "Packed weights: without the input embedding, which stays in its file." if in_file else "",
         f"Published: {claims.source}. {claims.note}".strip() if claims else "",
         "Figures of another machine are not compared: nothing here is judged." if claims else "",
     ]

@@ -141,7 +141,27 @@ def test_what_is_foreseen_of_the_memory_is_what_it_takes(tmp_path: Path, weights
     folder = to_gptq(qwen1(tmp_path / "plain"), tmp_path / "gptq", 4)
     spec = spec_of(folder, weights=weights)
     found = load(resolve(spec), spec).provenance["weight_bytes"]
-    assert facts_of(spec).weight_bytes == pytest.approx(found, rel=0.02)
+    in_file = (
+        768 * 128 * 4 if weights == "packed" else 0
+    )  # the input embedding, for which memory is foreseen all the same
+    assert facts_of(spec).weight_bytes == pytest.approx(found + in_file, rel=0.02)
+
+
+def test_a_packed_models_input_embedding_stays_in_its_file(tmp_path: Path) -> None:
+    folder = to_gptq(qwen1(tmp_path / "plain"), tmp_path / "gptq", 4)
+    packed, dense = (load_folder(folder, weights=weights, dtype="bfloat16") for weights in ("packed", "dense"))
+    rows = [model.network.get_input_embeddings()(IDS) for model in (packed, dense)]
+    assert torch.equal(*rows)
+    assert rows[0].dtype == torch.bfloat16
+    assert packed.network.dtype == torch.bfloat16
+    assert packed.network.get_input_embeddings().weight.numel() == 0
+    assert packed.provenance["weights_in_memory"].endswith("; the input embedding stays in its file")
+
+
+def test_an_embedding_that_is_the_output_matrix_too_is_read(tmp_path: Path) -> None:
+    folder = to_gptq(llama(tmp_path / "plain", tie_word_embeddings=True), tmp_path / "gptq", 4)
+    network = load_folder(folder, weights="packed").network
+    assert network.get_input_embeddings().weight is network.get_output_embeddings().weight
 
 
 def test_the_fingerprint_of_a_packed_run_is_another_one(tmp_path: Path) -> None:
