@@ -20,6 +20,7 @@ def describe(spec: ModelSpec, model: LoadedModel, seconds: float) -> str:
         "tokenizer": ", ".join(f"{key} {value}" for key, value in facts["tokenizer"].items()),
         **in_words(facts["taken_from"]),
         "weights": f"{facts['weight_bytes'] / 1e6:,.0f} MB",
+        **({"in memory": facts["weights_in_memory"]} if "weights_in_memory" in facts else {}),
         "loaded in": f"{seconds:.1f} s",
         "peak memory": f"{_peak_memory() / 1e6:,.0f} MB",
     }

@@ -103,6 +103,13 @@ def test_greedy_texts_are_the_same_packed_and_dense(tmp_path: Path, family: str,
     assert texts(folder, weights="packed") == expected
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_engine_agrees_with_the_plain_path_on_packed_weights_in_bfloat16(tmp_path: Path, bits: int) -> None:
+    """A row alone goes through the operators, rows of a prompt together through dequantised weights."""
+    folder = to_gptq(qwen1(tmp_path / "plain"), tmp_path / "gptq", bits)
+    assert any(texts(folder, weights="packed", dtype="bfloat16"))
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_the_halves_are_as_near_as_their_rounding(tmp_path: Path, bits: int, dtype: str) -> None:
