@@ -6,9 +6,8 @@ import torch
 
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.measurement import measure_generation
-from evalkit.engine.cache import head_shape
+from evalkit.engine.budget import bytes_per_token
 from evalkit.errors import ConfigError
-from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import resolve
 from evalkit.models.spec import ModelSpec
 from evalkit.store.efficiency import Efficiency
@@ -38,11 +37,5 @@ def measure_efficiency(spec: ModelSpec, card: str, lengths: Sequence[int]) -> It
             seconds=round(found["tokens"] / found["tokens_per_second"], 3),
             peak_bytes=int(found["peak_bytes"]),
             weight_bytes=sum(p.numel() * p.element_size() for p in model.network.parameters()),
-            cache_bytes=length * bytes_of_a_token(model),
+            cache_bytes=length * bytes_per_token(model.network),
         )
-
-
-def bytes_of_a_token(model: LoadedModel) -> int:
-    """Keys and values of one token in all layers."""
-    _, kv_heads, size = head_shape(model.network)
-    return 2 * int(model.network.config.num_hidden_layers) * kv_heads * size * model.network.dtype.itemsize

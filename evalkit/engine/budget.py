@@ -24,7 +24,7 @@ def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Lite
     """The largest step that the memory rules allow; `num_tokens` is the user's word on its tokens."""
     device = network.device.type if network.device.type in _NUM_TOKENS else "cpu"
     tokens = _NUM_TOKENS[device] if num_tokens == "auto" else num_tokens
-    slot_bytes = max(1, slot_length(plan) * _bytes_per_token(network))
+    slot_bytes = max(1, slot_length(plan) * bytes_per_token(network))
     room = _SLOT_BYTES[device]
     if device == "cuda":
         room = min(room, int(_SLOT_SHARE * torch.cuda.mem_get_info(network.device)[0]))
@@ -33,7 +33,7 @@ def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Lite
     return Budget(tokens, rows, reads)
 
 
-def _bytes_per_token(network: "PreTrainedModel") -> int:
+def bytes_per_token(network: "PreTrainedModel") -> int:
     """Keys and values of one token in all layers."""
     _, kv_heads, size = head_shape(network)
     return 2 * int(text_config(network).num_hidden_layers) * kv_heads * size * network.dtype.itemsize
