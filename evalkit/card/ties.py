@@ -108,6 +108,11 @@ def decisions_of(questions: Iterable[Answered], tolerance: float) -> list[Decisi
     return best if _num_following(best, tolerance) >= _FOLLOWING * len(best) else []
 
 
+def near_ties(questions: Iterable[Answered], tolerance: float) -> list[Decision]:
+    """The decisions that numerics alone may have made; tolerance: of a log-probability, natural log."""
+    return [decision for decision in decisions_of(questions, tolerance) if len(decision.possible(tolerance)) > 1]
+
+
 def _num_following(decisions: Sequence[Decision], tolerance: float) -> int:
     answers = ((decision.question.answer, decision.possible(tolerance)) for decision in decisions)
     return sum(answer is None or answer in possible for answer, possible in answers)

@@ -11,7 +11,6 @@ only_b_right, changed, p, p_holm, verdict ("A better", "B better", "no differenc
 both values), changed_prompts, flips (id, a, b, target, right: "a" or "b").
 """
 
-import html
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
@@ -34,7 +33,7 @@ from evalkit.errors import NotComparableError
 from evalkit.machine.home import expanded
 from evalkit.metrics import Difference, holm
 from evalkit.report.files import write_file
-from evalkit.report.page import html_page, html_table
+from evalkit.report.page import tables_page
 from evalkit.report.tables import Table, escaped, markdown, plain_text
 from evalkit.types import Score, json_text
 
@@ -163,7 +162,8 @@ def write_pages(found: Comparison, output: Path) -> None:
     flips = [flip_table(entry.pairs, found.names) for entry in found.runs]
     title = f"{found.names[0]} against {found.names[1]}"
     write_file(output / "compare.md", _markdown(title, found.table, found.notes, flips))
-    write_file(output / "compare.html", _html(title, found.table, found.notes, flips))
+    sections = [("Paired", [found.table]), ("Flips", flips)]
+    write_file(output / "compare.html", tables_page(title, sections, found.notes))
 
 
 def _names(a: Path, b: Path, pairs: Sequence[Pairs]) -> tuple[str, str]:
@@ -280,11 +280,3 @@ def _markdown(title: str, table: Table, notes: Sequence[str], flips: Sequence[Ta
     for flip in flips:
         parts += [f"## {escaped(flip.title)}\n", markdown(flip) if flip.rows else "None.\n"]
     return "\n".join(parts)
-
-
-def _html(title: str, table: Table, notes: Sequence[str], flips: Sequence[Table]) -> str:
-    sections = [f"<h2 id='paired'>Paired</h2>{html_table(table)}"]
-    sections += [f"<p class='note'>{html.escape(note)}</p>" for note in notes]
-    sections.append("<h2 id='flips'>Flips</h2>")
-    sections += [f"<h3>{html.escape(flip.title)}</h3>{html_table(flip)}" for flip in flips]
-    return html_page(title, sections, ["paired", "flips"])

@@ -26,8 +26,8 @@ from evalkit.ranks.follower import Follower
 from evalkit.ranks.leader import Leader
 from evalkit.ranks.place import started_alone_by_accelerate
 from evalkit.ranks.shared import share
+from evalkit.report.closing import failed_checks, render_closing_table
 from evalkit.report.files import write_pages
-from evalkit.report.markdown import failed_checks, render_closing_table
 from evalkit.store.durable import Locking
 from evalkit.task import Switched, Task, with_protocol
 

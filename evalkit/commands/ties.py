@@ -23,6 +23,7 @@ from evalkit.card.ties import (
     GroupTies,
     decisions_of,
     dtype_of,
+    near_ties,
     one_letter_warning,
     ties_by_group,
 )
@@ -137,11 +138,6 @@ def _asked_again(folder: Path, questions: Sequence[Answered], given: float | Non
     from evalkit.backends.reference import ReferenceBackend  # only here is torch wanted
 
     return float32_report(list(recompute(near, ReferenceBackend(float32_model(folder)))))
-
-
-def near_ties(questions: Sequence[Answered], tolerance: float) -> list[Decision]:
-    """The decisions that numerics alone may have made; tolerance: of a log-probability, natural log."""
-    return [decision for decision in decisions_of(questions, tolerance) if len(decision.possible(tolerance)) > 1]
 
 
 def float32_model(folder: Path) -> ModelSpec:

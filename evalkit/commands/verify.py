@@ -146,7 +146,8 @@ class Verified(RunFolder):
         """The report of the folder above follows from the run folders in it, and so do tables and plots if any."""
         parent = self.folder.parent
         with tempfile.TemporaryDirectory() as scratch:
-            written = write_report(find_runs([parent]), Path(scratch))
+            plots = ["svg"] if (parent / "plots").is_dir() else []
+            written = write_report(find_runs([parent]), Path(scratch), plots=plots)
             names = [path.relative_to(scratch) for path in written]
             due = [name for name in names if len(name.parts) == 1 or (parent / name).exists()]
             differing = [str(n) for n in due if _read_text(parent / n) != _read_text(Path(scratch) / n)]

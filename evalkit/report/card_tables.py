@@ -1,19 +1,22 @@
 """The tables that set measured figures beside published ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from evalkit.card.figures import asked, benchmark_title, figure, interval, signed
 from evalkit.card.published import CardTable, PublishedCard, Row
 from evalkit.card.runs import Run, name_of, principal, quantised_weights
 from evalkit.card.verdict import Answer, is_attainable, p_text
-from evalkit.report.tables import Table
+from evalkit.report.records import figures_of, run_record
+from evalkit.report.tables import Record, Table
 from evalkit.types import Json
 
 
 def verdict_table(runs: Sequence[Run]) -> Table:
-    """One row per run: published, measured, and the verdict with its reason."""
+    """One row per published figure that was run: published, measured, and the verdict with its reason."""
+    beside = [run for run in principal(runs) if run.published]
     rows = []
-    for run in principal(runs):
+    for run in beside:
         decimals, verdict = run.decimals, run.verdict
         rows.append(
             (
@@ -31,7 +34,33 @@ def verdict_table(runs: Sequence[Run]) -> Table:
             )
         )
     header = ("model", "benchmark", "verdict", "published", "measured", "95 % interval", "n", "difference")
-    return Table("Verdict", (*header, "detectable", "p (Holm)", "why"), tuple(rows), align="lllrrrrrrrl")
+    records = tuple(run_record(run, why=run.verdict.reason) for run in beside)
+    further = ("detectable", "p (Holm)", "why")
+    return Table("Verdict", (*header, *further), tuple(rows), align="lllrrrrrrrl", records=records)
+
+
+def unpublished_table(runs: Sequence[Run]) -> Table | None:
+    """The runs that no published figure is set beside, one line each; None without any."""
+    alone = [run for run in principal(runs) if not run.published]
+    if not alone:
+        return None
+    rows = tuple(
+        (
+            *(run.who, benchmark_title(run), figure(run.metric.value, run.decimals)),
+            *(interval(run.metric, run.decimals), asked(run), "; ".join(filter(None, _not_judged(run)))),
+        )
+        for run in alone
+    )
+    header = ("model", "benchmark", "measured", "95 % interval", "n", "not judged")
+    records = tuple(run_record(run, why=run.verdict.reason) for run in alone)
+    return Table("Without a published figure", header, rows, align="llrrrl", records=records)
+
+
+def _not_judged(run: Run) -> tuple[str, str]:
+    """The verdict, and its reason where that says more than the verdict."""
+    answer = run.verdict.answer
+    plain = answer in (Answer.NOT_PUBLISHED, Answer.NOT_COMPARABLE)
+    return answer.value, "" if plain else run.verdict.reason
 
 
 def weights_remark(runs: Sequence[Run]) -> str:
@@ -69,26 +98,76 @@ def card_tables(runs: Sequence[Run], card: PublishedCard) -> list[Table]:
     return [_card_table(table, [run for run in beside if run.table == table]) for table in card.tables.values()]
 
 
-def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
-    rows: list[tuple[str, ...]] = []
-    bold: set[int] = set()
+@dataclass(frozen=True)
+class CardRow:
+    """A line of a card's table."""
+
+    label: str
+    published: tuple[str, ...]  # by column, as the card prints them
+    run: Run | None = None  # measured beside them
+
+    @property
+    def measured_as(self) -> str:
+        """Which of several columns was measured, "" where there is one."""
+        place = self.run.place if self.run else None
+        return place.column.label if place and place.column.questions and len(place.table.columns) > 1 else ""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The cells of the table."""
+        run = self.run
+        if run is None:
+            return (self.label, *self.published, "-", "-", "-", "-")
+        suffix = f" ({self.measured_as})" if self.measured_as else ""
+        return (
+            *(self.label, *self.published, figure(run.metric.value, run.decimals) + suffix),
+            *(asked(run), interval(run.metric, run.decimals)),
+            signed(run.verdict.difference if run.published else None, run.decimals),
+        )
+
+
+def card_rows(table: CardTable, runs: Sequence[Run]) -> list[CardRow]:
+    """A card's table whole, with the runs that belong to it in the rows of their models.
+
+    A model that the card does not list, and a bundled sample, has a row of its own below the card's.
+    """
+    beside = [run for run in principal(runs) if run.table == table]
+    rows = []
     for row in table.rows:
-        measured = [run for run in runs if run.comparable and run.summary.model == row.model]
+        measured = [run for run in beside if run.comparable and run.summary.model == row.model]
         found: list[Run | None] = [*measured] or [None]
-        for run in found:
-            if run:
-                bold.add(len(rows))
-            rows.append((_row_label(row, run), *_published(table, row), *_measured(table, run)))
-    for run in runs:
-        if not run.comparable or table.row_of(run.summary.model) is None:
-            bold.add(len(rows))
-            rows.append((run.label, *["-"] * len(table.columns), *_measured(table, run)))
+        published = tuple(cell.text if (cell := row.cells[column]) else "-" for column in table.columns)
+        rows += [CardRow(_row_label(row, run), published, run) for run in found]
+    dashes = ("-",) * len(table.columns)
+    alone = [run for run in beside if not run.comparable or table.row_of(run.summary.model) is None]
+    return [*rows, *(CardRow(run.label, dashes, run) for run in alone)]
+
+
+def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
+    rows = card_rows(table, runs)
     published = [f"published {column.label}" for column in table.columns.values()]
     header = ("model", *published, "measured", "n", "95 % interval", "difference")
-    return Table(table.title, header, tuple(rows), bold_rows=frozenset(bold), note=_card_note(table, runs))
+    bold = frozenset(place for place, row in enumerate(rows) if row.run)
+    records = tuple(_card_record(row, published) for row in rows)
+    texts = tuple(row.texts for row in rows)
+    return Table(table.title, header, texts, bold_rows=bold, note=card_note(table, runs), records=records)
 
 
-def _card_note(table: CardTable, runs: Sequence[Run]) -> str:
+def _card_record(row: CardRow, columns: Sequence[str]) -> Record:
+    values = (None if text == "-" else float(text) for text in row.published)
+    run = row.run
+    return {
+        "model": row.label,
+        **dict(zip(columns, values, strict=True)),
+        "measured": row.measured_as or None,
+        **(figures_of(run.metric) if run else dict.fromkeys(("value", "low", "high", "n"))),
+        "difference": run.verdict.difference if run and run.published else None,
+        "p": run.verdict.p_holm if run else None,
+    }
+
+
+def card_note(table: CardTable, runs: Sequence[Run]) -> str:
+    """What is to be said below a card's table."""
     notes = list(dict.fromkeys(run.data_kind for run in runs if not run.comparable))
     for run in runs:
         if run.is_recorded:
@@ -114,49 +193,6 @@ def _odd_cells(table: CardTable) -> Iterator[str]:
 def _row_label(row: Row, run: Run | None) -> str:
     protocol = f", {run.protocol}" if run and run.protocol != run.standard_protocol else ""
     return f"{row.label}{protocol} ({row.reason})" if row.reason else row.label + protocol
-
-
-def _published(table: CardTable, row: Row) -> list[str]:
-    return [cell.text if (cell := row.cells[column]) else "-" for column in table.columns]
-
-
-def _measured(table: CardTable, run: Run | None) -> list[str]:
-    if run is None:
-        return ["-", "-", "-", "-"]
-    column = run.place.column if run.place else None
-    suffix = f" ({column.label})" if column and column.questions and len(table.columns) > 1 else ""
-    difference = run.verdict.difference if run.published else None
-    return [
-        figure(run.metric.value, run.decimals) + suffix,
-        asked(run),
-        interval(run.metric, run.decimals),
-        signed(difference, run.decimals),
-    ]
-
-
-def matrix_table(runs: Sequence[Run]) -> Table:
-    """Benchmarks down, one measured column per model across; published figures of the same model beside."""
-    runs = principal(runs)
-    models = list(dict.fromkeys(run.summary.model for run in runs))
-    titles = list(dict.fromkeys((_matrix_title(run)) for run in runs))
-    rows = []
-    for title in titles:
-        cells = []
-        for model in models:
-            found = [run for run in runs if _matrix_title(run) == title and run.summary.model == model]
-            cells.append("; ".join(map(_both, found)) or "-")
-        rows.append((title, *cells))
-    note = "measured, n and 95 % interval; the card's figure behind the slash"
-    return Table("All runs", ("benchmark", *models), tuple(rows), note=note)
-
-
-def _matrix_title(run: Run) -> str:
-    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
-
-
-def _both(run: Run) -> str:
-    measured = f"{figure(run.metric.value, run.decimals)} ({interval(run.metric, run.decimals)}, n {asked(run)})"
-    return f"{measured} / {run.published.text}" if run.published else measured
 
 
 def others_table(others: Sequence[Run]) -> Table | None:
@@ -188,24 +224,3 @@ def _architectures(runs: Sequence[Run]) -> dict[str, Mapping[str, Json]]:
     models = [(run.summary.model, run.summary.provenance.get("model")) for run in runs]
     found = [(name, model.get("architecture")) for name, model in models if isinstance(model, Mapping)]
     return {name: architecture for name, architecture in found if isinstance(architecture, Mapping)}
-
-
-def closing_table(runs: Sequence[Run]) -> Table:
-    """The compact table a run ends with on the terminal."""
-    rows = []
-    for run in runs:
-        verdict = run.verdict.answer.value.removesuffix(", not comparable")
-        rows.append(
-            (
-                benchmark_title(run),
-                run.who,
-                figure(run.metric.value, run.decimals),
-                interval(run.metric, run.decimals),
-                asked(run),
-                run.published.text if run.published else "-",
-                signed(run.verdict.difference, run.decimals) if run.published else "-",
-                verdict if run.verdict.answer is not Answer.CANNOT_TELL else "cannot tell",
-            )
-        )
-    header = ("benchmark", "model", "measured", "95 % interval", "n", "published", "diff", "verdict")
-    return Table("", header, tuple(rows), align="llrrrrrl")

@@ -7,8 +7,8 @@ import numpy as np
 from evalkit.card.figures import benchmark_title, figure, signed
 from evalkit.card.paired import difference_cells
 from evalkit.card.runs import Run
-from evalkit.metrics import Difference, holm
-from evalkit.report.protocol_tables import Effect, ScoresOf, effect_between
+from evalkit.metrics import Difference
+from evalkit.report.effects import Effect, ScoresOf, effect_between, effect_record, holm_of
 from evalkit.report.tables import Table
 
 _HEADER = (
@@ -40,14 +40,15 @@ def copy_table(effects: Sequence[Effect]) -> Table | None:
     """One row per copy and benchmark; None without any."""
     if not effects:
         return None
-    p_holm = iter(holm([effect.pairs.p_value for effect in effects if effect.pairs]))
-    rows = tuple(_row(effect, next(p_holm) if effect.pairs else None) for effect in effects)
+    p_holm = holm_of(effects)
+    rows = tuple(_row(effect, p_holm.get(place)) for place, effect in enumerate(effects))
+    records = tuple(effect_record(effect, p_holm.get(place)) for place, effect in enumerate(effects))
     note = (
         "On the questions that both have scored; a question is flipped where one of the two has it right. Exact "
         "McNemar test, Holm's p over these rows; paired bootstrap of the benchmark's own mean. Published: the card's "
         "own difference."
     )
-    return Table("Copies against their model", _HEADER, rows, align="lllrrrrrrrrrrl", note=note)
+    return Table("Copies against their model", _HEADER, rows, align="lllrrrrrrrrrrl", note=note, records=records)
 
 
 def _row(effect: Effect, p_holm: float | None) -> tuple[str, ...]:

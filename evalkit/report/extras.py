@@ -1,4 +1,4 @@
-"""What a report says beyond single runs: what protocols change, and what other answer rules would have."""
+"""What a report says beyond single runs: how models differ, what protocols and answer rules change."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,10 +8,11 @@ from evalkit.card.explained import Explained
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
 from evalkit.report.copy_tables import copy_table
+from evalkit.report.effects import Effect
 from evalkit.report.efficiency_table import efficiency_table
 from evalkit.report.explain_tables import why_tables
 from evalkit.report.grader_tables import disagreement_table, grader_table
-from evalkit.report.protocol_tables import Effect, effect_table, protocol_matrix
+from evalkit.report.protocol_tables import effect_table, model_table, protocol_matrix
 from evalkit.report.tables import Table
 from evalkit.store.efficiency import Efficiency
 
@@ -20,7 +21,8 @@ from evalkit.store.efficiency import Efficiency
 class Extras:
     """Read from the run folders, beside their summaries and questions."""
 
-    effects: Sequence[Effect] = ()
+    effects: Sequence[Effect] = ()  # of one model under two protocols
+    models: Sequence[Effect] = ()  # two models on the same questions
     graded: Mapping[int, Graded] = field(default_factory=dict)  # by the run's place in the report
     explained: Mapping[int, Explained] = field(default_factory=dict)  # likewise
     efficiency: Sequence[tuple[Sequence[Efficiency], Claims | None]] = ()  # by model
@@ -51,8 +53,17 @@ def efficiency_tables(extras: Extras) -> list[Table]:
     return [efficiency_table(found[0].model, found, claims) for found, claims in extras.efficiency]
 
 
+def copy_tables(extras: Extras) -> list[Table]:
+    """Copies of models in other precisions against the models; none without any."""
+    return [table for table in (copy_table(extras.copies),) if table]
+
+
+def model_tables(extras: Extras) -> list[Table]:
+    """How models differ; none where no two were asked the same."""
+    return [table for table in (model_table(extras.models),) if table]
+
+
 def extra_tables(runs: Sequence[Run], extras: Extras) -> list[Table]:
     """All of these."""
-    copies = [table] if (table := copy_table(extras.copies)) else []
-    by_run = [*protocol_tables(runs, extras), *explain_tables(runs, extras), *grader_tables(runs, extras)]
-    return [*copies, *by_run, *efficiency_tables(extras)]
+    of_runs = (*protocol_tables(runs, extras), *explain_tables(runs, extras), *grader_tables(runs, extras))
+    return [*copy_tables(extras), *model_tables(extras), *of_runs, *efficiency_tables(extras)]

@@ -1,8 +1,8 @@
 """Every form of a report into a folder: report.md, report.html, tables/, plots/."""
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 from evalkit.card.efficiency import Claims
@@ -13,21 +13,24 @@ from evalkit.card.paired import paired_scores
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, most_complete, runs_of
 from evalkit.errors import StoreError
-from evalkit.report.card_tables import card_tables, cards_of, verdict_table
-from evalkit.report.copy_tables import copies_of
+from evalkit.report.card_tables import architecture_table, card_tables, cards_of, unpublished_table, verdict_table
+from evalkit.report.drawings import Pen, drawings
+from evalkit.report.effects import effects_of, model_effects
 from evalkit.report.extras import Extras, extra_tables
 from evalkit.report.html import render_html
 from evalkit.report.markdown import render_report
-from evalkit.report.plots import overview_plot, run_plots
-from evalkit.report.png import png_of, require_png
-from evalkit.report.protocol_tables import effects_of
-from evalkit.report.run_tables import group_tables
-from evalkit.report.tables import comma_separated, latex
+from evalkit.report.matrix import matrix_table
+from evalkit.report.page import slug
+from evalkit.report.plot_data import answers_of, difference_rows, forest_rows, subject_plots
+from evalkit.report.run_tables import cause_table, cost_table, group_tables
+from evalkit.report.tables import Table, comma_separated, latex, markdown
 from evalkit.store.durable import write_whole
 from evalkit.store.efficiency import Efficiency, read_efficiency
-from evalkit.store.questions import Answered, read_answered
+from evalkit.store.questions import Answered, QuestionsOf, read_answered
 from evalkit.store.read import find_runs, read_summary
 from evalkit.types import Summary
+
+WRITERS = {"csv": comma_separated, "tex": latex, "md": markdown}
 
 
 @dataclass(frozen=True)
@@ -57,24 +60,28 @@ def read_runs(folders: Sequence[Path], card: PublishedCard | None = None) -> lis
 
 
 def write_report(
-    folders: Sequence[Path], output: Path, card: PublishedCard | None = None, *, png: bool = False
+    folders: Sequence[Path], output: Path, card: PublishedCard | None = None, *, plots: Sequence[str] = ()
 ) -> list[Path]:
-    """Write the report over run folders in every form; the files written.
+    """Write the report over run folders: report.md, report.html and every table, and plots; the files written.
 
-    card: the runs' own where it is None. png: the plots as PNG too. Raises StoreError where a run folder is not one,
-    or the output folder cannot be written, ConfigError where PNG cannot be drawn.
+    card: the runs' own where it is None. plots: the formats to draw them in, of `drawings.FORMATS`. Raises StoreError
+    where a run folder is not one, or the output folder cannot be written.
     """
-    if png:
-        require_png()
     content = _read(folders, card)
-    plots = _plots(content.runs, content.questions)
-    contents: dict[str, str | bytes] = {
-        **content.pages,
-        **_tables(content.runs, content.extras),
-        **plots,
-        **({f"{name.removesuffix('.svg')}.png": png_of(plot) for name, plot in plots.items()} if png else {}),
+    tables = {
+        f"tables/{name}.{suffix}": write(table)
+        for name, table in named_tables(content.runs, content.questions, content.extras).items()
+        for suffix, write in WRITERS.items()
     }
+    drawn = _plots(content, plots) if plots else {}
+    contents: dict[str, str | bytes] = {**content.pages, **tables, **drawn}
     return [write_file(output / name, text) for name, text in contents.items()]
+
+
+def read_tables(folders: Sequence[Path], card: PublishedCard | None = None) -> dict[str, Table]:
+    """Every table of the report over run folders, by name. Raises as `write_report` where a run folder is not one."""
+    content = _read(folders, card)
+    return named_tables(content.runs, content.questions, content.extras)
 
 
 def pages(folders: Sequence[Path], card: PublishedCard | None = None) -> dict[str, str]:
@@ -125,7 +132,8 @@ def _extras(by_place: Mapping[int, Path], runs: Sequence[Run], card: PublishedCa
     graded = {place: found for place, folder in by_place.items() if (found := read_graded(folder))}
     explained = {p: why for p, folder in by_place.items() if (why := read_explained(folder, runs[p].summary))}
     efficiency = _efficiency(by_place.values(), card)
-    return Extras(effects_of(runs, scores), graded, explained, efficiency, copies_of(runs, scores))
+    copies = copies_of(runs, scores)
+    return Extras(effects_of(runs, scores), model_effects(runs, scores), graded, explained, efficiency, copies)
 
 
 def _efficiency(folders: Iterable[Path], card: PublishedCard | None) -> list[tuple[list[Efficiency], Claims | None]]:
@@ -136,24 +144,38 @@ def _efficiency(folders: Iterable[Path], card: PublishedCard | None) -> list[tup
     return [(found, card.efficiency if card else claims_of(found[-1].card)) for found in by_model]
 
 
-def _tables(runs: Sequence[Run], extras: Extras) -> dict[str, str]:
+def named_tables(runs: Sequence[Run], questions: QuestionsOf, extras: Extras) -> dict[str, Table]:
+    """Every table of the report by its name: as a file, and for `--only`."""
     of_cards = [table for card in cards_of(runs) for table in card_tables(runs, card)]
-    tables = [verdict_table(runs), *of_cards, *extra_tables(runs, extras), *group_tables(runs)]
-    named = {f"tables/{slug(table.title)}": table for table in tables}
-    return {
-        f"{name}.{suffix}": write(table)
-        for name, table in named.items()
-        for suffix, write in (("csv", comma_separated), ("tex", latex))
-    }
+    tables = [
+        verdict_table(runs),
+        *filter(None, [unpublished_table(runs)]),
+        matrix_table(runs),
+        *of_cards,
+        *filter(None, (architecture_table(runs, card) for card in cards_of(runs))),
+        *extra_tables(runs, extras),
+        cause_table(runs, questions, extras.graded),
+        *group_tables(runs),
+        cost_table(runs),
+    ]
+    named: dict[str, Table] = {}
+    for table in tables:
+        if table.rows:
+            named[_free(slug(table.title), named)] = table
+    return named
 
 
-def _plots(runs: Sequence[Run], questions: Mapping[int, Sequence[Answered]]) -> dict[str, str]:
-    plots = [overview_plot(runs)]
-    for place, run in enumerate(runs):
-        plots += run_plots(run, questions.get(place, ()))
-    return {f"plots/{slug(plot.name)}.svg": plot.file for plot in plots}
+def _free(name: str, taken: Mapping[str, Table]) -> str:
+    """A name that no other table has: two runs of one label have tables of one title."""
+    numbers = (f"{name}-{number}" for number in count(2))
+    return next(found for found in chain([name], numbers) if found not in taken)
 
 
-def slug(title: str) -> str:
-    """A title as a file name."""
-    return re.sub(r"[^a-z0-9_]+", "-", title.lower()).strip("-")
+def _plots(content: Content, formats: Sequence[str]) -> dict[str, bytes]:
+    pen = Pen()
+    runs, extras = content.runs, content.extras
+    drawn: dict[str, bytes] = {}
+    answers = list(answers_of(runs, content.questions))
+    for name, figure in drawings(pen, forest_rows(runs), difference_rows(extras.models), subject_plots(runs), answers):
+        drawn |= {f"plots/{slug(name)}.{kind}": pen.saved(figure, kind) for kind in formats}
+    return drawn

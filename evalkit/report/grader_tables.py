@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from evalkit.card.figures import benchmark_title, figure, interval, signed
 from evalkit.card.graded import Graded, GradedQuestion
 from evalkit.card.runs import Run
-from evalkit.report.tables import Table
+from evalkit.report.records import figures_of
+from evalkit.report.tables import Record, Table
 
 _SHOWN = 12  # questions listed on which the rules disagree
 _WIDTH = 40  # characters of an answer there
@@ -15,12 +16,15 @@ def grader_table(run: Run, graded: Graded) -> Table:
     """One row per rule: its score over the same outputs, and how it differs from the run's own."""
     mean = run.mean
     own = graded.metric(graded.own_rule, mean).value
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    records: list[Record] = []
     for rule in graded.rules:
         metric, place = graded.metric(rule, mean), graded.rules.index(rule)
         highest = graded.metric(rule, mean, 1.0).value
         lowest = graded.metric(rule, mean, 0.0).value
         num_unknown = graded.num_unknown(rule)
+        possible = {"cannot_judge": num_unknown, "lowest": lowest, "highest": highest}
+        records.append({"rule": rule, "of_this_run": int(rule in graded.own), **figures_of(metric), **possible})
         rows.append(
             (
                 f"{rule} (this run)" if rule in graded.own else rule,
@@ -36,7 +40,7 @@ def grader_table(run: Run, graded: Graded) -> Table:
     header = ("rule", "right", "n", "score", "95 % interval", "against this run", "cannot judge", "possible")
     bold = frozenset(place for place, rule in enumerate(graded.rules) if rule in graded.own)
     title = f"Graders: {benchmark_title(run)}, {run.label}"
-    return Table(title, header, tuple(rows), bold_rows=bold, note=_note(graded, mean))
+    return Table(title, header, tuple(rows), bold_rows=bold, note=_note(graded, mean), records=tuple(records))
 
 
 def _minus(a: float | None, b: float | None) -> float | None:

@@ -1,197 +1,200 @@
-"""report.html: the report in one file, with plots and a browser over single questions."""
+"""report.html: what its tabs show. How, stands in assets/report.html.jinja."""
 
-import html
-import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from evalkit.card.graded import Graded
+from evalkit.card.figures import asked, benchmark_title, figure, interval, signed
+from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run
+from evalkit.card.verdict import p_text
 from evalkit.report.card_tables import (
+    CardRow,
     architecture_table,
-    card_tables,
+    card_note,
+    card_rows,
     cards_of,
-    matrix_table,
     others_table,
     tables_title,
     title_of,
+    unpublished_table,
     verdict_table,
     weights_remark,
 )
-from evalkit.report.copy_tables import copy_table
 from evalkit.report.explain_tables import WHY_TEXT
-from evalkit.report.extras import Extras, efficiency_tables, explain_tables, grader_tables, protocol_tables
+from evalkit.report.extras import (
+    Extras,
+    copy_tables,
+    efficiency_tables,
+    explain_tables,
+    grader_tables,
+    model_tables,
+    protocol_tables,
+)
 from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
-from evalkit.report.page import html_details, html_figure, html_page, html_table
-from evalkit.report.plots import overview_plot, run_plots
+from evalkit.report.matrix import matrix_of
+from evalkit.report.page import REPORT_SCRIPTS, rendered
+from evalkit.report.plot_data import (
+    SubjectPlot,
+    answers_of,
+    difference_rows,
+    forest_rows,
+    subject_plots,
+    verdict_kind,
+)
+from evalkit.report.question_data import Packed, packed
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
-from evalkit.report.tables import Table
-from evalkit.store.questions import Answered, Context, QuestionsOf
+from evalkit.report.sentences import remarks, sentences
+from evalkit.store.questions import QuestionsOf
 
-NEAR_TIE = 0.05  # natural log; the questions a filter of the page shows as near ties
+_TABS = {
+    "": "Summary",
+    "card": "Card",
+    "models": "Models",
+    "protocols": "Protocols",
+    "subjects": "Subjects",
+    "questions": "Questions",
+    "provenance": "Provenance",
+}
+_MARKS = {"good": "✓", "bad": "✗", "unsure": "?", "other": "·"}
+_BINS = 24  # of a histogram of lengths
 
 
 def render_html(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, others: Sequence[Run] = ()) -> str:
     """The whole page. questions: those of each run, by its place; a run may have none. others: as render_report."""
-    there = {"protocols": bool(protocol_tables(runs, extras)), "graders": bool(extras.graded)}
-    there |= {"questions": bool(questions), "tables": bool(cards_of(runs)), "why": bool(extras.explained)}
-    order = ("verdict", "tables", "protocols", "groups", "plots", "causes", "why", "graders", "questions", "provenance")
-    names = [name for name in order if there.get(name, True)]
-    sections = [
-        *_sections(runs, questions, extras, others),
-        _browser() if questions else "",
-        "<h2 id='provenance'>Provenance</h2>",
-        *(html_details(provenance_table(run)) for run in runs),
-    ]
-    return html_page(title_of(runs), sections, names, _data(runs, questions, extras))
-
-
-def _sections(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, others: Sequence[Run]) -> Iterator[str]:
-    yield f"<h2 id='verdict'>Verdict</h2>{_verdicts(runs)}"
-    yield f"<p>{html.escape(remark, quote=False)}</p>" if (remark := weights_remark(runs)) else ""
-    yield f"<p class='rule'>{html.escape(RULE_TEXT).replace('*', '')}</p>"
-    yield f"<div class='plots'>{html_figure(overview_plot(runs))}</div>"
-    if len({run.summary.model for run in runs}) > 1:
-        yield f"<h2>All runs</h2>{html_table(matrix_table(runs))}"
-    if copies := copy_table(extras.copies):
-        yield f"<h2>{copies.title}</h2>{html_table(_below(copies, 'benchmark', 'in words'))}"
-    for number, card in enumerate(cards_of(runs)):
-        anchor = "" if number else " id='tables'"
-        yield f"<h2{anchor}>{html.escape(tables_title(card, runs), quote=False)}</h2>"
-        yield f"<p class='note'>{html.escape(card.source)}; all in percent</p>"
-        for table in card_tables(runs, card):
-            yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
-        if architecture := architecture_table(runs, card):
-            yield f"<h3>{architecture.title}</h3>{html_table(architecture)}"
-    if lesser := others_table(others):
-        yield f"<h2>{lesser.title}</h2>{html_table(lesser)}"
-    protocols = protocol_tables(runs, extras)
-    yield "<h2 id='protocols'>Protocols</h2>" if protocols else ""
-    for table in protocols:
-        yield f"<h3>{html.escape(table.title)}</h3>{html_table(_narrow(table))}"
-    yield "<h2 id='groups'>Groups and subjects</h2>"
-    yield from (html_details(table) for table in group_tables(runs))
-    yield "<h2 id='plots'>Plots</h2>"
-    for place, run in enumerate(runs):
-        figures = "".join(map(html_figure, run_plots(run, questions.get(place, ()))))
-        yield f"<div class='plots'>{figures}</div>"
-    yield f"<h2 id='causes'>Causes</h2>{html_table(cause_table(runs, questions, extras.graded))}"
-    yield f"<h3>Cost</h3>{html_table(cost_table(runs))}"
-    yield from (f"<h3>{html.escape(table.title)}</h3>{html_table(table)}" for table in efficiency_tables(extras))
-    yield f"<h2 id='why'>Why</h2><p class='note'>{html.escape(WHY_TEXT)}</p>" if extras.explained else ""
-    for table in explain_tables(runs, extras):
-        yield f"<h3>{html.escape(table.title)}</h3>{html_table(table)}"
-    yield f"<h2 id='graders'>Graders</h2><p class='note'>{GRADERS_TEXT}</p>" if extras.graded else ""
-    yield from (html_details(table) for table in grader_tables(runs, extras))
-
-
-def _verdicts(runs: Sequence[Run]) -> str:
-    """The verdict table with each reason below its verdict."""
-    return html_table(_below(verdict_table(runs), "verdict", "why"))
-
-
-def _narrow(table: Table) -> Table:
-    """A table of protocols that fits a page: intervals below their figures, causes below their protocols."""
-    if "B" not in table.header:
-        rows = tuple((*row[:2], *(cell.replace(" (", "\n(", 1) for cell in row[2:])) for row in table.rows)
-        return replace(table, rows=rows)
-    for upper, lower in (("B", "cause"), ("B - A", "95 % bootstrap"), ("p (Holm)", "shown")):
-        table = _below(table, upper, lower)
-    return table
-
-
-def _below(table: Table, upper: str, lower: str) -> Table:
-    """A table with one column set small below another."""
-    above, below = table.header.index(upper), table.header.index(lower)
-    rows = []
-    for row in table.rows:
-        cells = [*row[:above], f"{row[above]}\n{row[below]}", *row[above + 1 :]]
-        rows.append(tuple(cells[:below] + cells[below + 1 :]))
-    align = "".join("l" if table.is_left(place) else "r" for place in range(len(table.header)))
-    header = table.header[:below] + table.header[below + 1 :]
-    return replace(table, header=header, rows=tuple(rows), align=align[:below] + align[below + 1 :])
-
-
-def _browser() -> str:
-    options = {
-        "all": "right and wrong",
-        "right": "right",
-        "wrong": "wrong",
-        "unanswered": "no answer read",
-        "unscored": "not scored",
-        "tie": f"near tie (below {NEAR_TIE})",
+    subjects = subject_plots(runs)
+    differences = difference_rows(extras.models)
+    groups = list(group_tables(runs))
+    there = {
+        "card": bool(cards_of(runs)),
+        "models": bool(extras.models),
+        "subjects": bool(subjects or groups),
+        "questions": bool(questions),
     }
-    shows = "".join(f"<option value='{value}'>{text}</option>" for value, text in options.items())
-    return (
-        "<h2 id='questions'>Questions</h2><div class='filters'>"
-        "<select id='run' aria-label='run'></select><select id='group' aria-label='subject'></select>"
-        f"<select id='show' aria-label='result'>{shows}</select>"
-        "<label><input type='checkbox' id='truncated'> truncated</label>"
-        "<label><input type='checkbox' id='disagreement'> runs disagree</label>"
-        "<input type='search' id='search' placeholder='search questions and outputs' aria-label='search'>"
-        "<span class='count' id='count' aria-live='polite'></span></div><div class='browser'>"
-        "<div class='list' id='list' tabindex='0' role='listbox' aria-label='questions'>"
-        "<div id='spacer'></div><div id='drawn'></div></div><div class='detail' id='detail'></div></div>"
+    told = packed(runs, questions, extras)
+    return rendered(
+        "report.html.jinja",
+        REPORT_SCRIPTS,
+        title=title_of(runs),
+        tabs={name: text for name, text in _TABS.items() if there.get(name, True)},
+        warnings=list(remarks(runs)),
+        sentences=sentences(runs),
+        remark=weights_remark(runs),
+        rule=RULE_TEXT.replace("*", ""),
+        verdicts=verdict_table(runs),
+        matrix=_matrix(runs),
+        unpublished=unpublished_table(runs),
+        others=others_table(others),
+        cards=[_card(card, runs) for card in cards_of(runs)],
+        copies=copy_tables(extras),
+        model_tables=model_tables(extras),
+        differences=list(differences),
+        protocols=protocol_tables(runs, extras),
+        causes=cause_table(runs, questions, extras.graded),
+        why=list(explain_tables(runs, extras)),
+        why_text=WHY_TEXT,
+        graders=list(grader_tables(runs, extras)),
+        graders_text=GRADERS_TEXT,
+        subjects=subjects,
+        groups=groups,
+        cost=cost_table(runs),
+        efficiency=efficiency_tables(extras),
+        provenance=[provenance_table(run) for run in runs],
+        answers=[entry.title for entry in answers_of(runs, questions)],
+        sets=told.sets,
+        blocks=told.blocks,
+        data=_data(runs, questions, subjects, told)
+        | {"differences": {name: list(map(asdict, rows)) for name, rows in differences.items()}},
     )
 
 
-def _data(runs: Sequence[Run], questions: QuestionsOf, extras: Extras) -> dict[str, Any]:
-    """The questions for the page's script."""
-    contexts: dict[Context, int] = {}
-    otherwise = {place: _otherwise(graded) for place, graded in extras.graded.items()}
+def _matrix(runs: Sequence[Run]) -> Mapping[str, Any] | None:
+    """Models down, benchmarks across; None for a single run, which the rest tells of."""
+    if len(runs) < 2:
+        return None
+    matrix = matrix_of(runs)
     rows = [
-        _row(
-            place,
-            question,
-            contexts.setdefault(question.context, len(contexts)),
-            otherwise.get(place, {}).get(question.id, {}),
+        (
+            model,
+            [
+                [_entry(entry.run, entry.label) for entry in matrix.cells.get((model, column), ())]
+                for column in matrix.columns
+            ],
         )
-        for place, answered in sorted(questions.items())
-        for question in answered
+        for model in matrix.models
     ]
+    return {"columns": matrix.columns, "rows": rows}
+
+
+def _entry(run: Run, label: str = "") -> dict[str, str]:
+    """A run's figure for a cell."""
+    kind = verdict_kind(run.verdict.answer)
     return {
-        "near_tie": NEAR_TIE,
-        "runs": [{"key": run.key, "benchmark": f"{run.benchmark} {run.comparable}"} for run in runs],
-        "contexts": [
-            {"prefix": context.prefix, "continuations": context.continuations, "stop": context.stop}
-            for context in contexts
-        ],
-        "rows": rows,
+        "label": label,
+        "measured": figure(run.metric.value, run.decimals),
+        "interval": interval(run.metric, run.decimals),
+        "n": asked(run),
+        "published": run.published.text if run.published else "",
+        "difference": signed(run.verdict.difference, run.decimals) if run.published else "",
+        "kind": kind if run.published else "none",
+        "mark": _MARKS[kind] if run.published else "",
+        "verdict": run.verdict.answer.value,
+        "p": p_text(run.verdict.p_holm),
+        "benchmark": benchmark_title(run),
     }
 
 
-def _otherwise(graded: Graded) -> dict[str, dict[str, str]]:
-    """By question, what other rules read in its output, where that differs from the run's own."""
-    found = {}
-    for question in graded.questions:
-        entries = zip(graded.rules, question.answers, question.values, strict=True)
-        odd = {
-            f"read by {rule}": f"{'-' if answer is None else answer}, {'right' if value else 'wrong'}"
-            for rule, answer, value in entries
-            if rule not in graded.own and value is not None and question.readings_differ
+def _card(card: PublishedCard, runs: Sequence[Run]) -> dict[str, Any]:
+    beside = [run for run in runs if run.card.name == card.name]
+    tables = [
+        {
+            "title": table.title,
+            "columns": [column.label for column in table.columns.values()],
+            "rows": [_card_row(row) for row in card_rows(table, beside)],
+            "note": card_note(table, [run for run in beside if run.table == table]),
         }
-        found[question.id] = odd
-    return found
-
-
-def _row(place: int, question: Answered, context: int, otherwise: Mapping[str, str]) -> list[Any]:
-    return [
-        place,
-        question.id,
-        question.group,
-        context,
-        question.rest,
-        question.target,
-        question.answer,
-        question.value,
-        [round(value, 5) if math.isfinite(value) else None for value in question.logprobs] or None,
-        question.text,
-        # the script counts as UTF-16 does
-        len((question.text or "")[: question.num_kept].encode("utf-16-le", "surrogatepass")) // 2,
-        int(question.truncated),
-        question.finish_reason,
-        question.num_prompt_tokens,
-        question.num_tokens,
-        {**question.detail, **otherwise, **({"could not be run": question.error} if question.error else {})} or None,
+        for table in card.tables.values()
     ]
+    return {
+        "title": tables_title(card, runs),
+        "source": card.source,
+        "tables": tables,
+        "architecture": architecture_table(runs, card),
+    }
+
+
+def _card_row(row: CardRow) -> dict[str, Any]:
+    run = _entry(row.run, row.measured_as) if row.run else None
+    return {"label": row.label, "published": row.published, "run": run}
+
+
+def _data(runs: Sequence[Run], questions: QuestionsOf, subjects: Sequence[SubjectPlot], told: Packed) -> dict[str, Any]:
+    """What the page's scripts draw and list."""
+    return {
+        "forest": [asdict(row) for row in forest_rows(runs)],
+        "subjects": [asdict(plot) for plot in subjects],
+        "answers": [
+            {
+                "title": entry.title,
+                "bins": [asdict(found) for found in entry.bins],
+                "letters": [{"letter": name, "said": said, "gold": gold} for name, said, gold in entry.letters],
+                "lengths": {
+                    what: _histogram(lengths)
+                    for what, lengths in (("prompt", entry.prompt_lengths), ("output", entry.output_lengths))
+                    if lengths
+                },
+            }
+            for entry in answers_of(runs, questions)
+        ],
+        "runs": told.runs,
+        "sets": told.sets,
+    }
+
+
+def _histogram(lengths: Sequence[int]) -> list[tuple[int, int, int]]:
+    """(from, to, how many) of bins of whole lengths."""
+    low, width = min(lengths), max(1, -(-(max(lengths) - min(lengths) + 1) // _BINS))
+    counts: dict[int, int] = {}
+    for length in lengths:
+        counts[(length - low) // width] = counts.get((length - low) // width, 0) + 1
+    return [(low + place * width, low + (place + 1) * width, counts[place]) for place in sorted(counts)]

@@ -1,25 +1,34 @@
-"""report.md, and the table a run closes with on the terminal."""
+"""report.md: the sentence, the verdicts, the card's tables, the matrix; then what is behind them, folded."""
 
-from collections.abc import Sequence
+import html
+from collections.abc import Iterator, Sequence
 
 from evalkit.card.runs import Run
 from evalkit.report.card_tables import (
     architecture_table,
     card_tables,
     cards_of,
-    closing_table,
-    matrix_table,
     others_table,
     tables_title,
     title_of,
+    unpublished_table,
     verdict_table,
     weights_remark,
 )
-from evalkit.report.copy_tables import copy_table
 from evalkit.report.explain_tables import WHY_TEXT
-from evalkit.report.extras import Extras, efficiency_tables, explain_tables, grader_tables, protocol_tables
+from evalkit.report.extras import (
+    Extras,
+    copy_tables,
+    efficiency_tables,
+    explain_tables,
+    grader_tables,
+    model_tables,
+    protocol_tables,
+)
+from evalkit.report.matrix import matrix_table
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
-from evalkit.report.tables import Table, escaped, markdown, plain_text
+from evalkit.report.sentences import remarks, sentences
+from evalkit.report.tables import Table, escaped, markdown
 from evalkit.store.questions import QuestionsOf
 
 RULE_TEXT = """\
@@ -42,76 +51,66 @@ def render_report(
     extras: Extras = _NO_EXTRAS,
     others: Sequence[Run] = (),
 ) -> str:
-    """report.md over any number of runs: verdicts, the cards' tables, groups, causes, provenance.
+    """report.md over any number of runs.
 
     questions: those of each run, by its place; without them ties are not told. extras: what the run folders tell of
     protocols and answer rules. others: runs of which a more complete one is among these.
     """
-    models = list(dict.fromkeys(run.summary.model for run in runs))
     parts = [f"# {title_of(runs)}\n"]
-    parts += [_failed_check(run) for run in runs if run.summary.check and not run.summary.check["ok"]]
-    parts += ["## Verdict\n", markdown(verdict_table(runs))]
-    parts += [f"{escaped(remark)}\n"] if (remark := weights_remark(runs)) else []
-    parts += [RULE_TEXT]
-    if len(models) > 1:
-        parts += ["## All runs\n", _noted(matrix_table(runs))]
-    parts += [f"## {copies.title}\n", _noted(copies)] if (copies := copy_table(extras.copies)) else []
+    parts += [f"> **{escaped(warning)}**\n" for warning in remarks(runs)]
+    parts += [f"{escaped(sentence)}\n" for sentence in sentences(runs)]
+    parts += _verdicts(runs)
     for card in cards_of(runs):
         parts += [f"## {tables_title(card, runs)}\n", f"Published figures: {card.source}. All in percent.\n"]
-        parts += [f"### {table.title}\n\n{_noted(table)}" for table in card_tables(runs, card)]
+        parts += [_headed(table) for table in card_tables(runs, card)]
         architecture = architecture_table(runs, card)
-        parts += [f"### {architecture.title}\n\n{markdown(architecture)}"] if architecture else []
-    protocols = protocol_tables(runs, extras)
-    parts += ["## Protocols\n"] * bool(protocols)
-    parts += [f"### {table.title}\n\n{_noted(table)}" for table in protocols]
+        parts += [_folded(architecture)] if architecture else []
+    if len(runs) > 1:
+        parts += ["## All models and benchmarks\n", _noted(matrix_table(runs))]
     lesser = others_table(others)
     parts += [f"## {lesser.title}\n", markdown(lesser)] if lesser else []
+    parts += _section("Copies in other precisions", "", copy_tables(extras))
+    parts += _section("Differences between models", "", model_tables(extras))
+    parts += _section("Protocols", "", protocol_tables(runs, extras))
+    parts += ["## Causes\n", _noted(cause_table(runs, questions or {}, extras.graded))]
+    parts += _section("Why", f"{WHY_TEXT}\n", list(explain_tables(runs, extras)))
+    parts += _section("Graders", f"{GRADERS_TEXT}\n", list(grader_tables(runs, extras)))
     groups = list(group_tables(runs))
     parts += ["## Groups and subjects\n"] * bool(groups)
-    parts += [f"### {table.title}\n\n{markdown(table)}" for table in groups]
-    parts += ["## Causes\n", _noted(cause_table(runs, questions or {}, extras.graded))]
-    why = list(explain_tables(runs, extras))
-    parts += ["## Why\n", f"{WHY_TEXT}\n"] if why else []
-    parts += [f"### {table.title}\n\n{_noted(table)}" for table in why]
-    graders = list(grader_tables(runs, extras))
-    parts += ["## Graders\n", f"{GRADERS_TEXT}\n"] if graders else []
-    parts += [f"### {table.title}\n\n{_noted(table)}" for table in graders]
+    parts += [_folded(table) for table in groups]
     parts += ["## Cost\n", markdown(cost_table(runs))]
     parts += [f"## {table.title}\n\n{_noted(table)}" for table in efficiency_tables(extras)]
-    parts += ["## Provenance\n", *(_provenance(run) for run in runs)]
+    parts += ["## Provenance\n", *(_folded(provenance_table(run)) for run in runs)]
     return "\n".join(parts)
 
 
-def _failed_check(run: Run) -> str:
-    """The warning of a run whose engine is further from the plain path than its dtype explains."""
-    return f"> **Do not trust {run.summary.task} of {run.label}:** {_what_failed(run)}\n"
+def _verdicts(runs: Sequence[Run]) -> Iterator[str]:
+    """The published figures with their verdicts, then the runs without any."""
+    verdicts, alone = verdict_table(runs), unpublished_table(runs)
+    yield "## Verdict\n"
+    if verdicts.rows:
+        yield markdown(verdicts)
+    if remark := weights_remark(runs):
+        yield f"{escaped(remark)}\n"
+    if verdicts.rows:
+        yield RULE_TEXT
+    if alone:
+        yield f"### {alone.title}\n"
+        yield markdown(alone)
 
 
-def _what_failed(run: Run) -> str:
-    check = run.summary.check or {}
-    apart = check["max_abs_difference"]
-    return (
-        f"of {check['num_checked']} questions answered again by the plain path, the log-probabilities differ by "
-        f"{'no finite number' if apart is None else f'up to {apart}'} (tolerance {check['tolerance']}). "
-        "Run it with backend=reference, and report it."
-    )
+def _section(title: str, text: str, tables: Sequence[Table]) -> list[str]:
+    return [f"## {title}\n", *filter(None, [text]), *map(_headed, tables)] if tables else []
 
 
-def failed_checks(runs: Sequence[Run]) -> str:
-    """For the terminal: a line for each run whose own check failed; none where all held."""
-    failed = [run for run in runs if run.summary.check and not run.summary.check["ok"]]
-    return "".join(f"Do not trust {run.summary.task} of {run.label}: {_what_failed(run)}\n" for run in failed)
+def _headed(table: Table) -> str:
+    return f"### {escaped(table.title)}\n\n{_noted(table)}"
 
 
-def render_closing_table(runs: Sequence[Run]) -> str:
-    """A compact plain-text table of all runs for the terminal."""
-    return plain_text(closing_table(runs))
+def _folded(table: Table) -> str:
+    """A table that a code host folds away under its title."""
+    return f"<details><summary>{html.escape(table.title)}</summary>\n\n{_noted(table)}\n</details>\n"
 
 
 def _noted(table: Table) -> str:
     return markdown(table) + (f"\n{table.note}\n" if table.note else "")
-
-
-def _provenance(run: Run) -> str:
-    table = provenance_table(run)
-    return f"### {table.title}\n\n{markdown(table)}"

@@ -1,85 +1,104 @@
-"""The shell of an HTML page that needs no network, and its parts.
+"""An HTML page that needs no network: templates by Jinja2, whose every text is escaped, styles and scripts in the file.
 
-Text of models and data sets gets into a page in two ways only: escaped in tables, and as JSON that the script
-shows through textContent. The page's policy allows no script but its own.
+Text of models and data sets gets into a page in two ways only: escaped by a template, and packed as data that the
+scripts show through textContent. The page's policy allows no script but its own.
 """
 
 import base64
 import hashlib
-import html
+import re
 from collections.abc import Iterable, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from evalkit.report.svg import Plot
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
 from evalkit.report.tables import Table
 from evalkit.types import json_text
 
+# What `make vendor` took from npm, in the order in which they need each other.
+_PLOTS = ("vendor/d3.js", "vendor/plot.js")
+_TABLES = ("vendor/sortable.js", "vendor/sortable-a11y.js")
+_PROGRAMS = ("vendor/prism-core.js", "vendor/prism-python.js")
+_LICENCES = {
+    "D3": "vendor/d3.LICENSE",
+    "Observable Plot": "vendor/plot.LICENSE",
+    "sortable-tablesort": "vendor/sortable.LICENSE",
+    "Prism": "vendor/prism.LICENSE",
+}
+REPORT_SCRIPTS = ("early.js", *_TABLES, *_PLOTS, *_PROGRAMS, "plots.js", "questions.js", "report.js")
+TABLE_SCRIPTS = ("early.js", *_TABLES, "report.js")
 _COLOURED = ("reproduces", "differs", "better", "worse")
 
 
-def html_page(title: str, sections: Iterable[str], names: Sequence[str], data: Any = None) -> str:
-    """A whole page. names: the sections' anchors for its navigation; data: what the script shows."""
-    script, style = _asset("report.js"), _asset("report.css")
-    policy = f"default-src 'none'; img-src data:; script-src '{_sha(script)}'; style-src 'unsafe-inline'"
-    navigation = "".join(f"<a href='#{name}'>{name}</a>" for name in names)
-    parts = [
-        "<!doctype html>",
-        '<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{html.escape(policy)}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{style}</style></head><body>',
-        f"<header><h1>{html.escape(title)}</h1><nav>{navigation}</nav>",
-        '<button id="theme" type="button">light / dark</button></header><main>',
-        *sections,
-        f'</main><script type="application/json" id="data">{_embedded(data or {"rows": []})}</script>',
-        f"<script>{script}</script></body></html>\n",
-    ]
-    return "\n".join(parts)
+def rendered(template: str, scripts: Sequence[str], **values: Any) -> str:
+    """A whole page. scripts: assets by name, run in this order; values: what the template names."""
+    texts = [_asset(name) for name in scripts]
+    page = _environment().get_template(template)
+    told = page.render(
+        style=Markup(_asset("report.css")),
+        scripts=[Markup(text) for text in texts],
+        policy=_policy(texts),
+        licences={name: _asset(place) for name, place in _LICENCES.items()},
+        **values,
+    )
+    return told.encode("utf-8", "replace").decode("utf-8")
 
 
-def _embedded(value: Any) -> str:
+def tables_page(title: str, sections: Iterable[tuple[str, Iterable[Table]]], notes: Sequence[str] = ()) -> str:
+    """A page of tables. sections: (heading, its tables); notes: below the first of them."""
+    return rendered("tables.html.jinja", TABLE_SCRIPTS, title=title, sections=list(sections), notes=notes)
+
+
+def embedded(value: Any) -> Markup:
     """JSON that cannot end its own script element."""
     text = json_text(value, separators=(",", ":"), ensure_ascii=False)
-    # "<" for the element's end, the two separators for script engines of before 2019, lone surrogates for UTF-8.
-    text = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return text.encode("utf-8", "replace").decode("utf-8")
+    # "<" for the element's end, the two separators for script engines of before 2019.
+    for char in "<\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)
 
 
-def html_table(table: Table) -> str:
-    """A table; a second line of a cell is set small below the first."""
-    head = "".join(_cell("th", text, table.is_left(i)) for i, text in enumerate(table.header))
-    lines = ["".join(_cell("td", text, table.is_left(i)) for i, text in enumerate(row)) for row in table.rows]
-    marks = [" class=measured" if number in table.bold_rows else "" for number in range(len(lines))]
-    rows = "".join(f"<tr{mark}>{line}</tr>" for mark, line in zip(marks, lines, strict=True))
-    note = f"<p class='note'>{html.escape(table.note)}</p>" if table.note else ""
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
-
-
-def _cell(name: str, text: str, is_left: bool) -> str:
-    first, _, second = text.partition("\n")
-    classes = [*(["left"] * is_left), *(word for word in _COLOURED if first.endswith(word))]
-    below = f"<div class='why'>{_text(second)}</div>" if second else ""
-    return f"<{name} class='{' '.join(classes)}'>{_text(first)}{below}</{name}>"
-
-
-def _text(text: str) -> str:
-    return html.escape(text.encode("utf-8", "replace").decode("utf-8"))
-
-
-def html_details(table: Table) -> str:
-    """A table that is folded away under its title."""
-    return f"<details><summary>{_text(table.title)}</summary>{html_table(table)}</details>"
-
-
-def html_figure(plot: Plot) -> str:
-    """A plot under its title."""
-    return f"<figure><figcaption>{html.escape(plot.title)}</figcaption>{plot.svg}</figure>"
-
-
-def _asset(name: str) -> str:
-    return (files("evalkit.report") / "assets" / name).read_text(encoding="utf-8")
+def _policy(scripts: Iterable[str]) -> str:
+    allowed = " ".join(f"'{_sha(script)}'" for script in scripts)
+    return f"default-src 'none'; img-src data:; script-src {allowed}; style-src 'unsafe-inline'"
 
 
 def _sha(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+@cache
+def _asset(name: str) -> str:
+    return (files("evalkit.report") / "assets" / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FunctionLoader(_asset),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"colour": _colour, "order": _order, "embedded": embedded, "slug": slug}
+    return made
+
+
+def _colour(cell: str) -> str:
+    """The class of a cell that says how something came out."""
+    return next((word for word in _COLOURED if cell.partition(",")[0].endswith(word)), "")
+
+
+def _order(cell: str) -> str:
+    """What a cell is sorted by: its first figure, else its text."""
+    found = re.match(r"\s*(?:p\s*)?<?\s*([-+−]?[\d,]*\.?\d+)", cell)
+    return found[1].replace(",", "").replace("−", "-").lstrip("+") if found else "-1e9" if cell == "-" else cell
+
+
+def slug(title: str) -> str:
+    """A title as a file name."""
+    return re.sub(r"[^a-z0-9_]+", "-", title.lower()).strip("-")

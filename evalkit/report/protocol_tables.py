@@ -1,72 +1,18 @@
-"""Runs of one benchmark under several protocols: their matrix, and what each changes, on the same questions."""
+"""Runs of one benchmark under several protocols, or of several models: their matrix, and what differs between them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from collections.abc import Sequence
 
 from evalkit.card.figures import asked, benchmark_title, figure, interval
-from evalkit.card.paired import Pairs, difference_cells
-from evalkit.card.runs import Run, base_protocol, data_hashes, switches_of
-from evalkit.card.verdict import RULE
-from evalkit.metrics import holm
+from evalkit.card.paired import difference_cells
+from evalkit.card.runs import Run, base_protocol
+from evalkit.report.effects import Effect, effect_record, holm_of, shown
+from evalkit.report.records import run_record
 from evalkit.report.tables import Table
-from evalkit.types import Score
 
 _EFFECT_HEADER = (
     *("model", "benchmark", "A", "B", "n", "A measured", "B measured", "B - A", "95 % bootstrap"),
     *("only A right", "only B right", "answers changed", "p (Holm)", "shown", "cause"),
 )
-ScoresOf = Mapping[int, Mapping[str, Score]]  # by the run's place in the report, then by question
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What a run's protocol changes against the first protocol of the same model and benchmark."""
-
-    first: Run
-    other: Run
-    pairs: Pairs | None  # the questions that both have scored
-    why_not: str = ""  # why there are none
-
-    @property
-    def switches(self) -> list[tuple[str, str, str]]:
-        """(switch, value in the first, value in the other) wherever they differ."""
-        a, b = (switches_of(run.summary.provenance) for run in (self.first, self.other))
-        names = dict.fromkeys([*a, *b])
-        return [(name, a.get(name, "-"), b.get(name, "-")) for name in names if a.get(name) != b.get(name)]
-
-    @property
-    def cause(self) -> str:
-        """The switches that differ, in words. One alone is the cause of all that differs."""
-        differing = self.switches
-        if not differing:
-            return "none: every switch that is recorded is the same"
-        listed = "; ".join(f"{name}: {before} → {after}" for name, before, after in differing)
-        return f"effect of {listed}" if len(differing) == 1 else f"{len(differing)} switches together: {listed}"
-
-
-def effects_of(runs: Sequence[Run], scores: ScoresOf) -> list[Effect]:
-    """Every further protocol of a model and benchmark against the first."""
-    firsts: dict[tuple[str, ...], int] = {}
-    effects = []
-    for place, run in enumerate(runs):
-        first = firsts.setdefault(run.test, place)
-        if first != place and run.protocol != runs[first].protocol:
-            effects.append(effect_between(runs[first], run, scores.get(first, {}), scores.get(place, {})))
-    return effects
-
-
-def effect_between(first: Run, other: Run, a: Mapping[str, Score], b: Mapping[str, Score]) -> Effect:
-    """Two runs of one benchmark, paired question by question."""
-    hashes = [data_hashes(run.summary.provenance) for run in (first, other)]
-    if odd := [split for split in hashes[0] if hashes[1].get(split, hashes[0][split]) != hashes[0][split]]:
-        return Effect(first, other, None, f"not paired: other data in split {odd[0]}")
-    both = [(score, b[name]) for name, score in a.items() if name in b]
-    scored = tuple((x, y) for x, y in both if x.value is not None and y.value is not None)
-    if not scored:
-        return Effect(first, other, None, "not paired: no scored question in common")
-    return Effect(first, other, Pairs(first.summary.task, first.summary, other.summary, scored))
 
 
 def protocol_matrix(runs: Sequence[Run]) -> Table | None:
@@ -81,9 +27,11 @@ def protocol_matrix(runs: Sequence[Run]) -> Table | None:
     rows = []
     for found in several:
         cells = ("; ".join(_cell(run, name) for run in found if _column(run, found) == name) or "-" for name in columns)
-        rows.append((found[0].summary.model, _title(found[0]), *cells))
+        rows.append((found[0].summary.model, title(found[0]), *cells))
     note = "measured, 95 % interval and n; all in percent"
-    return Table("Protocol matrix", ("model", "benchmark", *columns), tuple(rows), align="llr", note=note)
+    records = tuple(run_record(run) for found in several for run in found)
+    header = ("model", "benchmark", *columns)
+    return Table("Protocol matrix", header, tuple(rows), align="llr", note=note, records=records)
 
 
 def _column(run: Run, found: Sequence[Run]) -> str:
@@ -93,7 +41,8 @@ def _column(run: Run, found: Sequence[Run]) -> str:
     return run.protocol if run.protocol != base and base in others else base
 
 
-def _title(run: Run) -> str:
+def title(run: Run) -> str:
+    """The benchmark, marked where its questions are not its own."""
     return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
 
 
@@ -108,38 +57,48 @@ def effect_table(effects: Sequence[Effect]) -> Table | None:
     """One row per further protocol: the paired difference, its test, and what causes it; None without any."""
     if not effects:
         return None
-    p_holm = dict(zip(_paired(effects), holm([e.pairs.p_value for e in effects if e.pairs]), strict=True))
+    p_holm = holm_of(effects)
     rows = tuple(_effect_row(effect, p_holm.get(place)) for place, effect in enumerate(effects))
-    note = (
-        f"On the questions that both have scored. Exact McNemar test, Holm's p over {len(p_holm)} pairs; "
-        "paired bootstrap of the benchmark's own mean. A cause of one switch is that switch's effect."
+    note = f"{_note(len(p_holm))} A cause of one switch is that switch's effect."
+    records = tuple(effect_record(effect, p_holm.get(place)) for place, effect in enumerate(effects))
+    align = "llllrrrrrrrrrll"
+    return Table("What a protocol changes", _EFFECT_HEADER, rows, align=align, note=note, records=records)
+
+
+def _note(num_pairs: int) -> str:
+    return (
+        f"On the questions that both have scored. Exact McNemar test, Holm's p over {num_pairs} pairs; "
+        "paired bootstrap of the benchmark's own mean."
     )
-    return Table("What a protocol changes", _EFFECT_HEADER, rows, align="llllrrrrrrrrrll", note=note)
-
-
-def _paired(effects: Sequence[Effect]) -> list[int]:
-    return [place for place, effect in enumerate(effects) if effect.pairs]
 
 
 def _effect_row(effect: Effect, p_holm: float | None) -> tuple[str, ...]:
-    first, other, pairs = effect.first, effect.other, effect.pairs
-    head = (first.summary.model, _title(first), first.protocol, other.protocol)
-    if pairs is None or p_holm is None:
-        return (*head, "0", *["-"] * 8, effect.why_not, effect.cause)
-    difference = pairs.difference(np.random.default_rng(0), first.card)
-    measured = pairs.values(first.card)
-    return (
-        *head,
-        str(len(pairs.scores)),
-        figure(measured[0], 2),
-        figure(measured[1], 2),
-        *difference_cells(pairs, difference, p_holm),
-        _shown(pairs, p_holm),
-        effect.cause,
-    )
+    first, other = effect.first, effect.other
+    head = (first.summary.model, title(first), first.protocol, other.protocol)
+    return (*head, *_paired_cells(effect, p_holm), shown(effect, p_holm), effect.cause)
 
 
-def _shown(pairs: Pairs, p_holm: float) -> str:
-    if p_holm > RULE.level:
-        return "no difference shown"
-    return "A better" if pairs.num_only_a > pairs.num_only_b else "B better"
+def _paired_cells(effect: Effect, p_holm: float | None) -> tuple[str, ...]:
+    """n, A's and B's figure, then the cells of the difference; dashes where the two were not paired."""
+    pairs, difference = effect.pairs, effect.difference
+    if pairs is None or difference is None or p_holm is None:
+        return ("0", *["-"] * 8)
+    a, b = pairs.values(effect.first.card)
+    return (str(len(pairs.scores)), figure(a, 2), figure(b, 2), *difference_cells(pairs, difference, p_holm))
+
+
+def model_table(effects: Sequence[Effect]) -> Table | None:
+    """One row per two models on the same questions: the paired difference and its test; None without any."""
+    if not effects:
+        return None
+    p_holm = holm_of(effects)
+    rows = []
+    for place, effect in enumerate(effects):
+        names = (effect.first.summary.model, effect.other.summary.model)
+        p_value = p_holm.get(place)
+        cells = _paired_cells(effect, p_value)
+        rows.append((title(effect.first), *names, *cells, shown(effect, p_value, names)))
+    header = ("benchmark", "A", "B", *_EFFECT_HEADER[4:13], "shown")
+    records = tuple(effect_record(effect, p_holm.get(place)) for place, effect in enumerate(effects))
+    note = _note(len(p_holm))
+    return Table("Differences between models", header, tuple(rows), align="lllrrrrrrrrrl", note=note, records=records)

@@ -7,7 +7,8 @@ from evalkit.card.figures import benchmark_title, figure, interval, signed
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
 from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
-from evalkit.report.tables import Table
+from evalkit.report.records import figures_of
+from evalkit.report.tables import Record, Table
 from evalkit.store.questions import Answered, QuestionsOf
 from evalkit.types import Json, Metric, Summary
 
@@ -20,12 +21,15 @@ def group_tables(runs: Sequence[Run]) -> Iterator[Table]:
         if len(further) > 1:
             yield _metrics_table(f"{name}: metrics", "metric", further)
         for kind, metrics in run.summary.groups.items():
+            if not metrics:
+                continue
             yield _metrics_table(f"{name}: by {kind}", kind, metrics)
 
 
 def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Table:
     rows = tuple((name, figure(metric.value), str(metric.n), interval(metric)) for name, metric in metrics.items())
-    return Table(title, (kind, "measured", "n", "95 % interval"), rows)
+    records = tuple({kind: name, **figures_of(metric)} for name, metric in metrics.items())
+    return Table(title, (kind, "measured", "n", "95 % interval"), rows, records=records)
 
 
 def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int, Graded] | None = None) -> Table:
@@ -33,7 +37,7 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
 
     graded: by the run's place, what other rules make of its outputs.
     """
-    rows, notes = [], []
+    rows, notes, records = [], [], []
     for place, run in enumerate(runs):
         ties = _ties(run, questions.get(place, ()))
         near, tie_range, letter = "-", "-", "-"
@@ -44,6 +48,7 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
             letter = f"{most} {100 * ties.answered[most]:.0f} %"
             notes += [f"{run.label}, {benchmark_title(run)}: {text}" for text in [one_letter_warning(ties)] if text]
         summary = run.summary
+        records.append(_cause_record(run, ties))
         ended = str(sum(summary.ended_by.values())) if "sandbox" in summary.provenance else "-"
         counts = (str(summary.num_truncated), str(summary.num_unanswered), str(summary.num_errors), ended)
         if summary.ended_by:
@@ -62,7 +67,25 @@ def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int
         "most answered",
         "answer rule",
     )
-    return Table("Causes", header, tuple(rows), align="llr", note="; ".join(notes))
+    return Table("Causes", header, tuple(rows), align="llr", note="; ".join(notes), records=tuple(records))
+
+
+def _cause_record(run: Run, ties: GroupTies | None) -> Record:
+    summary = run.summary
+    return {
+        "model": summary.model,
+        "benchmark": benchmark_title(run),
+        "protocol": run.protocol,
+        **figures_of(run.metric),
+        "truncated": summary.num_truncated,
+        "unanswered": summary.num_unanswered,
+        "not_run": summary.num_errors,
+        "ended_by_the_sandbox": sum(summary.ended_by.values()) if "sandbox" in summary.provenance else None,
+        "near_ties": ties.num_near if ties else None,
+        "equal": ties.num_ties if ties else None,
+        "lowest": ties.lowest if ties else None,
+        "highest": ties.highest if ties else None,
+    }
 
 
 def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str:
@@ -74,10 +97,14 @@ def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str
 
 def _ties(run: Run, answered: Sequence[Answered]) -> GroupTies | None:
     """A multiple-choice run's decisions within its dtype's tolerance; None for other runs and unknown dtypes."""
-    tolerance = DTYPE_TOLERANCE.get(dtype_of(run.summary))
-    if tolerance is None or not any(is_choice(question.logprobs) for question in answered):
-        return None
-    return next(iter(ties_by_group(answered, tolerance, run.mean)), None)
+    tolerance = tie_tolerance(run, answered)
+    return None if tolerance is None else next(iter(ties_by_group(answered, tolerance, run.mean)), None)
+
+
+def tie_tolerance(run: Run, answered: Sequence[Answered]) -> float | None:
+    """How close two choices of a run must be to be a near tie, natural log; None where nothing can be said."""
+    chooses = any(is_choice(question.logprobs) for question in answered)
+    return DTYPE_TOLERANCE.get(dtype_of(run.summary)) if chooses else None
 
 
 def cost_table(runs: Sequence[Run]) -> Table:
@@ -99,7 +126,22 @@ def cost_table(runs: Sequence[Run]) -> Table:
             )
         )
     header = ("model", "benchmark", "prompt tokens", "from cache", "generated tokens", "seconds", "peak GiB")
-    return Table("Cost", (*header, "again by the plain path"), tuple(rows), align="llr")
+    records = tuple(_cost_record(run) for run in runs)
+    return Table("Cost", (*header, "again by the plain path"), tuple(rows), align="llr", records=records)
+
+
+def _cost_record(run: Run) -> Record:
+    usage = run.summary.usage
+    return {
+        "model": run.summary.model,
+        "benchmark": benchmark_title(run),
+        "protocol": run.protocol,
+        "prompt_tokens": usage.prompt_tokens,
+        "computed_tokens": usage.computed_tokens,
+        "generated_tokens": usage.generated_tokens,
+        "seconds": usage.seconds,
+        "peak_memory_bytes": usage.peak_memory_bytes,
+    }
 
 
 def _checked(summary: Summary) -> str:

@@ -4,8 +4,11 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
+
+Record: TypeAlias = Mapping[str, str | int | float | None]  # a row for machines: figures as numbers, None for none
 
 
 @dataclass(frozen=True)
@@ -18,6 +21,7 @@ class Table:
     align: str = "lr"  # l(eft) or r(ight) by column; the last letter holds for those that follow
     bold_rows: frozenset[int] = frozenset()
     note: str = ""
+    records: tuple[Record, ...] = ()  # the same for machines; CSV is made of these where there are any
 
     def __post_init__(self) -> None:
         assert all(len(row) == len(self.header) for row in self.rows), "a row for every header"
@@ -72,15 +76,22 @@ def _width(text: str) -> int:
 
 
 def comma_separated(table: Table) -> str:
-    """The table as CSV (RFC 4180). A text that a spreadsheet would take for a formula is set behind "'"."""
+    """The table as CSV (RFC 4180): its records, whose figures are numbers in columns of their own, else its texts.
+
+    A text that a spreadsheet would take for a formula is set behind "'".
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\r\n")
-    writer.writerow(table.header)
-    writer.writerows([_no_formula(cell) for cell in row] for row in table.rows)
+    header = list(dict.fromkeys(name for record in table.records for name in record)) or table.header
+    rows = [[record.get(name) for name in header] for record in table.records] or table.rows
+    writer.writerow(header)
+    writer.writerows([_no_formula(cell) for cell in row] for row in rows)
     return stream.getvalue()
 
 
-def _no_formula(cell: str) -> str:
+def _no_formula(cell: str | int | float | None) -> str | int | float | None:
+    if not isinstance(cell, str):
+        return round(cell, 6) if isinstance(cell, float) else cell
     is_figure = re.fullmatch(r"[-+]?[\d.]*", cell) is not None
     return f"'{cell}" if cell[:1] in ("=", "+", "-", "@", "\t") and not is_figure else cell
 

@@ -126,9 +126,10 @@ def test_two_runs_of_one_model_both_stand_in_the_table_of_all_runs(tmp_path: Pat
     written(tmp_path / "b", make_summary(right=6000))
     written(tmp_path / "b", make_summary(model="bloom-1b1", right=3750))
     assert call(["report", str(tmp_path)]) == 0
-    row = next(line for line in (tmp_path / "report.md").read_text().splitlines() if line.startswith("| MMLU |"))
-    assert "45.3 (" in row
-    assert "42.7 (" in row
+    matrix = (tmp_path / "report.md").read_text().split("## All models and benchmarks")[1]
+    row = next(line for line in matrix.splitlines() if line.startswith("| qwen-1\\_8b |"))
+    assert "run 1: 45.3 (" in row
+    assert "run 2: 42.7 (" in row
 
 
 def test_lone_surrogates_of_a_model_do_not_stop_a_report(tmp_path: Path, make_summary) -> None:

@@ -80,7 +80,7 @@ def replace(old: str, new: str) -> Callable[[str], str]:
         (edit("manifest.json", replace('"subjects": 4', '"subjects": 5')), "data.splits.dev.subjects is 5, should be 4"),
         (edit("questions.jsonl", replace("?", "!")), "questions.jsonl: its content is not what the questions give"),
         (edit("../report.md", lambda text: text + "very good\n"), "report, tables and plots: report.md"),
-        (edit("../tables/verdict.csv", replace("bundled", "bunded")), "report, tables and plots: tables/verdict.csv"),
+        (edit("../tables/matrix.csv", replace("bundled", "bunded")), "report, tables and plots: tables/matrix.csv"),
     ],
     ids=["edited answer", "missing answer", "edited score", "missing score", "metric", "cost", "prompts", "data", "questions", "report", "table"],
 )  # fmt: skip

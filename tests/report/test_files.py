@@ -1,4 +1,4 @@
-"""Tables as CSV and LaTeX, plots as SVG."""
+"""Tables as CSV, LaTeX and Markdown, plots as SVG, PDF and PNG."""
 
 import csv
 import io
@@ -12,10 +12,11 @@ from folders import choice_items, text_items, write_run
 from evalkit.card.published import PublishedCard
 from evalkit.cli import call
 from evalkit.errors import StoreError
-from evalkit.report.files import slug, write_report
-from evalkit.report.svg import Interval, Plot, histogram, interval_plot
+from evalkit.report.files import read_runs, read_tables, write_report
+from evalkit.report.page import slug
+from evalkit.report.plot_data import forest_rows
 from evalkit.report.tables import Table, comma_separated, latex
-from evalkit.types import Metric
+from evalkit.store.read import find_runs
 
 
 @pytest.fixture
@@ -29,46 +30,95 @@ def test_every_form_of_the_report_is_written(results: Path) -> None:
     assert call(["report", str(results)]) == 0
     names = {str(path.relative_to(results)) for path in results.rglob("*") if path.is_file()}
     assert {"report.md", "report.html", "tables/verdict.csv", "tables/mmlu.tex", "tables/gsm8k.csv"} <= names
-    assert {f"plots/qwen-1_8b-mmlu-{what}.svg" for what in ("by-subject", "calibration", "letters")} <= names
-    assert {"plots/qwen-1_8b-gsm8k-output-lengths.svg", "plots/published-against-measured.svg"} <= names
+    assert {f"plots/qwen-1_8b-mmlu-{what}.svg" for what in ("prompt-lengths", "calibration", "letters")} <= names
+    assert {"plots/qwen-1_8b-gsm8k-output-lengths.svg", "plots/forest.svg", "plots/mmlu-by-subject.svg"} <= names
 
 
 def test_a_csv_table_holds_the_cells_of_the_report(results: Path) -> None:
     call(["report", str(results)])
     rows = list(csv.reader(io.StringIO((results / "tables" / "gsm8k.csv").read_text(encoding="utf-8"))))
-    assert rows[0] == ["model", "published Acc.", "measured", "n", "95 % interval", "difference"]
-    assert rows[-1][:4] == ["Qwen-1.8B", "32.3", "83.3", "6 of 1319"]
+    assert rows[0] == ["model", "published Acc.", "measured", "value", "low", "high", "n", "difference", "p"]
+    assert rows[-1][:2] == ["Qwen-1.8B", "32.3"]
+    assert [float(cell) for cell in rows[-1][3:7]] == pytest.approx([83.3333, 43.6498, 96.9947, 6], abs=1e-3)
 
 
-def test_plots_are_well_formed_and_free_of_a_pages_variables(results: Path) -> None:
+def test_every_table_is_there_for_papers(results: Path) -> None:
+    write_run(results, choice_items(60, seed=4), "mmlu", "pythia-1b")
     call(["report", str(results)])
+    names = {path.stem for path in (results / "tables").iterdir()}
+    assert {"verdict", "matrix", "mmlu", "gsm8k", "differences-between-models", "causes", "cost"} <= names
+    for name in names:
+        assert {path.suffix for path in (results / "tables").glob(f"{name}.*")} == {".csv", ".tex", ".md"}
+    with (results / "tables" / "matrix.csv").open(encoding="utf-8", newline="") as stream:
+        matrix = list(csv.DictReader(stream))
+    assert [(row["model"], row["benchmark"]) for row in matrix] == [
+        ("pythia-1b", "MMLU"), ("qwen-1_8b", "MMLU"), ("qwen-1_8b", "GSM8K")
+    ]  # fmt: skip
+    for row in matrix:
+        assert all(float(row[column]) >= 0 for column in ("value", "low", "high", "n", "published", "p"))
+        assert float(row["difference"]) == pytest.approx(float(row["value"]) - float(row["published"]), abs=1e-5)
+
+
+def test_one_table_is_printed_alone(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(results.rglob("*"))
+    assert call(["report", str(results), "--only", "matrix", "--format", "latex"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(
+        "% Matrix\n\\begin{tabular}{lll}\n\\toprule\nmodel & MMLU & GSM8K \\\\\n\\midrule\nqwen-1\\_8b & "
+    )
+    assert call(["report", str(results), "--only", "matrix"]) == 0
+    assert "qwen-1_8b" in capsys.readouterr().out
+    assert call(["report", str(results), "--only", "nothing"]) == 2
+    assert "no such table, there are: verdict, matrix, " in capsys.readouterr().err
+    assert call(["report", str(results), "--format", "csv"]) == 2
+    assert "name it with --only" in capsys.readouterr().err
+    assert sorted(results.rglob("*")) == before
+
+
+def test_two_runs_in_one_cell_of_the_matrix_are_told_apart(tmp_path: Path) -> None:
+    for name, dtype in (("a", "float32"), ("b", "bfloat16")):
+        write_run(tmp_path / name, choice_items(30, seed=len(name + dtype)), "mmlu", "m", model={"dtype": dtype})
+    for name in ("c", "d"):
+        write_run(tmp_path / name, choice_items(30), "mmlu", "n")
+    table = read_tables(find_runs([tmp_path]))["matrix"]
+    cells = {row[0]: row[1] for row in table.rows}
+    assert cells["m"].startswith("dtype float32: ")
+    assert "; dtype bfloat16: " in cells["m"]
+    assert cells["n"].startswith("run 1: ")
+    assert "; run 2: " in cells["n"]
+
+
+def test_plots_are_well_formed_and_the_same_twice(results: Path, tmp_path: Path) -> None:
+    for folder in (results, tmp_path / "again"):
+        write_report(find_runs([results]), folder, plots=["svg"])
     plots = list((results / "plots").glob("*.svg"))
     assert len(plots) >= 6
     for path in plots:
         assert ET.parse(path).getroot().tag == "{http://www.w3.org/2000/svg}svg"
-        assert "var(" not in path.read_text(encoding="utf-8")
+        assert path.read_bytes() == (tmp_path / "again" / "plots" / path.name).read_bytes()
 
 
-def test_an_interval_plot_sets_figures_on_one_scale() -> None:
-    rows = [Interval("a <b>", Metric(50.0, 10, 25.0, 75.0), 50.0), Interval("no score", Metric(None, 0))]
-    root = ET.fromstring(interval_plot("p", "t", rows).file)
-    circles = [node for node in root.iter() if node.tag.endswith("circle")]
-    diamonds = [node for node in root.iter() if node.tag.endswith("path")]
-    x = float(circles[0].attrib["cx"])
-    assert diamonds[0].attrib["d"].startswith(f"M{x:.1f} ")
-    assert len(circles) == 2  # the measured figure, and the legend
-    assert "a <b>" in {node.text for node in root.iter()}
+def test_plots_come_as_pdf_and_png_too(results: Path) -> None:
+    assert call(["report", str(results), "--pdf", "--png"]) == 0
+    for path in (results / "plots").glob("*.svg"):
+        assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
+        assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
-@pytest.mark.parametrize("values", [[5], [5, 5, 5], [0, 1000], list(range(100))])
-def test_a_histogram_counts_every_value_once(values: list[int]) -> None:
-    root = ET.fromstring(histogram("h", "t", values, "tokens").file)
-    notes = [node.text or "" for node in root.iter() if node.tag.endswith("title")][1:]
-    assert sum(int(note.split(": ")[1].split()[0]) for note in notes) == len(values)
+def test_a_forest_plot_names_every_figure_and_its_verdict(results: Path) -> None:
+    write_report(find_runs([results]), results, plots=["svg"])
+    told = {node.text for node in ET.parse(results / "plots" / "forest.svg").getroot().iter() if node.text}
+    assert {"MMLU", "GSM8K", *(row.verdict for row in forest_rows(read_runs(find_runs([results]))))} <= told
 
 
-def test_a_plot_has_a_title_for_those_who_cannot_see_it() -> None:
-    assert "<title>a &amp; b</title>" in Plot("n", "a & b", 1, 1, "").svg
+def test_a_page_shows_the_same_rows_as_the_files(results: Path) -> None:
+    runs = read_runs(find_runs([results]))
+    rows = forest_rows(runs)
+    assert [row.benchmark for row in rows] == ["MMLU", "GSM8K"]
+    assert [(row.value, row.low, row.high) for row in rows] == [
+        (r.metric.value, r.metric.low, r.metric.high) for r in runs
+    ]
+    assert [(row.published, row.half) for row in rows] == [(45.3, 0.05), (32.3, 0.05)]
 
 
 def test_latex_escapes_what_tex_would_read() -> None:
@@ -104,40 +154,3 @@ def test_the_report_counts_near_ties_and_calls_out_one_letter(tmp_path: Path) ->
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "| 30 (30 equal) | 0.0 to " in report
     assert "100 % of the answers are A" in report
-
-
-def test_plots_come_as_png_too_twice_as_large(results: Path) -> None:
-    pytest.importorskip("resvg_py", reason="resvg is not installed: pip install 'evalkit[png]'")
-    assert call(["report", str(results), "--png"]) == 0
-    plots = list((results / "plots").glob("*.svg"))
-    assert len(plots) >= 6
-    for path in plots:
-        content = path.with_suffix(".png").read_bytes()
-        assert content.startswith(b"\x89PNG\r\n")
-        root = ET.parse(path).getroot()
-        _, _, *size = (float(number) for number in root.get("viewBox", "").split())
-        drawn = [int.from_bytes(content[at : at + 4], "big") for at in (16, 20)]
-        assert drawn == [2 * round(side) for side in size]
-
-
-@pytest.mark.parametrize(
-    ("replaced", "by", "message"),
-    [
-        ("importlib.util.find_spec", lambda name: None, "pip install 'evalkit[png]'"),
-        ("evalkit.report.png.png_of", lambda svg: b"no text in it", "this machine has none"),
-    ],
-)
-def test_png_that_cannot_be_drawn_is_refused_before_anything_is_written(
-    results: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    replaced: str,
-    by: object,
-    message: str,
-) -> None:
-    pytest.importorskip("resvg_py", reason="resvg is not installed: pip install 'evalkit[png]'")
-    before = sorted(results.rglob("*"))
-    monkeypatch.setattr(replaced, by)
-    assert call(["report", str(results), "--png"]) == 2
-    assert message in capsys.readouterr().err
-    assert sorted(results.rglob("*")) == before

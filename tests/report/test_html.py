@@ -1,5 +1,6 @@
-"""report.html in a real browser."""
+"""report.html in a real browser: its tabs, plots, widths and themes, and that no text of a model runs."""
 
+import html
 import html.parser
 import json
 import re
@@ -11,11 +12,14 @@ from folders import EVIL, choice_items, text_items, write_run
 
 from evalkit.card.published import PublishedCard
 from evalkit.cli import call
-from evalkit.report.files import write_report
-from evalkit.store.questions import read_answered
+from evalkit.report.files import read_runs, write_report
+from evalkit.report.plot_data import forest_rows
+from evalkit.report.sentences import sentences
 from evalkit.store.read import find_runs
 
 pytestmark = pytest.mark.xdist_group("browser")
+TABS = ("", "card", "models", "protocols", "subjects", "questions", "provenance")
+AXE = Path(__file__).parent / "vendor" / "axe.js"
 
 
 @pytest.fixture(scope="module")
@@ -23,116 +27,166 @@ def page(tmp_path_factory: pytest.TempPathFactory, card: PublishedCard) -> Path:
     """A report over two models' MMLU and one GSM8K, its texts hostile."""
     results = tmp_path_factory.mktemp("results")
     write_run(results, choice_items(300, seed=1, skill=1.0), "mmlu", "qwen-1_8b")
-    write_run(results, choice_items(300, seed=2), "mmlu", "smollm2-135m")
+    write_run(results, choice_items(300, seed=2), "mmlu", "pythia-1b")
     write_run(results, text_items(20, lambda n: f"😀 {EVIL} is {n}\n\nQuestion: {EVIL}"), "gsm8k", "qwen-1_8b")
     write_report(find_runs([results]), results, card)
     return results / "report.html"
 
 
-def change(browser: Chromium, element: str, value: str | bool) -> int:
-    """Set a filter as a reader does; how many questions are left."""
-    field = "checked" if isinstance(value, bool) else "value"
-    event = "input" if element == "search" else "change"
-    browser.run(
-        f"(() => {{const e = document.getElementById('{element}'); e.{field} = {json.dumps(value)};"
-        f" e.dispatchEvent(new Event('{event}', {{bubbles: true}}));}})()"
-    )
-    return shown(browser)
-
-
-def shown(browser: Chromium) -> int:
-    count = browser.run("document.getElementById('count').textContent")
-    return int(count.split(" of ")[0].replace(",", ""))
+def sized(browser: Chromium, width: int) -> None:
+    browser.send("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
 
 
 def detail(browser: Chromium) -> str:
     return str(browser.run("document.getElementById('detail').textContent"))
 
 
+def test_the_first_screen_says_whether_the_card_reproduces_and_plots_every_figure(
+    browser: Chromium, page: Path
+) -> None:
+    runs = read_runs(find_runs([page.parent]))
+    browser.open(page)
+    assert browser.run("[...document.querySelectorAll('.sentence')].map((p) => p.textContent)") == sentences(runs)
+    rows = forest_rows(runs)
+    assert len(rows) == 3
+    told = browser.run("[...document.querySelectorAll('[data-kind=forest] svg text')].map((node) => node.textContent)")
+    for row in rows:
+        assert row.benchmark in told
+        assert row.verdict in told
+    places = "[...document.querySelectorAll('[data-kind=forest] [data-mark=dot] path')].length"
+    assert browser.run(places) == len(rows)
+    top = browser.run("document.querySelector('[data-kind=forest]').getBoundingClientRect().top")
+    assert top < 400, "the plot begins on the first screen"
+    assert browser.complaints() == []
+
+
+def test_the_sentence_counts_what_the_verdicts_say(make_summary, card: PublishedCard) -> None:
+    from evalkit.card.runs import runs_of
+
+    summaries = [make_summary(right=6361), make_summary("gsm8k", right=313, n=1319)]
+    told = sentences(runs_of([*summaries, make_summary(model="smollm2-135m")], card))
+    assert told == [
+        "1 of 2 published figures of Qwen-1.8B reproduces (2 of the 5 that the card gives were run); "
+        "GSM8K differs by 8.6 points.",
+        "Nothing to reproduce for smollm2-135m (MMLU: no published number).",
+    ]
+    few = runs_of([make_summary(right=25, n=57), make_summary("gsm8k", right=1, n=4)], card)
+    assert sentences(few) == [
+        "None of 2 published figures of Qwen-1.8B can be judged (2 of the 5 that the card gives were run) "
+        "(MMLU and GSM8K: cannot tell at this n)."
+    ]
+
+
+def test_every_tab_has_its_address(browser: Chromium, page: Path) -> None:
+    for name in TABS:
+        browser.open(page, f"#/{name}")
+        open_ones = browser.run(
+            "[...document.querySelectorAll('main > .tab')].filter((tab) => tab.clientHeight).map((tab) => tab.id)"
+        )
+        assert open_ones == [f"tab-{name}"]
+        assert browser.run("document.querySelector('nav [aria-current]').getAttribute('href')") == f"#/{name}"
+    browser.run("document.querySelector('nav a').click()")
+    browser.wait("!document.getElementById('tab-').hidden")
+    assert browser.complaints() == []
+
+
+def test_addresses_of_before_still_lead_somewhere(browser: Chromium, page: Path) -> None:
+    for old, tab in {"#verdict": "", "#tables": "card", "#causes": "protocols", "#plots": "subjects"}.items():
+        browser.open(page, old)
+        assert browser.run("document.documentElement.dataset.tab") == tab
+    browser.open(page, "#/nothing")
+    assert browser.run("document.documentElement.dataset.tab") == ""
+
+
+def test_no_width_makes_the_page_scroll_sideways_and_the_measured_figure_is_in_sight(
+    browser: Chromium, page: Path
+) -> None:
+    try:
+        for width in (390, 768, 1280, 1920):
+            sized(browser, width)
+            for fragment in (*(f"#/{name}" for name in TABS), "#q=qwen-1_8b/gsm8k/test/3"):
+                browser.open(page, fragment)
+                assert browser.run("document.documentElement.scrollWidth") <= width, (width, fragment)
+            browser.open(page, "#/card")
+            right = browser.run(
+                "[...document.querySelectorAll('.card .figure')].map((e) => e.getBoundingClientRect().right)"
+            )
+            assert right
+            assert max(right) <= width
+    finally:
+        browser.send("Emulation.clearDeviceMetricsOverride")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Chromium, page: Path, theme: str) -> None:
+    browser.theme(theme)
+    try:
+        for fragment in (
+            *(f"#/{name}" for name in TABS),
+            "#q=qwen-1_8b/mmlu/subject_1/test/7",
+            "#q=qwen-1_8b/gsm8k/test/3",
+        ):
+            browser.open(page, fragment)
+            browser.run("for (const folded of document.querySelectorAll('details')) folded.open = true")
+            browser.run(AXE.read_text(encoding="utf-8") + ";0")
+            found = browser.run(
+                "axe.run(document, {resultTypes: ['violations']}).then((found) => found.violations"
+                ".filter((entry) => ['serious', 'critical'].includes(entry.impact))"
+                ".map((entry) => [entry.id, entry.nodes.slice(0, 3).map((node) => node.html.slice(0, 150))]))"
+            )
+            assert found == [], fragment
+    finally:
+        browser.theme("light")
+
+
+def test_a_table_is_sorted_by_its_head_with_the_mouse_and_the_keyboard(browser: Chromium, page: Path) -> None:
+    browser.open(page, "#/protocols")
+    column = (
+        "[...document.querySelectorAll('#tab-protocols .sortable tbody tr')].map((row) => row.cells[1].textContent)"
+    )
+    head = "document.querySelector('#tab-protocols .sortable thead').rows[0].cells[1]"
+    before = browser.run(column)
+    browser.run(f"{head}.click()")
+    browser.wait(
+        f"JSON.stringify({column}) === {json.dumps(json.dumps(sorted(before, reverse=True), separators=(',', ':')))}"
+    )
+    browser.run(f"{head}.dispatchEvent(new KeyboardEvent('keydown', {{key: 'Enter', bubbles: true}}))")
+    browser.wait(f"JSON.stringify({column}) === {json.dumps(json.dumps(sorted(before), separators=(',', ':')))}")
+
+
+def test_on_paper_stand_the_summary_the_card_and_the_plots(browser: Chromium, page: Path) -> None:
+    browser.open(page)
+    browser.run("window.dispatchEvent(new Event('beforeprint'))")
+    browser.send("Emulation.setEmulatedMedia", media="print")
+    try:
+        seen = browser.run(
+            "[...document.querySelectorAll('main > .tab')].filter((tab) => tab.clientHeight).map((tab) => tab.id)"
+        )
+        assert seen == ["tab-", "tab-card", "tab-models", "tab-protocols", "tab-subjects"]
+        browser.run("window.dispatchEvent(new Event('beforeprint'))")
+        drawn = "[...document.querySelectorAll('[data-kind=forest], [data-kind=differences], [data-kind=subjects]')]"
+        assert browser.run(f"{drawn}.every((node) => node.querySelector('svg'))")
+        assert browser.run("document.querySelector('details.printed').open")
+    finally:
+        browser.send("Emulation.setEmulatedMedia", media="")
+    assert len(browser.send("Page.printToPDF")["data"]) > 20_000
+
+
 def test_the_page_opens_without_a_complaint_and_runs_no_text_of_a_model(browser: Chromium, page: Path) -> None:
     browser.open(page)
+    scripts = browser.run("document.querySelectorAll('script').length")
     browser.open(page, "#q=qwen-1_8b/gsm8k/test/3")
     assert EVIL[:-1] in detail(browser)
     assert browser.run("window.hacked") is None
-    assert browser.run("document.querySelectorAll('script').length") == 2
+    assert browser.run("document.querySelectorAll('script').length") == scripts
     assert browser.run("document.querySelectorAll('img').length") == 0
     assert browser.complaints() == []
 
 
 def test_the_page_asks_nothing_of_a_network(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
-    own = re.sub(r'<script type="application/json".*?</script>', "", text, flags=re.DOTALL)
-    assert set(re.findall(r"https?://[^\s\"'<]+", own)) <= {"http://www.w3.org/2000/svg"}
-    assert "default-src 'none'" in html.unescape(own)
-
-
-def test_filters_leave_the_questions_they_name(browser: Chromium, page: Path) -> None:
-    folder = page.parent / "qwen-1_8b" / "mmlu"
-    answered = read_answered(folder)
-    browser.open(page)
-    assert shown(browser) == 620
-    assert change(browser, "run", "qwen-1_8b/mmlu") == 300
-    assert change(browser, "show", "wrong") == sum(question.value == 0 for question in answered)
-    assert change(browser, "show", "right") == sum(question.value == 1 for question in answered)
-    assert change(browser, "group", "subject_1") == sum(
-        question.value == 1 and question.group == "subject_1" for question in answered
-    )
-    assert change(browser, "truncated", True) == sum(
-        question.value == 1 and question.group == "subject_1" and question.truncated for question in answered
-    )
-    change(browser, "truncated", False)
-    change(browser, "group", "")
-    change(browser, "show", "all")
-    assert change(browser, "search", "WHAT IS 17?") == 1
-
-
-def test_the_disagreement_filter_shows_questions_that_one_model_has_right(browser: Chromium, page: Path) -> None:
-    values = [
-        {question.id: question.value for question in read_answered(page.parent / model / "mmlu")}
-        for model in ("qwen-1_8b", "smollm2-135m")
-    ]
-    browser.open(page)
-    differing = sum(values[0][name] != values[1][name] for name in values[0])
-    assert 0 < differing < 300
-    assert change(browser, "disagreement", True) == 2 * differing
-
-
-def test_a_deep_link_opens_its_question_and_filter(browser: Chromium, page: Path) -> None:
-    browser.open(page, "#run=qwen-1_8b%2Fmmlu&show=wrong&q=smollm2-135m%2Fmmlu%2Fsubject_1%2Ftest%2F7")
-    assert browser.run("document.getElementById('show').value") == "wrong"
-    assert "smollm2-135m/mmlu/subject_1/test/7" in detail(browser)
-    assert "what is 7?" in detail(browser)
-    assert '" A"' in detail(browser)
-
-
-def test_choosing_a_question_writes_a_link_that_opens_it_again(browser: Chromium, page: Path) -> None:
-    browser.open(page)
-    change(browser, "search", "what is 42?")
-    browser.run("document.querySelector('.row').click()")
-    link = browser.run("location.hash")
-    first = detail(browser)
-    assert "subject_0/test/42" in first
-    browser.open(page, link)
-    assert detail(browser) == first
-
-
-def test_the_arrow_keys_walk_the_list(browser: Chromium, page: Path) -> None:
-    browser.open(page, "#run=qwen-1_8b%2Fgsm8k&q=qwen-1_8b%2Fgsm8k%2Ftest%2F3")
-    browser.run("document.getElementById('list').dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowDown'}))")
-    assert "qwen-1_8b/gsm8k/test/4" in detail(browser)
-
-
-def test_what_was_cut_from_an_output_is_marked(browser: Chromium, page: Path) -> None:
-    browser.open(page, "#q=qwen-1_8b/gsm8k/test/3")
-    cut = browser.run("document.querySelector('.cut').textContent")
-    assert cut.startswith("\n\nQuestion: </script>")
-    assert browser.run("document.querySelector('.cut').previousSibling.textContent").endswith("is 3")
-
-
-def test_a_link_to_nothing_says_so(browser: Chromium, page: Path) -> None:
-    browser.open(page, "#q=qwen-1_8b/mmlu/none")
-    assert "No question qwen-1_8b/mmlu/none" in detail(browser)
-    assert browser.complaints() == []
+    assert "default-src 'none'" in html.unescape(text)
+    assert not re.search(r"<(?:link|script|img|iframe)[^>]+(?:src|href)=[\"']?(?:https?:)?//", text)
 
 
 def test_both_themes_differ_and_the_button_turns_them(browser: Chromium, page: Path, tmp_path: Path) -> None:
@@ -181,36 +235,11 @@ def test_a_run_folder_without_outputs_has_tables_but_no_browser(tmp_path: Path, 
     write_report([folder], tmp_path, card)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "smollm2-135m" in text
-    assert "id='questions'" not in text
-
-
-def test_a_log_probability_that_is_no_number_does_not_break_the_page(
-    tmp_path: Path, card: PublishedCard, browser: Chromium
-) -> None:
-    folder = write_run(tmp_path, choice_items(5, num_subjects=1), "mmlu", "smollm2-135m")
-    lines = (folder / "outputs.jsonl").read_text().splitlines()
-    broken = json.loads(lines[0]) | {"logprobs": [float("nan"), float("-inf"), -1.0, -2.0]}
-    (folder / "outputs.jsonl").write_text("\n".join([json.dumps(broken), *lines[1:]]) + "\n")
-    write_report([folder], tmp_path, card)
-    browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
-    assert "subject_0/test/0" in detail(browser)
-    assert browser.complaints() == []
-
-
-def test_a_question_that_could_not_be_run_says_why(tmp_path: Path, card: PublishedCard, browser: Chromium) -> None:
-    folder = write_run(tmp_path, choice_items(5, num_subjects=1), "mmlu", "smollm2-135m")
-    lines = [json.loads(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
-    kept = {key: lines[0][key] for key in ("id", "request_sha", "prompt_sha", "num_prompt_tokens", "truncated")}
-    lines[0] = kept | {"error": "does not fit in memory"}
-    (folder / "outputs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    write_report([folder], tmp_path, card)
-    browser.open(tmp_path / "report.html", "#q=smollm2-135m/mmlu/subject_0/test/0")
-    assert "could not be run: does not fit in memory" in detail(browser)
-    assert browser.complaints() == []
+    assert 'id="tab-questions"' not in text
 
 
 def test_a_comparison_opens_without_a_complaint(tmp_path: Path, browser: Chromium, page: Path) -> None:
-    runs = [str(page.parent / model / "mmlu") for model in ("qwen-1_8b", "smollm2-135m")]
+    runs = [str(page.parent / model / "mmlu") for model in ("qwen-1_8b", "pythia-1b")]
     assert call(["compare", *runs, "--output", str(tmp_path)]) == 0
     browser.open(tmp_path / "compare.html")
     flips = browser.run("document.querySelectorAll('table')[1].rows.length") - 1

@@ -4,16 +4,18 @@ from dataclasses import replace
 
 from evalkit.card.published import PublishedCard, read_card
 from evalkit.card.runs import runs_of
+from evalkit.report.closing import render_closing_table
 from evalkit.report.extras import Extras
 from evalkit.report.html import render_html
-from evalkit.report.markdown import render_closing_table, render_report
+from evalkit.report.markdown import render_report
 from evalkit.report.tables import Table, markdown, plain_text
 from evalkit.types import Summary
 
 
 def section(report: str, title: str) -> str:
     """The text under a heading, up to the next heading."""
-    return report.split(f"# {title}\n", 1)[1].split("\n#", 1)[0]
+    start = f"# {title}\n" if f"# {title}\n" in report else f"<summary>{title}</summary>\n"
+    return report.split(start, 1)[1].split("\n#", 1)[0].split("\n</details>", 1)[0]
 
 
 def table_lines(text: str) -> list[str]:
@@ -33,8 +35,8 @@ def test_the_verdict_comes_first_and_provenance_last(make_summary, card: Publish
     assert headings == [
         "## Verdict",
         "## The card's tables",
-        "## Groups and subjects",
         "## Causes",
+        "## Groups and subjects",
         "## Cost",
         "## Provenance",
     ]
@@ -72,7 +74,7 @@ def test_a_bundled_sample_is_marked_and_never_in_the_models_own_row(make_summary
     assert "| Qwen-1.8B | 56.1 | 56.2 | - | - | - | - |" in report
     assert "| **qwen-1\\_8b (bundled sample)** | - | - | **50.0 (Val)** | **32** |" in report
     assert "bundled sample, not comparable" in section(report, "C-Eval")
-    assert "bundled sample, not comparable" in section(report, "Verdict")
+    assert "bundled sample, not comparable" in section(report, "Without a published figure")
 
 
 def test_a_subset_is_shown_as_n_of_all(make_summary, card: PublishedCard) -> None:
@@ -90,17 +92,17 @@ def test_groups_and_causes_and_provenance_are_shown(make_summary, card: Publishe
     assert "| first\\_prompt\\_sha | f00d |" in shown
 
 
-def test_several_models_have_one_measured_column_each(make_summary, card: PublishedCard) -> None:
+def test_several_models_have_a_line_each(make_summary, card: PublishedCard) -> None:
     summaries = [
         make_summary(),
         make_summary(model="bloom-1b1", right=3750),
         make_summary("gsm8k", right=426, n=1319),
     ]
-    lines = section(render_report(runs_of(summaries, card)), "All runs").splitlines()
-    assert lines[1] == "| benchmark | qwen-1\\_8b | bloom-1b1 |"
-    assert lines[3].startswith("| MMLU | 45.3 (44.5 to 46.1, n 14042) / 45.3 | 26.7 (")
-    assert lines[4].startswith("| GSM8K | 32.3 (")
-    assert lines[4].endswith("/ 32.3 | - |")
+    lines = section(render_report(runs_of(summaries, card)), "All models and benchmarks").splitlines()
+    assert lines[1] == "| model | MMLU | GSM8K |"
+    assert lines[3].startswith("| qwen-1\\_8b | 45.3 (44.5 to 46.1, n 14042) / 45.3 | 32.3 (")
+    assert lines[4].startswith("| bloom-1b1 | 26.7 (")
+    assert lines[4].endswith("/ 26.7 | - |")
 
 
 def test_a_run_without_scores_is_reported_as_such(make_summary, card: PublishedCard) -> None:
@@ -136,8 +138,8 @@ def test_wide_characters_take_two_columns_of_a_terminal() -> None:
 def test_changed_data_is_marked_with_what_changed(make_summary, card: PublishedCard) -> None:
     data = {"comparable": False, "remarks": ["test: 14041 rows instead of 14042"]}
     report = render_report(runs_of([make_summary(data=data)], card))
-    assert "| changed data, not comparable |" in section(report, "Verdict")
-    assert "test: 14041 rows instead of 14042" in section(report, "Verdict")
+    told = section(report, "Without a published figure")
+    assert "| changed data, not comparable; test: 14041 rows instead of 14042 |" in told
     assert "| **qwen-1\\_8b (changed data)** |" in section(report, "MMLU")
 
 
@@ -154,7 +156,7 @@ def test_the_architecture_as_loaded_stands_below_the_cards(make_summary, card: P
 def test_an_incomplete_bundled_run_is_still_called_bundled(make_summary, card: PublishedCard) -> None:
     summary = replace(make_summary(right=3, n=9, comparable=False), num_errors=2)
     report = render_report(runs_of([summary], card))
-    assert "incomplete, no verdict" in section(report, "Verdict")
+    assert "incomplete, no verdict" in section(report, "Without a published figure")
     assert "qwen-1\\_8b (bundled sample)" in section(report, "MMLU")
     assert "| 5 | 2 | 2 |" in section(report, "Causes")
 
@@ -187,7 +189,8 @@ def test_a_run_that_is_off_the_plain_path_is_called_out_before_the_verdict(make_
 def test_a_benchmark_of_ones_own_is_never_taken_for_the_cards(make_summary, card: PublishedCard) -> None:
     report = render_report(runs_of([make_summary("mmlu_pro", "qwen-1_8b", 16, 32)], card))
     assert report.startswith("# qwen-1_8b\n")
-    assert "| qwen-1\\_8b | mmlu\\_pro | no published number |" in report
+    line = next(line for line in report.splitlines() if line.startswith("| qwen-1\\_8b | mmlu\\_pro | 50.0 |"))
+    assert line.endswith("| 32 | no published number |")
     assert "The card's tables" not in report
 
 
