@@ -18,6 +18,7 @@ from evalkit.machine.streams import guard_standard_streams
 
 COMMANDS = {
     "report": "render report.md, report.html, tables and plots again from run folders, over any number of models",
+    "show": "single questions in the terminal: wrong ones, near ties, those of a subject, those that flipped",
     "compare": "two runs on the same questions: paired table and test, every flip with both answers",
     "gate": "exit code 4 where a run is worse than its baseline, 5 where the two are not the same test",
     "baseline": "what a gate needs of finished runs, small enough to commit",

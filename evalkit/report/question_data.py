@@ -23,7 +23,6 @@ from evalkit.store.questions import Answered, Context, QuestionsOf
 from evalkit.types import Json
 
 PART = 400  # questions
-_ENDED_WELL = ("passed", "failed")  # of a program: its tests ran to an end
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ class _Set:
             "values": self._column(answered, lambda question: question.value),
             "absent": [number for name, number in self.places.items() if name not in asked],
             "truncated": self._places(question for question in answered if question.truncated),
-            "errors": self._places(question for question in answered if _has_error(question)),
+            "errors": self._places(question for question in answered if question.has_error),
             "near": self._places(decision.question for decision in near),
         }
 
@@ -190,12 +189,6 @@ def _begins(question: Answered) -> int | None:
     if at < len(prefix):
         return _utf16(prefix[:at])
     return _utf16(prefix) + _utf16((question.rest or "")[: at - len(prefix)])
-
-
-def _has_error(question: Answered) -> bool:
-    """Could it not be run, or did its program come to another end than its tests'?"""
-    status = question.detail.get("status")
-    return bool(question.error) or "error" in question.detail or (status is not None and status not in _ENDED_WELL)
 
 
 def _utf16(text: str) -> int:

@@ -86,6 +86,13 @@ class Answered:
         return request
 
     @property
+    def has_error(self) -> bool:
+        """Could it not be run, or did its program come to another end than its tests'?"""
+        status = self.detail.get("status")
+        ended = status is not None and status not in ("passed", "failed")
+        return bool(self.error) or "error" in self.detail or ended
+
+    @property
     def num_kept(self) -> int:
         """How many characters of the text stand before the first stop string."""
         text = self.text or ""
