@@ -15,7 +15,7 @@ FAST := -m "not slow and not smollm2 and not data" tests/engine tests/models tes
 	tests/evaluation tests/protocols tests/sampling tests/tasks/test_described.py tests/test_metrics.py
 
 .DEFAULT_GOAL := help
-.PHONY: help eval test test-lowest test-newest check docs bench report lock vendor clean
+.PHONY: help eval test test-lowest test-newest check docs bench report lock vendor pictures clean
 
 help:  ## show the verbs
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -75,6 +75,9 @@ lock:  ## renew what `make` and CI install: requirements/*.txt
 
 vendor:  ## renew what the report's page takes from npm, held against the hashes in requirements/page.json
 	$(PYTHON) requirements/vendor.py
+
+pictures: $(STAMP)  ## draw the docs' pictures of report.html again; needs a Chromium
+	PYTHONPATH=.:tests $(BIN)/python tests/bench/pictures.py docs/assets
 
 clean:  ## remove the virtual environments and caches
 	rm -rf $(VENV) .venv-lowest .venv-newest .venv-lock build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

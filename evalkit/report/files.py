@@ -14,6 +14,7 @@ from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, most_complete, runs_of
 from evalkit.errors import StoreError
 from evalkit.report.card_tables import architecture_table, card_tables, cards_of, unpublished_table, verdict_table
+from evalkit.report.copy_tables import copies_of
 from evalkit.report.drawings import Pen, drawings
 from evalkit.report.effects import effects_of, model_effects
 from evalkit.report.extras import Extras, extra_tables

@@ -33,6 +33,7 @@ from evalkit.report.extras import (
 )
 from evalkit.report.markdown import GRADERS_TEXT, RULE_TEXT
 from evalkit.report.matrix import matrix_of
+from evalkit.report.narrow import narrow
 from evalkit.report.page import REPORT_SCRIPTS, rendered
 from evalkit.report.plot_data import (
     SubjectPlot,
@@ -81,15 +82,15 @@ def render_html(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, oth
         sentences=sentences(runs),
         remark=weights_remark(runs),
         rule=RULE_TEXT.replace("*", ""),
-        verdicts=verdict_table(runs),
+        verdicts=narrow(verdict_table(runs)),
         matrix=_matrix(runs),
         unpublished=unpublished_table(runs),
         others=others_table(others),
         cards=[_card(card, runs) for card in cards_of(runs)],
-        copies=copy_tables(extras),
-        model_tables=model_tables(extras),
+        copies=[narrow(table) for table in copy_tables(extras)],
+        model_tables=[narrow(table) for table in model_tables(extras)],
         differences=list(differences),
-        protocols=protocol_tables(runs, extras),
+        protocols=[narrow(table) for table in protocol_tables(runs, extras)],
         causes=cause_table(runs, questions, extras.graded),
         why=list(explain_tables(runs, extras)),
         why_text=WHY_TEXT,

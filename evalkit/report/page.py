@@ -28,7 +28,8 @@ _LICENCES = {
     "sortable-tablesort": "vendor/sortable.LICENSE",
     "Prism": "vendor/prism.LICENSE",
 }
-REPORT_SCRIPTS = ("early.js", *_TABLES, *_PLOTS, *_PROGRAMS, "plots.js", "questions.js", "report.js")
+_QUESTIONS = (*_PROGRAMS, "elements.js", "packed.js", "detail.js", "questions.js")
+REPORT_SCRIPTS = ("early.js", *_TABLES, *_PLOTS, "plots.js", *_QUESTIONS, "report.js")
 TABLE_SCRIPTS = ("early.js", *_TABLES, "report.js")
 _COLOURED = ("reproduces", "differs", "better", "worse")
 
@@ -84,13 +85,19 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"colour": _colour, "order": _order, "embedded": embedded, "slug": slug}
+    made.filters |= {"colour": _colour, "order": _order, "embedded": embedded, "slug": slug, "halves": _halves}
     return made
 
 
 def _colour(cell: str) -> str:
     """The class of a cell that says how something came out."""
-    return next((word for word in _COLOURED if cell.partition(",")[0].endswith(word)), "")
+    return next((word for word in _COLOURED if re.split(r"[,\n]", cell)[0].endswith(word)), "")
+
+
+def _halves(cell: str) -> tuple[str, str]:
+    """A cell's first line, and what is set small below it."""
+    first, _, second = cell.partition("\n")
+    return first, " ".join(second.split())
 
 
 def _order(cell: str) -> str:

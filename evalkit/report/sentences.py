@@ -46,9 +46,9 @@ def _one(run: Run) -> str:
     published = run.published.text if run.published else "-"
     figures = f"{figure(run.metric.value, run.decimals)} measured, {published} published"
     if run.verdict.answer is Answer.REPRODUCES:
-        return f"reproduces ({figures})"
+        return f"reproduces: {figures}"
     if run.verdict.answer is Answer.DIFFERS:
-        return f"differs by {_points(run)} ({figures})"
+        return f"differs by {_points(run)}: {figures}"
     if run.verdict.answer is Answer.CANNOT_TELL:
         return f"cannot be told from {asked(run)} questions"
     return f"is not judged ({run.verdict.answer.value})"

@@ -53,6 +53,7 @@ def made(results: Path, num_questions: int, num_runs: int) -> Path:
     """The page of as many runs; the models differ, the questions do not."""
     for number in range(num_runs):
         items = choice_items(num_questions, num_subjects=57, seed=number, skill=0.3 * number)
+        items.sort(key=lambda item: item[2].group)  # subject by subject, as runs are
         same = list(worded(items, random.Random(0)))
         write_run(results, same, "mmlu", f"model-{number}", model={"dtype": "bfloat16"})
     write_report(find_runs([results]), results, load_card("qwen-1_8b"))

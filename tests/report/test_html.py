@@ -1,5 +1,6 @@
 """report.html in a real browser: its tabs, plots, widths and themes, and that no text of a model runs."""
 
+import hashlib
 import html
 import html.parser
 import json
@@ -13,8 +14,10 @@ from folders import EVIL, choice_items, text_items, write_run
 from evalkit.card.published import PublishedCard
 from evalkit.cli import call
 from evalkit.report.files import read_runs, write_report
+from evalkit.report.narrow import narrow
 from evalkit.report.plot_data import forest_rows
 from evalkit.report.sentences import sentences
+from evalkit.report.tables import Table
 from evalkit.store.read import find_runs
 
 pytestmark = pytest.mark.xdist_group("browser")
@@ -245,3 +248,25 @@ def test_a_comparison_opens_without_a_complaint(tmp_path: Path, browser: Chromiu
     flips = browser.run("document.querySelectorAll('table')[1].rows.length") - 1
     assert browser.run("document.querySelector('h3').textContent") == f"mmlu: {flips} flips of 300"
     assert browser.complaints() == []
+
+
+def test_what_was_taken_from_npm_is_what_is_pinned() -> None:
+    root = Path(__file__).parent.parent.parent
+    packages = json.loads((root / "requirements" / "page.json").read_text(encoding="utf-8"))["packages"]
+    found = {name: sha for package in packages for name, sha in package["sha256"].items()}
+    for name, sha in found.items():
+        assert hashlib.sha256((root / name).read_bytes()).hexdigest() == sha, name
+    vendored = {
+        path for folder in ("evalkit/report/assets/vendor", "tests/report/vendor") for path in (root / folder).iterdir()
+    }
+    assert {str(path.relative_to(root)) for path in vendored} == set(found)
+
+
+def test_a_table_of_many_columns_is_made_narrow_and_loses_no_text() -> None:
+    header = ("model", "benchmark", "A", "B", "B - A", "95 % bootstrap", "p (Holm)", "shown", "cause")
+    row = ("m", "MMLU", "qwen", "lm-eval", "+1.00", "-1.00 to +3.00", "0.400", "no difference shown", "effect of cut")
+    found = narrow(Table("t", header, (row,), align="llllrrrll"))
+    assert found.header == ("model", "A", "B", "B - A", "p (Holm)")
+    assert found.rows[0] == (
+        "m\nMMLU", "qwen", "lm-eval\neffect of cut", "+1.00\n-1.00 to +3.00", "0.400\nno difference shown"
+    )  # fmt: skip
