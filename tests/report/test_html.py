@@ -166,7 +166,6 @@ def test_on_paper_stand_the_summary_the_card_and_the_plots(browser: Chromium, pa
             "[...document.querySelectorAll('main > .tab')].filter((tab) => tab.clientHeight).map((tab) => tab.id)"
         )
         assert seen == ["tab-", "tab-card", "tab-models", "tab-protocols", "tab-subjects"]
-        browser.run("window.dispatchEvent(new Event('beforeprint'))")
         drawn = "[...document.querySelectorAll('[data-kind=forest], [data-kind=differences], [data-kind=subjects]')]"
         assert browser.run(f"{drawn}.every((node) => node.querySelector('svg'))")
         assert browser.run("document.querySelector('details.printed').open")
