@@ -5,7 +5,6 @@ all of them; the first line says how many, and their share. A near tie is what t
 error is a question that could not be run, or a program that did not come to an end by itself.
 """
 
-import json
 import pydoc
 import re
 import sys
@@ -17,8 +16,10 @@ from evalkit.card.calibration import choice_probabilities, is_choice
 from evalkit.card.ties import DTYPE_TOLERANCE, dtype_of, near_ties
 from evalkit.commands.argument import CommandParser
 from evalkit.errors import ConfigError
+from evalkit.machine.home import expanded
 from evalkit.store.questions import Answered, read_answered
 from evalkit.store.read import find_runs, read_summary
+from evalkit.types import json_text
 
 _RULE = "─" * 72
 # What a terminal would obey, or read in another order: written out instead.
@@ -36,12 +37,12 @@ _FILTERS: Mapping[str, tuple[str, Callable[[Answered], bool]]] = {
 def parser() -> ArgumentParser:
     """The command's arguments."""
     arguments = CommandParser("show", __doc__)
-    arguments.add_argument("runs", nargs="+", type=Path, help="run folders, or folders above them")
+    arguments.add_argument("runs", nargs="+", type=expanded, help="run folders, or folders above them")
     for name, (what, _) in _FILTERS.items():
         arguments.add_argument(f"--{name}", action="store_true", help=what)
     arguments.add_argument("--near-tie", action="store_true", help="those that numerics alone may have decided")
     arguments.add_argument(
-        "--against", type=Path, metavar="RUN", help="those that flipped: right in one of the two only"
+        "--against", type=expanded, metavar="RUN", help="those that flipped: right in one of the two only"
     )
     arguments.add_argument("--subject", help="of one subject")
     arguments.add_argument("--id", help="one question")
@@ -65,7 +66,7 @@ def _of_run(folder: Path, options: Namespace) -> Iterator[str]:
     asked = _named(folder, read_answered(folder), options)
     shown = _filtered(folder, asked, options)
     if options.json:
-        yield from (json.dumps({"run": str(folder), **_as_json(question)}) + "\n" for question in shown)
+        yield from (json_text({"run": str(folder), **_as_json(question)}) + "\n" for question in shown)
         return
     share = f" ({100 * len(shown) / len(asked):.1f} %)" if asked else ""
     yield f"{folder}: {len(shown):,} of {len(asked):,} questions{share}\n"

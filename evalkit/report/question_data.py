@@ -6,7 +6,6 @@ texts (what is shown of one question) in parts of so many questions. A browser u
 
 import base64
 import gzip
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +19,7 @@ from evalkit.report.extras import Extras
 from evalkit.report.protocol_tables import title
 from evalkit.report.run_tables import tie_tolerance
 from evalkit.store.questions import Answered, Context, QuestionsOf
-from evalkit.types import Json
+from evalkit.types import Json, json_text
 
 PART = 400  # questions
 
@@ -57,7 +56,7 @@ def _run(run: Run, answered: Sequence[Answered]) -> dict[str, Any]:
 
 def _block(value: Any) -> str:
     """JSON, gzipped, in base64: letters that cannot end a script element, whatever a text holds."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    text = json_text(value, separators=(",", ":"), ensure_ascii=False)
     text = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)  # lone ones are no UTF-8
     return base64.b64encode(gzip.compress(text.encode("utf-8"), 6, mtime=0)).decode()
 
