@@ -110,8 +110,8 @@ def render_html(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, oth
 
 
 def _matrix(runs: Sequence[Run]) -> Mapping[str, Any] | None:
-    """Models down, benchmarks across; None for a single run, which the rest tells of."""
-    if len(runs) < 2:
+    """Models down, benchmarks across; None for a single model, which the rest tells of."""
+    if len({run.summary.model for run in runs}) < 2:
         return None
     matrix = matrix_of(runs)
     rows = [

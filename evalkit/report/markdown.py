@@ -65,7 +65,7 @@ def render_report(
         parts += [_headed(table) for table in card_tables(runs, card)]
         architecture = architecture_table(runs, card)
         parts += [_folded(architecture)] if architecture else []
-    if len(runs) > 1:
+    if len({run.summary.model for run in runs}) > 1:
         parts += ["## All models and benchmarks\n", _noted(matrix_table(runs))]
     lesser = others_table(others)
     parts += [f"## {lesser.title}\n", markdown(lesser)] if lesser else []

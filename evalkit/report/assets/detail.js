@@ -99,6 +99,7 @@ const evalkitDetail = (look) => {
     const why = tail ? `cut at ${JSON.stringify(stop)}: ${tail.length.toLocaleString("en")} characters behind it were not read` : "not cut";
     const node = block(text.slice(0, run.kept), isProgram, "output");
     node.append(make("span", "cut", visible(tail)));
+    if (!text) node.append(make("span", "none", "(nothing)"));
     return [make("h4", "", visible(`Output (${run.tokens} tokens, ended by ${run.finish}; ${why})`)), node];
   };
   const panel = (texts, place, q, isProgram) => {

@@ -195,7 +195,7 @@ const evalkitQuestions = (() => {
     state.run = options("run", [["", members.length > 1 ? "every run" : "the run"], ...members], state.run);
     const others = members.filter(([key]) => key !== state.run);
     state.against = options("against", [["", "no other"], ...(members.length > 1 ? [["any", "any other"], ...others] : [])], state.against);
-    $("against").closest("label").hidden = members.length < 2;
+    for (const id of ["run", "against"]) $(id).closest("label").hidden = members.length < 2;
     const groups = [...current.groups].filter(Boolean).sort();
     state.group = options("group", [["", "every subject"], ...groups.map((name) => [name, name])], state.group);
     $("group").closest("label").hidden = groups.length < 2;

@@ -25,8 +25,10 @@
     const {name, query} = address();
     for (const tab of tabs) tab.hidden = tab.id !== `tab-${name}`;
     for (const link of document.querySelectorAll("nav a")) {
-      if (link.getAttribute("href") === `#/${name}`) link.setAttribute("aria-current", "page");
-      else link.removeAttribute("aria-current");
+      if (link.getAttribute("href") === `#/${name}`) {
+        link.setAttribute("aria-current", "page");
+        link.parentNode.scrollLeft = link.offsetLeft - 40; // on a phone not all tabs are in sight
+      } else link.removeAttribute("aria-current");
     }
     document.documentElement.dataset.tab = name;
     if (plots) plots.draw(document.getElementById(`tab-${name}`));
