@@ -159,6 +159,14 @@ def number_of(written: str | None) -> float | int | None:
         return None
 
 
+def chat_value(text: str) -> float | int | None:
+    """What `chat_number` finds as a value, the whole number that it equals to the tolerance where there is one."""
+    value = number_of(chat_number(text))
+    if isinstance(value, float) and math.isfinite(value) and same_number(chat_number(text), round(value)):
+        return round(value)
+    return value
+
+
 def same_number(written: str | None, gold: float | int) -> bool:
     """Whether what `chat_number` found is the right number, to an absolute tolerance."""
     value = number_of(written)

@@ -50,6 +50,7 @@ from evalkit.task import AskedByForm, check_choice
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Json, Output, Score
 
 from . import HOME
+from .chat_answers import chat_value
 from .protocols import SWITCHES, protocols_of, special_tokens_of
 
 FIELDS = ("question", "answer")
@@ -63,6 +64,7 @@ READ_ANSWER: Mapping[str, Callable[[str], int | float | str | None]] = {
     "last-number": last_number,
     "strict": strict_match,
     "flexible": flexible_extract,
+    "chat-number": chat_value,
 }
 ANSWER_KINDS = (str, int, float, type(None))  # of a function of one's own
 _GOLD = re.compile(r"[-+]?\$?[-+]?(\d{1,3}(,\d{3})+|\d+)(\.0*)?", re.ASCII)

@@ -49,6 +49,7 @@ from evalkit.types import (
 )
 
 from . import HOME
+from .chat_code import chat_code
 from .protocols import SWITCHES, protocols_of, special_tokens_of
 
 FIELDS = ("task_id", "prompt", "canonical_solution", "test", "entry_point")
@@ -58,6 +59,7 @@ CUT: Mapping[str, tuple[str, ...]] = {
     "blank-line": (END_OF_TEXT, "\n\n", "def "),
     # Chen et al. 2021, "Evaluating Large Language Models Trained on Code", section 2.1
     "top-level": (END_OF_TEXT, "\nclass", "\ndef", "\n#", "\nif", "\nprint"),
+    "chat-code": (END_OF_TEXT,),
 }
 
 
@@ -81,7 +83,8 @@ class Completions:
     def score(self, example: Example, output: Output) -> Score:
         """Whether the completed function passes its tests, in the sandbox."""
         assert isinstance(output, GenerateOutput)
-        return self.judged(example, cut_at(output.text, CUT[self.chosen["cut"]]))
+        text = cut_at(output.text, CUT[self.chosen["cut"]])
+        return self.judged(example, chat_code(text.strip(), example.row) if self.chosen["cut"] == "chat-code" else text)
 
     def judged(self, example: Example, completion: str) -> Score:
         """Whether the problem's prompt with a completion passes its tests, in the sandbox."""

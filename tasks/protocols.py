@@ -182,6 +182,7 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
                 "last-number": "the last number as people write it: 20,800; 3.50; -5",
                 "strict": "the first number behind ####, compared as text (lm-eval's strict-match)",
                 "flexible": "the last number, compared as text (lm-eval's flexible-extract)",
+                "chat-number": "the last number as the card's chat scripts read it: 20-3 is -3",
             },
             stage="score",
             function=ANSWER_OF_ONES_OWN,
@@ -197,6 +198,7 @@ SWITCHES: Mapping[str, tuple[Switch, ...]] = {
             {
                 "blank-line": "at a blank line, at def or <|endoftext|>",
                 "top-level": "at class, def, #, if or print where a line begins, or <|endoftext|>",
+                "chat-code": "nowhere: the function's body is looked for as the card's chat scripts do",
             },
             stage="score",
         ),

@@ -139,6 +139,7 @@ def test_all_answer_rules_are_tried_on_the_same_text(task_builder: Callable[...,
         "answer:last-number": "1020",
         "answer:strict": None,  # behind the blank line
         "answer:flexible": "1020",
+        "answer:chat-number": "1020",
     }
     loose = with_protocol(task, "qwen+decoding:to-limit+cut:next-question")
     assert graders(loose)["answer:strict"](example, output).answer == "1020"

@@ -11,14 +11,17 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from evalkit.errors import DataError
 from evalkit.models.continuations import encode_prompts
 from evalkit.models.qwen_tokenizer import QwenTokenizer
-from evalkit.types import GenerateRequest, Turn
+from evalkit.sandbox.base import ExecResult
+from evalkit.types import GenerateOutput, GenerateRequest, Turn
 
 SAMPLE = Path(__file__).parent / "chat_prompts.jsonl"
 SYSTEM = "You are a helpful assistant."
@@ -165,3 +168,76 @@ def test_sixty_prompts_stand_here_in_full(
         asked = user_turn(request) if isinstance(request, GenerateRequest) else request.prompt
         assert asked == line["prompt"], line["id"]
         assert encode_prompts(qwen_tokenizer, [request]) == [line["ids"]], line["id"]
+
+
+@pytest.fixture(scope="module")
+def small(task_builder: Callable[..., Any]) -> Callable[..., Any]:
+    def build(name: str, *flips: str) -> Any:
+        protocol = "+".join(["qwen-chat", *flips])
+        return task_builder(name, "data_dir=bundled", f"tasks.{name}.protocol={protocol}")
+
+    return build
+
+
+def test_a_text_that_its_length_ended_loses_its_last_token_unless_it_is_kept(small: Callable[..., Any]) -> None:
+    cut = GenerateOutput(" It makes 1,234 ", "length", 512, 9, without_last=" It makes 1")
+    whole = GenerateOutput(" It makes 1,234 ", "end_of_text", 9, 9)
+    task, kept = small("gsm8k"), small("gsm8k", "last_token:kept")
+    example = task.examples()[0]
+    assert [t.score(example, o).answer for t in (task, kept) for o in (cut, whole)] == ["1", "1234", "1234", "1234"]
+
+
+def test_a_checkpoints_own_template_is_asked_without_the_publishers_system_text_and_ends(
+    small: Callable[..., Any],
+) -> None:
+    task = small("ceval", "chat_template:checkpoint")
+    request = task.request(task.examples()[0])
+    assert (request.turns, request.end_of_text) == ((Turn("user", len(request.prompt)),), ())
+    assert (request.chat_format, request.without_last) == ("checkpoint", True)
+
+
+def test_no_worked_examples_are_read_where_none_are_shown(small: Callable[..., Any]) -> None:
+    for name, split in (("mmlu", "test"), ("ceval", "val"), ("gsm8k", "test")):
+        assert list(small(name).provenance()["data"]["splits"]) == [split]
+
+
+def test_the_worked_problems_need_the_publishers_script_and_say_where_it_is(small: Callable[..., Any]) -> None:
+    task = small("gsm8k", "shots:chat-script")
+    with pytest.raises(
+        DataError, match=r"evaluate_chat_gsm8k\.py cannot be read .* its publisher has it at https://raw"
+    ):
+        task.request(task.examples()[0])
+
+
+def test_a_letter_is_right_where_it_is_the_rows_and_unscored_where_that_is_withheld(small: Callable[..., Any]) -> None:
+    task = small("ceval")
+    example = task.examples()[0]
+    output = GenerateOutput(f"答案是{example.target}。", "end_of_text", 5, 9)
+    assert (task.score(example, output).answer, task.score(example, output).value) == (example.target, 1.0)
+    assert task.score(replace(example, target=None), output).value is None
+    assert small("mmlu", "empty:none").score(example, GenerateOutput("", "end_of_text", 0, 9)).answer is None
+
+
+FENCED = "Sure.\n```python\nimport math\n\ndef {name}(*args):\n    return math.nan\n```"
+
+
+def test_what_goes_behind_a_problems_header_is_the_rules(task_builder: Callable[..., Any]) -> None:
+    """By the answer alone: what a program is worth is the sandbox's affair."""
+    found = {}
+    for flips in ("qwen-chat", "qwen-chat+answer:whole-block", "qwen+decoding:to-limit+cut:chat-code"):
+        task = replace(task_builder("humaneval", f"tasks.humaneval.protocol={flips}"), sandbox=Recording())
+        example = task.examples()[0]
+        text = FENCED.format(name=example.row["entry_point"])
+        found[flips] = task.score(example, GenerateOutput(text, "end_of_text", 9, 9)).answer
+    assert found == {
+        "qwen-chat": "    return math.nan",
+        "qwen-chat+answer:whole-block": "    pass\n\nimport math\n\ndef has_close_elements(*args):\n    return math.nan\n\n",
+        "qwen+decoding:to-limit+cut:chat-code": "    return math.nan",
+    }
+
+
+class Recording:
+    """A sandbox that runs nothing."""
+
+    def run(self, *_: object) -> ExecResult:
+        return ExecResult("passed")
