@@ -132,10 +132,13 @@ def page() -> Iterator[str]:
         yield f"`{folder.name}=NAME` chooses one of these files of `configs/{folder.name}/`.\n"
         targets = {file.target for file in files}
         yield from (
-            _one_table(files, folder.name)
-            if len(targets) == 1 and all(targets) and len(files) > _SAME
-            else _each(files, folder.name)
+            _one_table(files, folder.name) if _are_of_one(targets, len(files)) else _each(files, folder.name)
         )
+
+
+def _are_of_one(targets: set[str], num_files: int) -> bool:
+    """Whether many files of a group say what one and the same constructor takes."""
+    return len(targets) == 1 and all(targets) and num_files > _SAME
 
 
 def _run_keys() -> Iterator[str]:
