@@ -131,9 +131,7 @@ def page() -> Iterator[str]:
         yield f"\n## {folder.name}\n"
         yield f"`{folder.name}=NAME` chooses one of these files of `configs/{folder.name}/`.\n"
         targets = {file.target for file in files}
-        yield from (
-            _one_table(files, folder.name) if _are_of_one(targets, len(files)) else _each(files, folder.name)
-        )
+        yield from (_one_table(files, folder.name) if _are_of_one(targets, len(files)) else _each(files, folder.name))
 
 
 def _are_of_one(targets: set[str], num_files: int) -> bool:
