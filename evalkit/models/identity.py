@@ -20,7 +20,12 @@ from evalkit.models.spec import ModelSpec
 from evalkit.models.stated import architecture_of
 from evalkit.plugins import config_folders, options_of
 
-_WORDS = {"model_type": "model type", "hidden_size": "hidden size", "vocab_size": "vocabulary size"}
+_WORDS = {
+    "model_type": "model type",
+    "hidden_size": "hidden size",
+    "vocab_size": "vocabulary size",
+    "quantization": "quantisation",
+}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Weights: TypeAlias = Literal["dense", "packed"]
 TokenizerKind: TypeAlias = Literal["auto", "huggingface", "sentencepiece", "qwen"]
 
 _NAME = re.compile(r"[\w][\w.\-]*")
-FACTS = ("model_type", "layers", "heads", "hidden_size", "vocab_size")
+FACTS = ("model_type", "layers", "heads", "hidden_size", "vocab_size", "quantization")
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evalkit.models.checkpoint import Checkpoint
+from evalkit.models.quantization import scheme_in_words, stated
 
 # The same facts under the names that the families of the card give them; the last ones are GGUF's.
 LENGTH = ("seq_length", "max_position_embeddings", "n_positions", "context_length")
@@ -43,5 +44,14 @@ def architecture_of(checkpoint: Checkpoint) -> dict[str, int | str | None]:
     """The facts of spec.FACTS; None for one that is not stated."""
     config, rows = config_of(checkpoint), num_embeddings(checkpoint)
     layers, heads, width = (first(config, names) for names in (LAYERS, HEADS, WIDTH))
-    model_type = checkpoint.model_type
-    return {"model_type": model_type, "layers": layers, "heads": heads, "hidden_size": width, "vocab_size": rows}
+    scheme = stated(checkpoint.config)
+    return {
+        "model_type": checkpoint.model_type,
+        "layers": layers,
+        "heads": heads,
+        "hidden_size": width,
+        "vocab_size": rows,
+        "quantization": "none"
+        if scheme is None
+        else scheme_in_words(scheme),  # as config.json states it; GGUF has none
+    }

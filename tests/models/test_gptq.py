@@ -21,6 +21,7 @@ from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import resolve
 from evalkit.models.facts import facts_of
 from evalkit.models.gptq_packed import Int4Linear, PackedLinear
+from evalkit.models.identity import refuse_another
 from evalkit.models.loading import load
 from evalkit.models.spec import ModelSpec
 from evalkit.types import GenerateOutput, GenerateRequest
@@ -181,6 +182,23 @@ def test_the_fingerprint_of_a_packed_run_is_another_one(tmp_path: Path) -> None:
 def test_provenance_names_the_scheme(tmp_path: Path) -> None:
     folder = to_gptq(qwen1(tmp_path / "plain"), tmp_path / "gptq", 8)
     assert EngineBackend(spec_of(folder)).provenance()["weights"] == "gptq, 8 bits"
+
+
+def test_a_quantised_copy_is_not_filed_under_the_name_of_its_model_nor_the_other_way_round(tmp_path: Path) -> None:
+    shape = {"num_hidden_layers": 24, "num_attention_heads": 16, "hidden_size": 2048, "vocab_size": 151936}
+    plain = qwen1(tmp_path / "plain")
+    folder = to_gptq(plain, tmp_path / "gptq", 4)
+    for path in (plain, folder):
+        config = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**config, **shape}))
+    for name, path, message in (
+        ("qwen-1_8b", folder, r"quantisation gptq, 4 bits \(not none\)"),
+        ("qwen-1_8b-chat-int8", folder, r"quantisation gptq, 4 bits \(not gptq, 8 bits\)"),
+        ("qwen-1_8b-chat-int4", plain, r"quantisation none \(not gptq, 4 bits\)"),
+    ):
+        with pytest.raises(ModelError, match=message):
+            refuse_another(ModelSpec(name, str(path)))
+    refuse_another(ModelSpec("qwen-1_8b-chat-int4", str(folder)))
 
 
 def test_a_bias_that_is_not_zero_is_kept_where_the_architecture_has_none(tmp_path: Path) -> None:

@@ -53,6 +53,7 @@ def test_every_packaged_model_says_what_its_checkpoint_is(name: str) -> None:
 def test_the_card_says_the_same_of_its_model() -> None:
     assert read_spec("qwen-1_8b").facts == {
         "model_type": "qwen", "layers": 24, "heads": 16, "hidden_size": 2048, "vocab_size": 151936,
+        "quantization": "none",
     }  # fmt: skip
 
 
