@@ -66,16 +66,18 @@ def test_the_first_screen_says_whether_the_card_reproduces_and_plots_every_figur
 def test_the_sentence_counts_what_the_verdicts_say(make_summary, card: PublishedCard) -> None:
     from evalkit.card.runs import runs_of
 
+    rows = [row for table in card.tables.values() for row in table.rows if row.model == "qwen-1_8b"]
+    num_all = sum(cell is not None for row in rows for cell in row.cells.values())
     summaries = [make_summary(right=6361), make_summary("gsm8k", right=313, n=1319)]
     told = sentences(runs_of([*summaries, make_summary(model="smollm2-135m")], card))
     assert told == [
-        "1 of 2 published figures of Qwen-1.8B reproduces (2 of the 5 that the card gives were run); "
+        f"1 of 2 published figures of Qwen-1.8B reproduces (2 of the {num_all} that the card gives were run); "
         "GSM8K differs by 8.6 points.",
         "Nothing to reproduce for smollm2-135m (MMLU: no published number).",
     ]
     few = runs_of([make_summary(right=25, n=57), make_summary("gsm8k", right=1, n=4)], card)
     assert sentences(few) == [
-        "None of 2 published figures of Qwen-1.8B can be judged (2 of the 5 that the card gives were run) "
+        f"None of 2 published figures of Qwen-1.8B can be judged (2 of the {num_all} that the card gives were run) "
         "(MMLU and GSM8K: cannot tell at this n)."
     ]
 
