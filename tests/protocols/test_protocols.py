@@ -107,6 +107,7 @@ def test_qwen_corrected_is_qwen_with_its_quirks_flipped() -> None:
     } == {
         "mmlu": {"truncation": "none"},
         "ceval": {},
+        "cmmlu": {},
         "gsm8k": {"answer": "last-number"},
         "humaneval": {"cut": "top-level"},
     }

@@ -25,6 +25,11 @@ CEVAL_HEADER = ["id", "question", *LETTERS, "answer"]
 CEVAL_FILES = [("ceval-exam", split, subject) for split in ("dev", "val") for subject in CEVAL_SUBJECTS]
 MMLU_FILES = [("mmlu", split, subject) for split in ("dev", "test") for subject in MMLU_SUBJECTS]
 CHOICE_FILES = CEVAL_FILES + MMLU_FILES
+CMMLU_FILES = {
+    (s, n): 5 if s == "dev" else 4
+    for s in ("dev", "test")
+    for n in ("elementary_commonsense", "elementary_mathematics")
+}
 
 ANNOTATION = re.compile(r"<<([^<>=]+)=([^<>=]+)>>(-?[\d,]*\.?\d+)")
 EQUATION = re.compile(r"([\d$.,*/+\- ()]*[*/+\-][\d$.,*/+\- ()]*\d)\s*=\s*\$?([\d,]*\.?\d+)")
@@ -45,6 +50,10 @@ def choice_rows(benchmark: str, split: str, subject: str, root: Path = BUNDLED) 
     """Rows as question, A, B, C, D, answer, in either benchmark's layout."""
     rows = csv_rows(root / benchmark / split / f"{subject}_{split}.csv")
     return [row[1:7] for row in rows[1:]] if benchmark == "ceval-exam" else rows
+
+
+def cmmlu_rows(split: str, subject: str, root: Path = BUNDLED) -> list[list[str]]:
+    return csv_rows(root / "cmmlu" / split / f"{subject}.csv")[1:]
 
 
 def gsm8k_problems(path: Path) -> list[dict[str, str]]:
@@ -97,14 +106,25 @@ def bundled_questions() -> Iterator[tuple[str, str]]:
     """(where, question) over all bundled sets, the worked examples included."""
     for file in CHOICE_FILES:
         yield from (("/".join(file), row[0]) for row in choice_rows(*file))
+    for split, subject in CMMLU_FILES:
+        yield from ((f"cmmlu/{split}/{subject}", row[1]) for row in cmmlu_rows(split, subject))
     yield from (("gsm8k", row["question"]) for row in gsm8k_problems(BUNDLED / "gsm8k" / "test.jsonl"))
     yield from (("gsm8k_prompt", text.splitlines()[0].removeprefix("Question: ")) for text in worked_examples())
 
 
 def test_the_folder_holds_these_files_and_no_others() -> None:
     expected = {f"{name}/{split}/{subject}_{split}.csv" for name, split, subject in CHOICE_FILES}
+    expected |= {f"cmmlu/{split}/{subject}.csv" for split, subject in CMMLU_FILES}
     expected |= {"README.md", "gsm8k/test.jsonl", "gsm8k/gsm8k_prompt.txt"}
     assert {str(path.relative_to(BUNDLED)) for path in BUNDLED.rglob("*") if path.is_file()} == expected
+
+
+def test_the_small_cmmlu_has_one_of_its_letters_in_every_place_and_no_choice_twice() -> None:
+    for (split, subject), size in CMMLU_FILES.items():
+        rows = cmmlu_rows(split, subject)
+        assert [row[0] for row in rows] == [str(number) for number in range(size)]
+        assert {row[6] for row in rows} == set(LETTERS)
+        assert all(len({*row[2:6]}) == 4 for row in rows)
 
 
 def test_every_file_is_utf8_with_plain_line_ends() -> None:

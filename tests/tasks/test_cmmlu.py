@@ -111,6 +111,8 @@ def test_other_rows_are_refused_by_name_and_marked_where_they_are_wanted(
         task_builder("cmmlu", f"data_dir={tmp_path}", "data_check=warn", "tasks.cmmlu.num_fewshot=0").examples()
 
 
-def test_there_is_no_bundled_set(task_builder: Callable[..., Any]) -> None:
-    with pytest.raises(DataError, match="has no folder cmmlu/"):
-        task_builder("cmmlu", "data_dir=bundled").examples()
+def test_the_bundled_set_is_small_and_says_so(task_builder: Callable[..., Any]) -> None:
+    task = task_builder("cmmlu", "data_dir=bundled")
+    assert [example.target for example in task.examples()] == [*"BDAC", *"DACB"]
+    assert task.request(task.examples()[0]).prompt.count("答案：") == 6
+    assert task.provenance()["data"]["comparable"] is False
