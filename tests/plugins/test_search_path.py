@@ -78,7 +78,7 @@ def test_a_package_with_an_entry_point_brings_a_task(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "parity_packaged" in done.stdout
     shown = process("--help", cwd=tmp_path, PYTHONPATH=str(site))
-    assert "own: parity_packaged; packaged: ceval, gsm8k, humaneval, mmlu" in shown.stdout
+    assert "own: parity_packaged; packaged: ceval, cmmlu, gsm8k, humaneval, mmlu" in shown.stdout
     verified = process("verify", "results/smollm2-135m/parity_packaged", cwd=tmp_path, PYTHONPATH=str(site))
     assert verified.returncode == 0, verified.stdout + verified.stderr
     shutil.rmtree(info)
@@ -95,7 +95,7 @@ def test_an_experiment_of_ones_own_chooses_and_sets(evalkit: Callable[..., Resul
     assert evalkit("--config-dir", "conf", "experiment=ours").code == 0
     assert (tmp_path / "own-results/smollm2-135m/parity_experiment/summary.json").exists()
     refused = evalkit("--config-dir", "conf", "experiment=quikstart")
-    assert "use one of own: ours; packaged: card, ci, quickstart" in refused.line
+    assert "use one of own: ours; packaged: card, chat, ci, quickstart" in refused.line
 
 
 def test_of_two_files_of_one_name_the_first_folder_wins(
@@ -116,7 +116,7 @@ def test_names_and_keys_of_ones_own_are_among_those_that_a_mistake_lists(
 ) -> None:
     write_task(tmp_path / "conf", tmp_path, "pets")
     own = ("--config-dir", "conf", *SCRIPTED)
-    assert "use one of own: pets; packaged: ceval, gsm8k, humaneval, mmlu" in evalkit("task=pet", *own).line
+    assert "use one of own: pets; packaged: ceval, cmmlu, gsm8k, humaneval, mmlu" in evalkit("task=pet", *own).line
     assert "did you mean tasks.pets.file? The keys of" in evalkit("task=pets", "tasks.pets.fil=x", *own).line
     assert "task pets is not chosen" in evalkit("task=mmlu", "tasks.pets.file=x", *own).line
     assert "each one of own: pets; packaged:" in evalkit("task=[]", *own).line
