@@ -124,7 +124,7 @@ def test_check_names_the_first_differing_row_and_the_publisher(
 def test_check_tells_rows_and_labels_of_every_split(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["data", "check", f"data_dir={data_dir}"]) == 0
     out = capsys.readouterr().out
-    assert out.count("ok  ") == 8
+    assert out.count("ok  ") == 10
     assert "ceval test: 12,342 rows, 52 subjects, 0 labelled" in out
     assert "humaneval test: 164 rows, all labelled" in out
 

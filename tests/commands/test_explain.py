@@ -216,7 +216,7 @@ def test_the_report_shows_it_and_verify_follows_it(tmp_path: Path, capsys: pytes
     assert report.index("## Causes") < report.index("## Why") < report.index("## Cost")
     assert "| mean:macro | 50.00 |" in report
     assert "tasks.toy.protocol=card+tone:loud" in report
-    assert "<h2 id='why'>Why</h2>" in (model / "report.html").read_text()
+    assert "<h3>If not, why</h3>" in (model / "report.html").read_text()
     capsys.readouterr()
     assert call(["verify", str(model)]) == 0
     assert "ok          explain.json" in capsys.readouterr().out
