@@ -156,7 +156,12 @@ def spoil(data: Path, name: str, edit: Callable[[bytes], bytes | None]) -> None:
     [
         ("mmlu", "mmlu/test/nutrition_test.csv", lambda _: None, "nutrition_test.csv is missing"),
         ("mmlu", "mmlu/test/nutrition_test.csv", lambda b: b[:-30], "is torn, fetch it again"),
-        ("mmlu", "mmlu/test/nutrition_test.csv", lambda b: b + b'"open', "a quote there is not closed, or the file is torn: fetch it again"),
+        (
+            "mmlu",
+            "mmlu/test/nutrition_test.csv",
+            lambda b: b + b'"open',
+            "a quote there is not closed, or the file is torn: fetch it again",
+        ),
         (
             "mmlu",
             "mmlu/test/nutrition_test.csv",
