@@ -40,7 +40,7 @@ def memory_available() -> int | None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out, whichever library raised it."""
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's, of a GPU
         return True
     return isinstance(error, RuntimeError | OSError) and any(sign in str(error) for sign in _SIGNS)
 

@@ -83,7 +83,7 @@ def test_a_broken_subset_is_one_clear_line(tmp_path: Path, content: str, message
     [
         ("cii", r"unknown subset 'cii'; use one of ci, matrix, or the path of a \.json file"),
         ("nowhere.json", r"nowhere\.json cannot be read"),
-        ("3", "use a name, or the path of a JSON file"),
+        ("3", "unknown subset '3'; use one of"),
     ],
 )
 def test_a_subset_that_is_not_there_is_one_clear_line(
