@@ -31,7 +31,7 @@ def parser() -> ArgumentParser:
     arguments.add_argument("--each", action="store_true", help="a report.md and report.html in every model's folder")
     arguments.add_argument("--png", action="store_true", help="plots as PNG too, beside SVG")
     arguments.add_argument("--pdf", action="store_true", help="plots as PDF too, for papers")
-    arguments.add_argument("--only", metavar="NAME", help="print one table, write nothing: matrix, verdict, a benchmark, …")
+    arguments.add_argument("--only", metavar="NAME", help="print one table, write nothing: matrix, verdict, …")
     arguments.add_argument("--format", choices=_FORMATS, help="of --only; default: text")
     return arguments
 

@@ -7,7 +7,8 @@ from evalkit.card.figures import asked, benchmark_title, figure, interval, signe
 from evalkit.card.published import CardTable, PublishedCard, Row
 from evalkit.card.runs import Run, name_of, principal, quantised_weights
 from evalkit.card.verdict import Answer, is_attainable, p_text
-from evalkit.report.records import figures_of, run_record
+from evalkit.report.matrix import told_apart
+from evalkit.report.records import figures_of, number_of, run_record
 from evalkit.report.tables import Record, Table
 from evalkit.types import Json
 
@@ -135,12 +136,20 @@ def card_rows(table: CardTable, runs: Sequence[Run]) -> list[CardRow]:
     rows = []
     for row in table.rows:
         measured = [run for run in beside if run.comparable and run.summary.model == row.model]
-        found: list[Run | None] = [*measured] or [None]
         published = tuple(cell.text if (cell := row.cells[column]) else "-" for column in table.columns)
-        rows += [CardRow(_row_label(row, run), published, run) for run in found]
+        rows += [CardRow(_row_label(row, apart), published, run) for run, apart in _labelled(measured)]
+        if not measured:
+            rows.append(CardRow(_row_label(row, ""), published))
     dashes = ("-",) * len(table.columns)
     alone = [run for run in beside if not run.comparable or table.row_of(run.summary.model) is None]
     return [*rows, *(CardRow(run.label, dashes, run) for run in alone)]
+
+
+def _labelled(runs: Sequence[Run]) -> Iterator[tuple[Run, str]]:
+    """A row's runs, each with what tells it from those of its column."""
+    by_cell = {cell: [run for run in runs if run.cell == cell] for cell in dict.fromkeys(run.cell for run in runs)}
+    for members in by_cell.values():
+        yield from zip(members, told_apart(members), strict=True)
 
 
 def _card_table(table: CardTable, runs: Sequence[Run]) -> Table:
@@ -190,9 +199,9 @@ def _odd_cells(table: CardTable) -> Iterator[str]:
             yield f"published, yet no count of {entry.questions} answers: {', '.join(odd)}"
 
 
-def _row_label(row: Row, run: Run | None) -> str:
-    protocol = f", {run.protocol}" if run and run.protocol != run.standard_protocol else ""
-    return f"{row.label}{protocol} ({row.reason})" if row.reason else row.label + protocol
+def _row_label(row: Row, apart: str) -> str:
+    label = f"{row.label}, {apart}" if apart else row.label
+    return f"{label} ({row.reason})" if row.reason else label
 
 
 def others_table(others: Sequence[Run]) -> Table | None:
@@ -204,8 +213,9 @@ def others_table(others: Sequence[Run]) -> Table | None:
         )
         for run in others
     )
+    records = tuple(run_record(run, folder=name_of(run.summary), asked=run.num_questions) for run in others)
     header = ("model", "run", "questions", "measured", "95 % interval")
-    return Table("Less complete runs", header, rows, align="llr") if rows else None
+    return Table("Less complete runs", header, rows, align="llr", records=records) if rows else None
 
 
 def architecture_table(runs: Sequence[Run], card: PublishedCard) -> Table | None:
@@ -216,7 +226,8 @@ def architecture_table(runs: Sequence[Run], card: PublishedCard) -> Table | None
     rows = [tuple(str(row.get(key, "-")) for key in header) for row in card.architecture]
     for model, found in _architectures(runs).items():
         rows.append((f"{model} (as loaded)", *(str(found.get(key.replace(" ", "_"), "-")) for key in header[1:])))
-    return Table("Architecture", header, tuple(rows))
+    records = tuple({name: number_of(cell) for name, cell in zip(header, row, strict=True)} for row in rows)
+    return Table("Architecture", header, tuple(rows), records=records)
 
 
 def _architectures(runs: Sequence[Run]) -> dict[str, Mapping[str, Json]]:

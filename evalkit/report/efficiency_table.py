@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from evalkit.card.efficiency import Claims
+from evalkit.report.records import number_of
 from evalkit.report.tables import Table
 from evalkit.store.efficiency import Efficiency
 
@@ -21,6 +22,11 @@ def efficiency_table(model: str, found: Sequence[Efficiency], claims: Claims | N
         (*published, *measured),
         align="lrrrrrrl",
         bold_rows=frozenset(range(len(published), len(published) + len(measured))),
+        records=tuple(
+            {name: number_of(cell) for name, cell in zip(_HEADER, row, strict=True)}
+            | {"published": int(place < len(published))}
+            for place, row in enumerate((*published, *measured))
+        ),
         note=_note(found, beside),
     )
 

@@ -8,7 +8,8 @@ from evalkit.card.explained import CONSISTENT, Combination, Explained, NewAnswer
 from evalkit.card.figures import benchmark_title, duration, figure, interval, signed
 from evalkit.card.runs import Run
 from evalkit.card.verdict import Answer
-from evalkit.report.tables import Table
+from evalkit.report.records import figures_of, number_of
+from evalkit.report.tables import Record, Table
 
 WHY_TEXT = (
     "Every combination of the switches that work on stored answers, scored on the very outputs of a run. What was "
@@ -29,6 +30,7 @@ def why_tables(run: Run, explained: Explained) -> Iterator[Table]:
 def combination_table(explained: Explained, title: str) -> Table:
     """The run's own combination, the few that are consistent, and the nearest that are not."""
     rows, bold = [], set()
+    records = tuple(_combination_record(explained, combination) for combination in explained.shown)
     for place, combination in enumerate(explained.shown):
         if combination.is_run:
             bold.add(place)
@@ -43,7 +45,23 @@ def combination_table(explained: Explained, title: str) -> Table:
             )
         )
     header = ("combination", "score", "95 % interval", "diff", "alike", "verdict")
-    return Table(title, header, tuple(rows), align="lrrrrl", bold_rows=frozenset(bold), note=_note(explained))
+    note = _note(explained)
+    return Table(title, header, tuple(rows), "lrrrrl", bold_rows=frozenset(bold), note=note, records=records)
+
+
+def _combination_record(explained: Explained, combination: Combination) -> Record:
+    """at_most: the figure with every text right that ends too early; difference in points; p: Holm's."""
+    return {
+        "combination": combination.protocol,
+        "of_this_run": int(combination.is_run),
+        **figures_of(combination.score),
+        "at_most": combination.at_most.value if combination.at_most else None,
+        "published": number_of(explained.published or ""),
+        "difference": combination.difference,
+        "p": combination.p_holm,
+        "alike": explained.num_alike(combination),
+        "verdict": combination.answer,
+    }
 
 
 def _note(explained: Explained) -> str:
@@ -160,7 +178,26 @@ def request_table(explained: Explained, title: str) -> Table | None:
         for entry in explained.requests
     )
     header = ("switch", "to ask", "may differ", "tokens", "score", "time")
-    return Table(title, header, rows, align="lrrrrl", note="; ".join(problems(explained)))
+    records = tuple(map(_request_record, explained.requests))
+    return Table(title, header, rows, align="lrrrrl", note="; ".join(problems(explained)), records=records)
+
+
+def _request_record(entry: NewAnswers) -> Record:
+    """at_most: the figure with every answer right that is not known; seconds at the run's own speed."""
+    return {
+        "switch": entry.switch,
+        "switch_value": entry.value,
+        "to_ask": entry.num_asked,
+        "questions": entry.num_questions,
+        "may_differ": entry.num_other,
+        "tokens": entry.num_tokens,
+        "value": entry.score.value if entry.score else None,
+        "at_most": entry.at_most.value if entry.at_most else None,
+        "seconds": entry.seconds,
+        "seconds_at_most": entry.seconds_at_most,
+        "problem": entry.problem or None,
+        "command": None if entry.is_needless else entry.command,
+    }
 
 
 def _asked(entry: NewAnswers) -> tuple[str, str, str]:

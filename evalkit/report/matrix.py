@@ -48,15 +48,22 @@ def matrix_of(runs: Sequence[Run]) -> Matrix:
     for run in principal(runs):
         found.setdefault((run.summary.model, _column(run)), []).append(run)
     models, columns = ([*dict.fromkeys(key[side] for key in found)] for side in (0, 1))
-    return Matrix(models, columns, {key: _labelled(members) for key, members in found.items()})
+    return Matrix(models, columns, {key: _entries(members) for key, members in found.items()})
+
+
+def _entries(runs: Sequence[Run]) -> list[Entry]:
+    return [Entry(run, label) for run, label in zip(runs, told_apart(runs), strict=True)]
 
 
 def _column(run: Run) -> str:
     return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
 
 
-def _labelled(runs: Sequence[Run]) -> list[Entry]:
-    """Runs of one cell, told apart by their protocols, else by a setting that differs, else by number."""
+def told_apart(runs: Sequence[Run]) -> list[str]:
+    """What tells each run of one cell from the others: its protocol, else a setting that differs, else a number.
+
+    "" for one that is alone and as the card asked.
+    """
     names = [run.protocol if len(runs) > 1 or run.protocol != run.standard_protocol else "" for run in runs]
     if len(set(names)) < len(runs):
         settings = [differences(run.summary, runs[0].summary) for run in runs]
@@ -68,7 +75,7 @@ def _labelled(runs: Sequence[Run]) -> list[Entry]:
             names = [f"{name} {value}" for value in values] if len(set(values)) == len(runs) else names
     if len(set(names)) < len(runs):
         names = [f"run {number}" for number in range(1, len(runs) + 1)]
-    return [Entry(run, name) for run, name in zip(runs, names, strict=True)]
+    return names
 
 
 def matrix_table(runs: Sequence[Run]) -> Table:

@@ -13,6 +13,16 @@ def figures_of(metric: Metric) -> dict[str, float | int | None]:
     return {"value": metric.value, "low": metric.low, "high": metric.high, "n": metric.n}
 
 
+def number_of(text: str) -> str | float | None:
+    """A cell's figure as a number, "1,024" and "54.09"; None for "-"; other texts stay."""
+    if text in ("", "-"):
+        return None
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return text
+
+
 def run_record(run: Run, **more: str | int | float | None) -> Record:
     """A run beside its published figure, all in percent; difference: measured minus published, in points.
 

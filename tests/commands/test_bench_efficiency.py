@@ -74,6 +74,7 @@ def test_beside_the_cards_figures_the_hardware_is_named_and_nothing_is_judged() 
     published, measured = table.rows[:-1], table.rows[-1]
     assert len(published) == 24  # four precisions, three attentions, two lengths
     assert published[2][:4] == ("BF16, FlashAttention v2, published", "2,048", "54.09", "4.23")
+    assert [table.records[2][name] for name in ("new tokens", "tokens/s", "weights, GB")] == [2048.0, 54.09, None]
     assert {row[-1] for row in published} == {"one A100-SXM4-80G, PyTorch 2.0.1, CUDA 11.4"}
     assert measured[1:7] == ("2,048", "5.00", "4.00", "3.00", "0.10", "0.90")
     assert measured[-1] == "cpu, 2 threads (another machine)"

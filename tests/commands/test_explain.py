@@ -1,5 +1,6 @@
 """`evalkit explain` names the cause of a figure where it is known, and claims no more than a search allows."""
 
+import csv
 import json
 import random
 import re
@@ -217,6 +218,13 @@ def test_the_report_shows_it_and_verify_follows_it(tmp_path: Path, capsys: pytes
     assert "| mean:macro | 50.00 |" in report
     assert "tasks.toy.protocol=card+tone:loud" in report
     assert "<h3>If not, why</h3>" in (model / "report.html").read_text()
+    assert call(["report", str(model)]) == 0
+    with next((model / "tables").glob("why-*.csv")).open(encoding="utf-8", newline="") as stream:
+        tried = list(csv.DictReader(stream))
+    assert {"50.0"} <= {row["value"] for row in tried}
+    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in tried)
+    with next((model / "tables").glob("new-answers-*.csv")).open(encoding="utf-8", newline="") as stream:
+        assert all(int(row["to_ask"]) <= int(row["questions"]) for row in csv.DictReader(stream))
     capsys.readouterr()
     assert call(["verify", str(model)]) == 0
     assert "ok          explain.json" in capsys.readouterr().out

@@ -88,6 +88,15 @@ def test_two_runs_in_one_cell_of_the_matrix_are_told_apart(tmp_path: Path) -> No
     assert "; run 2: " in cells["n"]
 
 
+def test_two_runs_in_one_row_of_the_card_are_told_apart(tmp_path: Path) -> None:
+    for name, dtype in (("a", "float32"), ("b", "bfloat16")):
+        write_run(tmp_path / name, choice_items(30), "mmlu", "qwen-1_8b", model={"dtype": dtype})
+    table = read_tables(find_runs([tmp_path]))["mmlu"]
+    named = [row[0] for row in table.rows if row[0].startswith("Qwen-1.8B")]
+    assert named == ["Qwen-1.8B, dtype float32", "Qwen-1.8B, dtype bfloat16"]
+    assert [record["model"] for record in table.records][-2:] == named
+
+
 def test_plots_are_well_formed_and_the_same_twice(results: Path, tmp_path: Path) -> None:
     for folder in (results, tmp_path / "again"):
         write_report(find_runs([results]), folder, plots=["svg"])
