@@ -25,15 +25,17 @@ const evalkitPlots = (() => {
     return lines.map((line, place) => ({...line, place}));
   };
 
-  // Rows of a value with its interval: names to the left and words to the right, or both above on a narrow screen.
+  // Rows of a value with its interval: names to the left and words to the right, or both above on a narrow screen:
+  // one above the other where a line is too short for them.
   const intervals = (lines, width, marks, options) => {
     const rows = lines.filter((line) => !line.head);
     const heads = lines.filter((line) => line.head);
     const narrow = width < NARROW;
     const names = textWidth(lines.map((line) => line.head ? "" : line.name), 13);
     const words = textWidth(rows.map((row) => row.words), 13);
-    const height = narrow ? 46 : 28;
-    const at = narrow ? {dy: -13} : {};
+    const tight = narrow && rows.some((row) => textWidth([row.name], 13) + textWidth([row.words], 13) + 24 > width);
+    const height = tight ? 60 : narrow ? 46 : 28;
+    const at = (dy) => (narrow ? {dy} : {});
     return Plot.plot({
       width, style, marginTop: 4, marginBottom: 36,
       height: lines.length * height + 40,
@@ -44,8 +46,8 @@ const evalkitPlots = (() => {
       marks: [
         ...marks(rows, narrow),
         Plot.text(heads, {y: "place", text: "head", frameAnchor: "left", textAnchor: "start", fontWeight: 600, dy: 3, dx: narrow ? 0 : -Math.max(names, 1) - 10}),
-        Plot.text(rows, {y: "place", text: "name", frameAnchor: "left", textAnchor: narrow ? "start" : "end", dx: narrow ? 0 : -10, ...at}),
-        Plot.text(rows, {y: "place", text: "words", frameAnchor: "right", textAnchor: narrow ? "end" : "start", dx: narrow ? 0 : 10, fill: colour, fontWeight: 600, ...at}),
+        Plot.text(rows, {y: "place", text: "name", frameAnchor: "left", textAnchor: narrow ? "start" : "end", dx: narrow ? 0 : -10, ...at(tight ? -21 : -13)}),
+        Plot.text(rows, {y: "place", text: "words", frameAnchor: "right", textAnchor: narrow ? "end" : "start", dx: narrow ? 0 : 10, fill: colour, fontWeight: 600, ...at(tight ? -7 : -13)}),
       ],
     });
   };
