@@ -189,7 +189,7 @@ def _load_with_transformers(
             f"{where} cannot be loaded: its pytorch_model.bin holds pickled objects beside tensors, which are "
             f"never unpickled; take the checkpoint from its publisher"
         ) from error
-    except (ImportError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+    except (ImportError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         quantized = f" (quantised as {scheme_in_words(quantization)})" if quantization is not None else ""

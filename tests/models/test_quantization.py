@@ -96,8 +96,13 @@ def test_fp8_is_read_by_transformers_and_named(tmp_path: Path) -> None:
     save_file(packed, folder / "model.safetensors", metadata={"format": "pt"})
     save_file(tensors, dense / "model.safetensors", metadata={"format": "pt"})
     state(folder, **FP8)
+    try:
+        model = network_of(folder)
+    except ModelError as error:
+        if "has no attribute" not in str(error):
+            raise
+        pytest.skip(f"this transformers cannot load FP8: {error}")
     assert torch.equal(logits(folder), logits(dense))
-    model = network_of(folder)
     assert model.provenance["warnings"] == ["weights quantised as fp8, read by transformers"]
     assert EngineBackend(ModelSpec("tiny", str(folder))).provenance()["weights"] == "fp8"
     assert "quantization_config" in json.loads((folder / "config.json").read_text())
