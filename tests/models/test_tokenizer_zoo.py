@@ -19,6 +19,9 @@ from evalkit.models.tokenizer import CheckpointTokenizer
 from evalkit.models.tokenizer_files import load_tokenizer
 from evalkit.models.tokenizer_source import tokenizer_of
 
+# Not with the lowest versions: what AutoTokenizer makes of a folder is that of the transformers at hand.
+pytestmark = pytest.mark.slow
+
 TEXTS = (
     "Answer: 1,024 and 3.05, x = 12 + 30?",
     "a<tok>b <tok> c<tok>",
