@@ -24,8 +24,7 @@ Data: https://github.com/hkust-nlp/ceval (CC BY-NC-SA 4.0); on the hub ceval/cev
 
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
-from functools import cached_property, partial
-from typing import Protocol
+from functools import partial
 
 from evalkit.data import (
     Row,
@@ -35,23 +34,21 @@ from evalkit.data import (
     csv_tables,
     pinned_digests,
     read_hub,
-    worked_rows,
 )
-from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.data.pins import SplitCheck, check_split
 from evalkit.data.rows import check_ids, csv_text
-from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol, Protocols, Switch
+from evalkit.protocols import Switch
 from evalkit.protocols.named import looks_named, own_function
-from evalkit.task import AskedByForm, by_group, check_choice, in_order
-from evalkit.types import Aggregate, Example, Json, LoglikelihoodOutput, LoglikelihoodRequest, Output, Score
+from evalkit.task import check_choice, in_order
+from evalkit.types import Example, Json, LoglikelihoodRequest, Score
 
 from . import HOME
 from .ceval_subjects import CATEGORIES, CHINESE, HARD
-from .multiple_choice import MEAN, chosen_letter, shown_tables
-from .protocols import SWITCHES, protocols_of
+from .multiple_choice import LETTERS
+from .protocols import SWITCHES
+from .subjects import BySubject, LikeliestLetter
 
-LETTERS = "ABCD"
 COLUMNS = ("id", "question", *LETTERS)
 
 
@@ -84,61 +81,16 @@ def subject_fault(subject: str, answers: Json, asked: Set[str]) -> str | None:
     return None
 
 
-class Tabular(Protocol):
-    """What the form asks of its task."""
-
-    @property
-    def name(self) -> str:
-        """See evalkit.task.Task."""
-        ...
-
-    @property
-    def data(self) -> Source:
-        """Where its rows come from."""
-        ...
-
-    @property
-    def split(self) -> str:
-        """The split that is asked."""
-        ...
-
-    @property
-    def metric(self) -> str:
-        """See evalkit.task.Task."""
-        ...
-
-    def rows(self, split: str) -> Tables:
-        """The rows of a split by subject."""
-        ...
-
-
-class Letters:
+class Letters(LikeliestLetter):
     """Four choices under letters, and which letter comes next: the form of all protocols in tasks/protocols.py."""
 
     switches: Sequence[Switch] = SWITCHES["ceval"]
-    categories: Mapping[str, Sequence[str]] = CATEGORIES
-    further: Mapping[str, Sequence[str]] = {"Hard": HARD}  # subjects of the categories, put together again
-
-    def __init__(self, task: Tabular, chosen: ChosenProtocol) -> None:
-        self.task = task
-        self.chosen = chosen
-
-    @property
-    def shots_from(self) -> str | None:
-        """The split of the worked examples; None where there are none."""
-        return "dev" if self.chosen.number("num_fewshot") else None
-
-    @cached_property
-    def _shots(self) -> Tables:
-        """The worked examples of every subject that is asked."""
-        task, number = self.task, self.chosen.number("num_fewshot")
-        return worked_rows(task.rows(task.split), task.rows("dev"), number, task.data.where, task.name)
 
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
         chosen = self.chosen
         space = {"space": " ", "bare": ""}[chosen["letters"]]
-        shots = self._shots[example.group] if self.shots_from else ()
+        shots = self.shots[example.group] if self.shots_from else ()
         prompt = Prompt(
             header=header(example.group, chosen.switches.get("header", "none")),
             shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
@@ -147,33 +99,9 @@ class Letters:
         continuations = tuple(f"{space}{letter}" for letter in LETTERS)
         return LoglikelihoodRequest(prompt.text, continuations, question_at=prompt.question_at)
 
-    def score(self, example: Example, output: Output) -> Score:
-        """The likeliest letter against the right one; unscored where that is withheld."""
-        assert isinstance(output, LoglikelihoodOutput)
-        answer = chosen_letter(output.logprobs, LETTERS, self.chosen["softmax"])
-        value = None if example.target is None else float(answer == example.target)
-        return Score(example.id, example.group, answer, example.target, value)
-
-    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The mean of the subjects' accuracies: over all, per category, and over further groups of subjects."""
-        subjects = by_group(scores)
-        mean = MEAN[self.chosen["mean"]]
-        kinds = {**self.categories, **self.further}
-        return Aggregate(
-            metrics={self.task.metric: mean(subjects)},
-            groups={
-                "category": {
-                    kind: mean({s: subjects[s] for s in members if s in subjects})
-                    for kind, members in kinds.items()
-                    if subjects.keys() & set(members)
-                },
-                "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
-            },
-        )
-
 
 @dataclass(frozen=True)
-class CEval(AskedByForm):
+class CEval(BySubject):
     """The constructor is the schema of configs/task/ceval.yaml."""
 
     data: Source
@@ -182,21 +110,18 @@ class CEval(AskedByForm):
     protocol: str | None = None  # as the card says, else the first
     name = "ceval"
     metric = "accuracy"
+    categories = CATEGORIES
+    columns = ("question", *LETTERS)
     usual = Letters
 
     def __post_init__(self) -> None:
         check_choice("tasks.ceval.split", self.split, ("val", "test", "dev"))
         _ = self.chosen  # refuses a wrong one
 
-    @cached_property
-    def protocols(self) -> Protocols:
-        """What it offers, protocols of one's own among them."""
-        return protocols_of("ceval")
-
-    @cached_property
-    def chosen(self) -> ChosenProtocol:
-        """The protocol, every switch with its value."""
-        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Its categories, and the hard subjects of them put together again."""
+        return {**CATEGORIES, "Hard": HARD}
 
     @property
     def cell(self) -> str:
@@ -211,12 +136,6 @@ class CEval(AskedByForm):
             for subject in in_order(tables, CATEGORIES)
             for row in tables[subject]
         ]
-
-    def rows(self, split: str) -> Tables:
-        """The rows of a split by subject, as the protocol reads them. Raises DataError at a difference."""
-        if split not in self._shown:
-            self._shown[split] = shown_tables(self._split(split)[0], ("question", *LETTERS), self.chosen)
-        return self._shown[split]
 
     def submission(self, scores: Sequence[Score]) -> dict[str, Json] | None:
         """The benchmark site's form, {subject: {row id: letter}}, where the split's labels are withheld."""
@@ -240,12 +159,6 @@ class CEval(AskedByForm):
         faults = (subject_fault(s, form.get(s), asked.get(s, set())) for s in sorted(asked.keys() | form.keys()))
         return next(filter(None, faults), None)
 
-    def provenance(self) -> dict[str, Json]:
-        """The data and the protocol."""
-        read = dict.fromkeys(filter(None, (self.form.shots_from, self.split)))
-        data = describe(self.data, {split: self._split(split)[1] for split in read})
-        return {"data": data, "protocol": self.chosen.json(split=self.split)}
-
     @property
     def splits(self) -> Sequence[str]:
         """What the publisher offers."""
@@ -263,16 +176,6 @@ class CEval(AskedByForm):
         ]
         given = [name for name in ("answer", "explanation") if any(row.get(name) for row in rows)]
         return csv_text(rows, (*COLUMNS, *given), header=True)
-
-    @cached_property
-    def _shown(self) -> dict[str, Tables]:
-        """The splits read so far as the protocol reads them."""
-        return {}
-
-    @cached_property
-    def _load(self) -> dict[str, tuple[Tables, SplitCheck]]:
-        """The splits read so far."""
-        return {}
 
     def _split(self, split: str) -> tuple[Tables, SplitCheck]:
         if split not in self._load:

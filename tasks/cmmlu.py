@@ -17,7 +17,7 @@ hub haonan-li/cmmlu, of which it is not known whether its rows are these: the co
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 from evalkit.data import (
@@ -28,18 +28,17 @@ from evalkit.data import (
     pinned_digests,
     read_hub,
 )
-from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.data.pins import SplitCheck, check_split
 from evalkit.data.rows import csv_text, read_csv
 from evalkit.errors import DataError
-from evalkit.protocols import ChosenProtocol, Protocols
-from evalkit.task import AskedByForm, check_choice, in_order
-from evalkit.types import Example, Json
+from evalkit.task import check_choice
 
 from . import HOME, ceval
 from .cmmlu_subjects import CATEGORIES, CHINA_SPECIFIC
-from .protocols import SWITCHES, protocols_of
+from .multiple_choice import LETTERS
+from .protocols import SWITCHES
+from .subjects import BySubject
 
-LETTERS = "ABCD"
 _QUESTION, _ANSWER = "Question", "Answer"
 COLUMNS = (_QUESTION, *LETTERS, _ANSWER)
 
@@ -48,12 +47,10 @@ class Letters(ceval.Letters):
     """Four choices under letters, and which letter comes next, as C-Eval is asked."""
 
     switches = SWITCHES["cmmlu"]
-    categories = CATEGORIES
-    further: Mapping[str, Sequence[str]] = {"China specific": CHINA_SPECIFIC}
 
 
 @dataclass(frozen=True)
-class CMMLU(AskedByForm):
+class CMMLU(BySubject):
     """The constructor is the schema of configs/task/cmmlu.yaml."""
 
     data: Source
@@ -62,45 +59,18 @@ class CMMLU(AskedByForm):
     protocol: str | None = None  # as the card says, else the first
     name = "cmmlu"
     metric = "accuracy"
+    categories = CATEGORIES
+    columns = ("question", *LETTERS)
     usual = Letters
 
     def __post_init__(self) -> None:
         check_choice("tasks.cmmlu.split", self.split, ("test", "dev"))
         _ = self.chosen  # refuses a wrong one
 
-    @cached_property
-    def protocols(self) -> Protocols:
-        """What it offers, protocols of one's own among them."""
-        return protocols_of("cmmlu")
-
-    @cached_property
-    def chosen(self) -> ChosenProtocol:
-        """The protocol, every switch with its value."""
-        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
-
     @property
-    def cell(self) -> str:
-        """The card's only column, for its split."""
-        return "accuracy" if self.split == "test" else self.split
-
-    def examples(self) -> Sequence[Example]:
-        """Every question, subject by subject, in file order."""
-        tables = self.rows(self.split)
-        return [
-            Example(f"{subject}/{self.split}/{index}", row, row["answer"], subject)
-            for subject in in_order(tables, CATEGORIES)
-            for index, row in enumerate(tables[subject])
-        ]
-
-    def rows(self, split: str) -> Tables:
-        """The rows of a split by subject. Raises DataError at a difference."""
-        return self._split(split)[0]
-
-    def provenance(self) -> dict[str, Json]:
-        """The data and the protocol."""
-        read = dict.fromkeys(filter(None, (self.form.shots_from, self.split)))
-        data = describe(self.data, {split: self._split(split)[1] for split in read})
-        return {"data": data, "protocol": self.chosen.json(split=self.split)}
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Its categories, and the subjects of them that are about China put together again."""
+        return {**CATEGORIES, "China specific": CHINA_SPECIFIC}
 
     @property
     def splits(self) -> Sequence[str]:
@@ -115,11 +85,6 @@ class CMMLU(AskedByForm):
         rows = read_hub(self.data, split, subject, columns=COLUMNS)
         numbered = [{"": str(number), **_as_text(row)} for number, row in enumerate(rows)]
         return csv_text(numbered, ("", *COLUMNS), header=True)
-
-    @cached_property
-    def _load(self) -> dict[str, tuple[Tables, SplitCheck]]:
-        """The splits read so far."""
-        return {}
 
     def _split(self, split: str) -> tuple[Tables, SplitCheck]:
         if split not in self._load:

@@ -26,7 +26,7 @@ Data: https://github.com/hendrycks/test (MIT); on the hub cais/mmlu.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from typing import Any
 
 from evalkit.data import (
@@ -39,31 +39,25 @@ from evalkit.data import (
     read_hub,
     worked_rows,
 )
-from evalkit.data.pins import SplitCheck, check_split, describe
+from evalkit.data.pins import SplitCheck, check_split
 from evalkit.data.rows import csv_text, text_row
 from evalkit.errors import DataError
-from evalkit.metrics import micro_mean
 from evalkit.prompts import Prompt
-from evalkit.protocols import ChosenProtocol, Protocols, Switch
+from evalkit.protocols import Switch
 from evalkit.protocols.named import looks_named, own_function
-from evalkit.task import AskedByForm, by_group, check_choice, in_order
+from evalkit.task import check_choice
 from evalkit.types import (
-    Aggregate,
     DropShots,
     Example,
-    Json,
-    LoglikelihoodOutput,
     LoglikelihoodRequest,
-    Output,
-    Score,
     Truncation,
 )
 
 from . import HOME
-from .multiple_choice import MEAN, chosen_letter, shown_tables
-from .protocols import SWITCHES, protocols_of
+from .multiple_choice import LETTERS
+from .protocols import SWITCHES
+from .subjects import BySubject, LikeliestLetter
 
-LETTERS = "ABCD"
 COLUMNS = ("question", *LETTERS, "answer")
 CATEGORIES = {
     "STEM": """abstract_algebra anatomy astronomy college_biology college_chemistry college_computer_science
@@ -97,32 +91,17 @@ def layout(row: Row, question: str, answer: str) -> str:
     return f"{'Question: ' if question == 'marked' else ''}{text}{choices}\nAnswer:{answer}"
 
 
-class Letters:
+class Letters(LikeliestLetter):
     """Four choices under letters, and which letter comes next: the form of all protocols in tasks/protocols.py."""
 
     switches: Sequence[Switch] = SWITCHES["mmlu"]
-
-    def __init__(self, task: "MMLU", chosen: ChosenProtocol) -> None:
-        self.task = task
-        self.chosen = chosen
-
-    @property
-    def shots_from(self) -> str | None:
-        """The split of the worked examples; None where there are none."""
-        return "dev" if self.chosen.number("num_fewshot") else None
-
-    @cached_property
-    def _shots(self) -> Tables:
-        """The worked examples of every subject that is asked."""
-        task, number = self.task, self.chosen.number("num_fewshot")
-        return worked_rows(task.rows(task.split), task.rows("dev"), number, task.data.where, task.name)
 
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
         chosen, subject = self.chosen, example.group
         space = {"space": " ", "bare": ""}[chosen["letters"]]
         about = {"single-space": "about ", "double-space": "about  "}[chosen["header"]] + subject.replace("_", " ")
-        shots = self._shots[subject] if self.shots_from else ()
+        shots = self.shots[subject] if self.shots_from else ()
         prompt = Prompt(
             header=f"The following are multiple choice questions (with answers) {about}.\n\n",
             shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
@@ -137,32 +116,9 @@ class Letters:
         rule = rules[chosen["truncation"]]
         return LoglikelihoodRequest(prompt.text, choices, rule, question_at=prompt.question_at)
 
-    def score(self, example: Example, output: Output) -> Score:
-        """The likeliest letter against the right one."""
-        assert isinstance(output, LoglikelihoodOutput)
-        answer = chosen_letter(output.logprobs, LETTERS, self.chosen["softmax"])
-        return Score(example.id, example.group, answer, example.target, float(answer == example.target))
-
-    def aggregate(self, scores: Sequence[Score]) -> Aggregate:
-        """The share of right answers over all questions, and per category and subject."""
-        subjects = by_group(scores)
-        mean = MEAN[self.chosen["mean"]]
-        categories = {
-            category: mean({subject: subjects[subject] for subject in members if subject in subjects})
-            for category, members in categories_of(self.chosen["anatomy"]).items()
-            if subjects.keys() & set(members)
-        }
-        return Aggregate(
-            metrics={self.task.metric: mean(subjects)},
-            groups={
-                "category": categories,
-                "subject": {subject: micro_mean(values) for subject, values in subjects.items()},
-            },
-        )
-
 
 @dataclass(frozen=True)
-class MMLU(AskedByForm):
+class MMLU(BySubject):
     """The constructor is the schema of configs/task/mmlu.yaml."""
 
     data: Source
@@ -171,47 +127,18 @@ class MMLU(AskedByForm):
     protocol: str | None = None  # as the card says, else the first
     name = "mmlu"
     metric = "accuracy"
+    categories = CATEGORIES
+    columns = COLUMNS
     usual = Letters
 
     def __post_init__(self) -> None:
         check_choice("tasks.mmlu.split", self.split, ("test", "dev"))
         _ = self.chosen  # refuses a wrong one
 
-    @cached_property
-    def protocols(self) -> Protocols:
-        """What it offers, protocols of one's own among them."""
-        return protocols_of("mmlu")
-
-    @cached_property
-    def chosen(self) -> ChosenProtocol:
-        """The protocol, every switch with its value."""
-        return self.protocols.parse(self.protocol, num_fewshot=self.num_fewshot)
-
     @property
-    def cell(self) -> str:
-        """The card's only column, for its split."""
-        return "accuracy" if self.split == "test" else self.split
-
-    def examples(self) -> Sequence[Example]:
-        """Every question, subject by subject in the script's order."""
-        tables = self.rows(self.split)
-        return [
-            Example(f"{subject}/{self.split}/{index}", row, row["answer"], subject)
-            for subject in in_order(tables, CATEGORIES)
-            for index, row in enumerate(tables[subject])
-        ]
-
-    def rows(self, split: str) -> Tables:
-        """The rows of a split by subject, as the protocol reads them. Raises DataError at a difference."""
-        if split not in self._shown:
-            self._shown[split] = shown_tables(self._split(split)[0], COLUMNS, self.chosen)
-        return self._shown[split]
-
-    def provenance(self) -> dict[str, Json]:
-        """The data and the protocol."""
-        read = dict.fromkeys(filter(None, (self.form.shots_from, self.split)))
-        data = describe(self.data, {split: self._split(split)[1] for split in read})
-        return {"data": data, "protocol": self.chosen.json(split=self.split)}
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Its categories, by the switch `anatomy`."""
+        return categories_of(self.chosen["anatomy"])
 
     @property
     def splits(self) -> Sequence[str]:
@@ -226,16 +153,6 @@ class MMLU(AskedByForm):
             return csv_text(tables().get(subject, ()), COLUMNS)
 
         return {f"{split}/{s}_{split}.csv": partial(text, s) for s in pinned_digests(self.data, HOME, split)}
-
-    @cached_property
-    def _shown(self) -> dict[str, Tables]:
-        """The splits read so far as the protocol reads them."""
-        return {}
-
-    @cached_property
-    def _load(self) -> dict[str, tuple[Tables, SplitCheck]]:
-        """The splits read so far."""
-        return {}
 
     def _split(self, split: str) -> tuple[Tables, SplitCheck]:
         if split not in self._load:

@@ -1,4 +1,4 @@
-"""What MMLU and C-Eval have in common: how their cells are read, letters chosen and means taken."""
+"""Multiple choice: how cells are read, letters chosen and means taken."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,6 +10,7 @@ from evalkit.protocols import ChosenProtocol
 from evalkit.protocols.named import looks_named, own_function
 from evalkit.types import Metric
 
+LETTERS = "ABCD"
 Groups = Mapping[str, Sequence[float | None]]  # the scores of each subject
 
 

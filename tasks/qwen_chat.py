@@ -26,10 +26,11 @@ from evalkit.metrics import micro_mean
 from evalkit.protocols import ChosenProtocol, Switch
 from evalkit.types import Aggregate, Example, GenerateOutput, GenerateRequest, Output, Score, Turn
 
-from . import ceval, gsm8k, humaneval, mmlu
+from . import gsm8k, humaneval
 from .chat_answers import Reading, chat_ceval, chat_mmlu, chat_number, same_number
 from .chat_code import chat_code, question, whole_block
 from .protocols import ANSWER_OF_ONES_OWN, SWITCHES
+from .subjects import OverSubjects
 
 SYSTEM = "You are a helpful assistant."
 ENDS = ("<|im_end|>", "<|im_start|>", "<|endoftext|>")
@@ -134,9 +135,10 @@ def choices_of(row: Row) -> str:
     return "".join(f"{letter}. {row[letter]}\n" for letter in "ABCD")
 
 
-class EnglishChoice(mmlu.Letters):
+class EnglishChoice(OverSubjects):
     """MMLU: question and choices, answered in words."""
 
+    shots_from = None
     switches = (
         *_ASKED,
         *_of("mmlu", "cells", "line_ends"),
@@ -148,11 +150,7 @@ class EnglishChoice(mmlu.Letters):
         *_of("mmlu", "mean", "anatomy"),
     )
 
-    @property
-    def shots_from(self) -> None:
-        """There are no worked examples."""
-
-    def request(self, example: Example) -> GenerateRequest:  # type: ignore[override]
+    def request(self, example: Example) -> GenerateRequest:
         """The answer to one question."""
         return asked(self.chosen, f"{example.row['question']}\n{choices_of(example.row)}", _INSTRUCTION)
 
@@ -161,9 +159,10 @@ class EnglishChoice(mmlu.Letters):
         return letter_in(self.chosen, output, example)
 
 
-class ChineseChoice(ceval.Letters):
+class ChineseChoice(OverSubjects):
     """C-Eval: question and choices without a word about them."""
 
+    shots_from = None
     switches = (
         *_ASKED,
         *_of("ceval", "cells", "line_ends"),
@@ -175,11 +174,7 @@ class ChineseChoice(ceval.Letters):
         *_of("ceval", "mean"),
     )
 
-    @property
-    def shots_from(self) -> None:
-        """There are no worked examples."""
-
-    def request(self, example: Example) -> GenerateRequest:  # type: ignore[override]
+    def request(self, example: Example) -> GenerateRequest:
         """The answer to one question."""
         return asked(self.chosen, f"{example.row['question']}\n\n{choices_of(example.row)}")
 

@@ -8,7 +8,6 @@ from evalkit.backends.engine import EngineBackend
 from evalkit.backends.measurement import measure_generation
 from evalkit.engine.budget import bytes_per_token
 from evalkit.errors import ConfigError
-from evalkit.models.checkpoint import resolve
 from evalkit.models.spec import ModelSpec
 from evalkit.store.efficiency import Efficiency
 
@@ -28,7 +27,7 @@ def measure_efficiency(spec: ModelSpec, card: str, lengths: Sequence[int]) -> It
         yield Efficiency(
             model=spec.name,
             card=card,
-            weights=resolve(spec).weights,
+            weights=backend.found.weights,
             form=spec.weights,
             dtype=str(model.provenance["dtype"]),
             device=str(model.provenance["device"]),
