@@ -34,6 +34,11 @@ def benchmark_title(run: Run) -> str:
     return f"{table.title} {column.label}" if column.questions and len(table.columns) > 1 else table.title
 
 
+def marked_title(run: Run) -> str:
+    """The benchmark, marked where its questions are not its own."""
+    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
+
+
 def asked(run: Run) -> str:
     """How many questions were scored, and of how many where these are not all."""
     whole = run.place.column.questions if run.place and run.comparable else 0

@@ -11,7 +11,7 @@ import numpy as np
 from evalkit.card.figures import signed
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import data_hashes, mean_of, name_of, num_samples_of, place_of
-from evalkit.card.verdict import p_text
+from evalkit.card.verdict import RULE, p_text
 from evalkit.errors import NotComparableError, StoreError
 from evalkit.metrics import Difference, macro_mean, mcnemar, mcnemar_worse, micro_mean, paired_bootstrap
 from evalkit.sampling import by_question, question_scores
@@ -97,6 +97,13 @@ def difference_cells(pairs: Pairs, difference: Difference, p_holm: float) -> tup
         str(pairs.num_changed),
         p_text(p_holm).removeprefix("p = ").removeprefix("p "),
     )
+
+
+def better_of(pairs: Pairs, p_holm: float, names: tuple[str, str] = ("A", "B")) -> str:
+    """What the paired test says, in words."""
+    if p_holm > RULE.level:
+        return "no difference shown"
+    return f"{names[0] if pairs.num_only_a > pairs.num_only_b else names[1]} better"
 
 
 def _mean(scores: Sequence[Score], mean: str) -> float | None:

@@ -23,7 +23,7 @@ import numpy as np
 from evalkit.card.counterparts import match, runs_by_name
 from evalkit.card.figures import figure
 from evalkit.card.load import card_of_run, load_card
-from evalkit.card.paired import Pairs, changed_prompts, difference_cells, pair_runs
+from evalkit.card.paired import Pairs, better_of, changed_prompts, difference_cells, pair_runs
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import name_of
 from evalkit.card.settings import differences, in_words, settings_of
@@ -79,9 +79,7 @@ class Compared:
     @property
     def verdict(self) -> str:
         """Of the paired test."""
-        if self.p_holm > RULE.level:
-            return "no difference shown"
-        return "A better" if self.pairs.num_only_a > self.pairs.num_only_b else "B better"
+        return better_of(self.pairs, self.p_holm)
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from evalkit import plugins
 from evalkit.backends.base import Backend, Draws
 from evalkit.card.load import GROUP, kept_card
 from evalkit.data.pins import BY_SUBJECT
-from evalkit.evaluation.contract import examples_of, provenance_of
+from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.loop import Question
 from evalkit.evaluation.provenance import environment
 from evalkit.evaluation.subset import Subset
 from evalkit.store.run_store import RunStore, Session
-from evalkit.task import Switched, Task
+from evalkit.task import Switched, Task, calling
 from evalkit.types import Json, sha256_of, sha256_of_text
 
 
@@ -115,7 +115,8 @@ def derived_provenance(
     derived = provenance_of(task)
     data = derived["data"]
     assert isinstance(data, dict)
-    num_all = len(examples_of(task))
+    with calling(task, "examples"):
+        num_all = len(task.examples())  # which questions_of has seen through
     is_part = len(questions) < num_all  # a limit that leaves nothing out is none
     return {
         **derived,

@@ -38,10 +38,14 @@ def auto_tokenizer(folder: Path, **files: str) -> Any:
 def begins_with(auto: Any) -> list[int]:
     """The ids that AutoTokenizer's tokenizer puts in front of a text."""
     with quiet():
-        plain, whole = list(auto.encode("a", add_special_tokens=False)), list(auto.encode("a"))
-    places = range(len(whole) - len(plain) + 1)
-    start = next((place for place in places if whole[place : place + len(plain)] == plain), 0)
-    return [int(index) for index in whole[:start]]
+        return in_front(auto.encode("a", add_special_tokens=False), auto.encode("a"))
+
+
+def in_front(plain: Sequence[int], whole: Sequence[int]) -> list[int]:
+    """What stands in front of a text's own ids in the ids that a model is given; none where they are not found."""
+    text, given = list(plain), list(whole)
+    start = next((place for place in range(len(given)) if given[place : place + len(text)] == text), 0)
+    return given[:start]
 
 
 def split_otherwise(encode: Callable[[str], Sequence[int]], auto: Any, texts: Sequence[str] = SPECIMENS) -> str | None:

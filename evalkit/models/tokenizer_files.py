@@ -16,7 +16,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from evalkit.errors import ModelError
 from evalkit.models.added_tokens import CONFIG, ROLES, add_stated, beyond, roles_of, special_texts, stated_tokens
-from evalkit.models.auto_tokenizer import SPECIMENS, auto_tokenizer, begins_with, split_otherwise
+from evalkit.models.auto_tokenizer import SPECIMENS, auto_tokenizer, begins_with, in_front, split_otherwise
 from evalkit.models.chat import template_of
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.gguf_file import GgufHeader
@@ -164,9 +164,7 @@ def _finished(read: _Read, backend: Tokenizer, roles: dict[str, str]) -> Hugging
 
 def _begun_by(backend: Tokenizer) -> list[int]:
     """What the tokenizer's own post-processor puts in front of a text."""
-    plain, whole = (backend.encode("a", add_special_tokens=special).ids for special in (False, True))
-    start = next((i for i in range(len(whole)) if whole[i : i + len(plain)] == plain), 0)
-    return list(whole[:start])
+    return in_front(*(backend.encode("a", add_special_tokens=special).ids for special in (False, True)))
 
 
 def _prefix(read: _Read, bos_id: int | None, of_files: Sequence[int] | None) -> tuple[list[int], str]:

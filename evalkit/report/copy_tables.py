@@ -2,8 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from evalkit.card.figures import benchmark_title, figure, signed
 from evalkit.card.paired import difference_cells
 from evalkit.card.runs import Run
@@ -54,9 +52,9 @@ def copy_table(effects: Sequence[Effect]) -> Table | None:
 def _row(effect: Effect, p_holm: float | None) -> tuple[str, ...]:
     base, copy, pairs = effect.first, effect.other, effect.pairs
     head = (base.summary.model, copy.summary.model, benchmark_title(copy))
-    if pairs is None or p_holm is None:
+    if pairs is None or p_holm is None or effect.difference is None:
         return (*head, "0", *["-"] * 8, _published(effect), effect.why_not)
-    difference = pairs.difference(np.random.default_rng(0), base.card)
+    difference = effect.difference
     measured = pairs.values(base.card)
     return (
         *head,

@@ -8,9 +8,8 @@ from itertools import combinations
 import numpy as np
 
 from evalkit.card.figures import benchmark_title
-from evalkit.card.paired import Pairs
+from evalkit.card.paired import Pairs, better_of
 from evalkit.card.runs import Run, data_hashes, switches_of
-from evalkit.card.verdict import RULE
 from evalkit.metrics import Difference, holm
 from evalkit.report.tables import Record
 from evalkit.types import Score
@@ -90,10 +89,7 @@ def shown(effect: Effect, p_holm: float | None, names: tuple[str, str] = ("A", "
     """What the paired test says, in words. p_holm: None where the two could not be paired."""
     if effect.pairs is None or p_holm is None:
         return effect.why_not
-    if p_holm > RULE.level:
-        return "no difference shown"
-    better = names[0] if effect.pairs.num_only_a > effect.pairs.num_only_b else names[1]
-    return f"{better} better"
+    return better_of(effect.pairs, p_holm, names)
 
 
 def holm_of(effects: Sequence[Effect]) -> dict[int, float]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from evalkit.card.figures import asked, benchmark_title, figure, interval
+from evalkit.card.figures import asked, figure, interval, marked_title
 from evalkit.card.runs import Run, principal
 from evalkit.card.settings import differences
 from evalkit.report.records import run_record
@@ -46,17 +46,13 @@ def matrix_of(runs: Sequence[Run]) -> Matrix:
     """The matrix of runs; those under other protocols only where there is none under the card's."""
     found: dict[tuple[str, str], list[Run]] = {}
     for run in principal(runs):
-        found.setdefault((run.summary.model, _column(run)), []).append(run)
+        found.setdefault((run.summary.model, marked_title(run)), []).append(run)
     models, columns = ([*dict.fromkeys(key[side] for key in found)] for side in (0, 1))
     return Matrix(models, columns, {key: _entries(members) for key, members in found.items()})
 
 
 def _entries(runs: Sequence[Run]) -> list[Entry]:
     return [Entry(run, label) for run, label in zip(runs, told_apart(runs), strict=True)]
-
-
-def _column(run: Run) -> str:
-    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
 
 
 def told_apart(runs: Sequence[Run]) -> list[str]:

@@ -5,12 +5,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from evalkit.card.calibration import Bin, calibration_bins, expected_calibration_error
-from evalkit.card.figures import asked, benchmark_title, figure, interval, signed
+from evalkit.card.figures import asked, benchmark_title, figure, interval, marked_title, signed
 from evalkit.card.runs import Run, principal
 from evalkit.card.ties import is_by_letter
 from evalkit.card.verdict import Answer
 from evalkit.report.effects import Effect, holm_of, shown
-from evalkit.report.protocol_tables import title
 from evalkit.report.sentences import model_title
 from evalkit.store.questions import Answered, QuestionsOf
 
@@ -85,7 +84,7 @@ def difference_rows(effects: Sequence[Effect]) -> dict[str, list[DifferenceRow]]
         names = (effect.first.summary.model, effect.other.summary.model)
         words = shown(effect, p_holm.get(place), names)
         row = DifferenceRow(f"{names[1]} − {names[0]}", found.value, found.low, found.high, words, "better" in words)
-        rows.setdefault(title(effect.first), []).append(row)
+        rows.setdefault(marked_title(effect.first), []).append(row)
     return rows
 
 
@@ -131,7 +130,7 @@ def subject_plots(runs: Sequence[Run]) -> list[SubjectPlot]:
         for kind, metrics in run.summary.groups.items():
             if not metrics:
                 continue
-            found.setdefault((title(run), kind), []).append(run)
+            found.setdefault((marked_title(run), kind), []).append(run)
     return [_subject_plot(*key, members) for key, members in found.items()]
 
 

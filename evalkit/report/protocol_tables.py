@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from evalkit.card.figures import asked, benchmark_title, figure, interval
+from evalkit.card.figures import asked, figure, interval, marked_title
 from evalkit.card.paired import difference_cells
 from evalkit.card.runs import Run, base_protocol
 from evalkit.report.effects import Effect, effect_record, holm_of, shown
@@ -27,7 +27,7 @@ def protocol_matrix(runs: Sequence[Run]) -> Table | None:
     rows = []
     for found in several:
         cells = ("; ".join(_cell(run, name) for run in found if _column(run, found) == name) or "-" for name in columns)
-        rows.append((found[0].summary.model, title(found[0]), *cells))
+        rows.append((found[0].summary.model, marked_title(found[0]), *cells))
     note = "measured, 95 % interval and n; all in percent"
     records = tuple(run_record(run) for found in several for run in found)
     header = ("model", "benchmark", *columns)
@@ -39,11 +39,6 @@ def _column(run: Run, found: Sequence[Run]) -> str:
     base = base_protocol(run.summary.provenance, run.standard_protocol)
     others = (base_protocol(other.summary.provenance, run.standard_protocol) for other in found if other is not run)
     return run.protocol if run.protocol != base and base in others else base
-
-
-def title(run: Run) -> str:
-    """The benchmark, marked where its questions are not its own."""
-    return benchmark_title(run) if run.comparable else f"{benchmark_title(run)} ({run.data_kind})"
 
 
 def _cell(run: Run, column: str) -> str:
@@ -74,7 +69,7 @@ def _note(num_pairs: int) -> str:
 
 def _effect_row(effect: Effect, p_holm: float | None) -> tuple[str, ...]:
     first, other = effect.first, effect.other
-    head = (first.summary.model, title(first), first.protocol, other.protocol)
+    head = (first.summary.model, marked_title(first), first.protocol, other.protocol)
     return (*head, *_paired_cells(effect, p_holm), shown(effect, p_holm), effect.cause)
 
 
@@ -97,7 +92,7 @@ def model_table(effects: Sequence[Effect]) -> Table | None:
         names = (effect.first.summary.model, effect.other.summary.model)
         p_value = p_holm.get(place)
         cells = _paired_cells(effect, p_value)
-        rows.append((title(effect.first), *names, *cells, shown(effect, p_value, names)))
+        rows.append((marked_title(effect.first), *names, *cells, shown(effect, p_value, names)))
     header = ("benchmark", "A", "B", *_EFFECT_HEADER[4:13], "shown")
     records = tuple(effect_record(effect, p_holm.get(place)) for place, effect in enumerate(effects))
     note = _note(len(p_holm))

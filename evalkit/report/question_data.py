@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from evalkit.card.figures import marked_title
 from evalkit.card.graded import Graded, GradedQuestion
 from evalkit.card.runs import Run
 from evalkit.card.ties import dtype_of, near_ties
 from evalkit.report.extras import Extras
-from evalkit.report.protocol_tables import title
 from evalkit.report.run_tables import tie_tolerance
 from evalkit.store.questions import Answered, Context, QuestionsOf
 from evalkit.types import Json, json_text
@@ -37,7 +37,7 @@ def packed(runs: Sequence[Run], questions: QuestionsOf, extras: Extras) -> Packe
     """All questions of all runs. questions: by the run's place; a run may have none."""
     sets: dict[str, list[int]] = {}
     for place in sorted(questions):
-        sets.setdefault(title(runs[place]), []).append(place)
+        sets.setdefault(marked_title(runs[place]), []).append(place)
     blocks, told = {}, []
     for number, (name, places) in enumerate(sets.items()):
         made = _Set({place: questions[place] for place in places}, runs, extras)
