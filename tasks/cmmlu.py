@@ -23,14 +23,13 @@ from typing import Any
 from evalkit.data import (
     Source,
     Tables,
-    benchmark_folder,
     check_answers,
+    csv_tables,
     pinned_digests,
     read_hub,
 )
 from evalkit.data.pins import SplitCheck, check_split
-from evalkit.data.rows import csv_text, read_csv
-from evalkit.errors import DataError
+from evalkit.data.rows import csv_text
 from evalkit.task import check_choice
 
 from . import HOME, ceval
@@ -88,26 +87,15 @@ class CMMLU(BySubject):
 
     def _split(self, split: str) -> tuple[Tables, SplitCheck]:
         if split not in self._load:
-            found = self._from_folder(split) if self.data.data_dir is not None else self._from_hub(split)
+            found = self._tables(split)
             tables = {subject: list(map(_renamed, rows)) for subject, rows in found.items()}
             check_answers(tables, LETTERS, f"{self.data.where}/{split}")
             self._load[split] = tables, check_split(self.data, HOME, split, tables)
         return self._load[split]
 
-    def _from_folder(self, split: str) -> Tables:
-        """Of `{split}/{subject}.csv` the pinned subjects; with data_check=warn those that are there."""
-        folder = benchmark_folder(self.data, HOME) / split
-        subjects = list(pinned_digests(self.data, HOME, split))
-        if self.data.data_check == "warn":
-            subjects = sorted(path.stem for path in folder.glob("*.csv") if not path.name.startswith((".", "~")))
-        tables = {subject: read_csv(folder / f"{subject}.csv", COLUMNS, optional=()) for subject in subjects}
-        if empty := [subject for subject, rows in tables.items() if not rows]:
-            raise DataError(f"{folder / f'{empty[0]}.csv'} holds no row; fetch it again from the publisher")
-        if not tables:
-            raise DataError(f"{folder} holds no *.csv; name a folder in the publisher's layout with data_dir=")
-        return tables
-
-    def _from_hub(self, split: str) -> Tables:
+    def _tables(self, split: str) -> Tables:
+        if self.data.data_dir is not None:
+            return csv_tables(self.data, HOME, split, COLUMNS, optional=(), ending=".csv")
         return {
             subject: [_as_text(row) for row in read_hub(self.data, split, subject, columns=COLUMNS)]
             for subject in pinned_digests(self.data, HOME, split)

@@ -97,8 +97,8 @@ def _write_vocabulary_and_merges(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
-def _write_sentencepiece(folder: Path) -> None:
-    """A Llama-like SentencePiece model alone, as OpenLLaMA ships it: BOS, a dummy space in front."""
+def train_sentencepiece(folder: Path, **settings: Any) -> None:
+    """A tokenizer.model of 480 pieces, byte fallback among them. settings: further ones of the trainer."""
     corpus = folder / "corpus.txt"
     corpus.write_text(CORPUS, encoding="utf-8")
     sentencepiece.SentencePieceTrainer.train(
@@ -111,9 +111,15 @@ def _write_sentencepiece(folder: Path) -> None:
         hard_vocab_limit=False,
         character_coverage=0.98,
         minloglevel=2,
+        **settings,
     )
     corpus.unlink()
     (folder / "tokenizer.vocab").unlink()
+
+
+def _write_sentencepiece(folder: Path) -> None:
+    """A Llama-like SentencePiece model alone, as OpenLLaMA ships it: BOS, a dummy space in front."""
+    train_sentencepiece(folder)
     settings = {
         "tokenizer_class": "LlamaTokenizer",
         "add_bos_token": True,

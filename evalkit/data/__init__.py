@@ -43,24 +43,26 @@ def csv_tables(
     columns: Sequence[str],
     optional: Sequence[str] | None = None,
     key: str | None = None,
+    ending: str | None = None,
 ) -> Tables:
     """Rows by subject of `{split}/{subject}_{split}.csv`, for the pinned subjects.
 
-    With data_check=warn, for the subjects that are there. Raises DataError as read_csv does.
+    ending: of the files' names, where it is not `_{split}.csv`. With data_check=warn, for the subjects that are there.
+    Raises DataError as read_csv does, and where there are none.
     """
     folder = benchmark_folder(source, home) / split
+    ending = f"_{split}.csv" if ending is None else ending
     subjects = list(pinned_digests(source, home, split))
     if source.data_check == "warn":
-        subjects = sorted(path.name.removesuffix(f"_{split}.csv") for path in _files_in(folder, f"*_{split}.csv"))
+        subjects = sorted(path.name.removesuffix(ending) for path in _files_in(folder, f"*{ending}"))
         if not subjects:
             held = listed(path.name for path in _files_in(folder, "*"))
             raise DataError(
-                f"{folder} holds no *_{split}.csv (it holds {held}); name a folder in the publisher's layout with "
-                "data_dir="
+                f"{folder} holds no *{ending} (it holds {held}); name a folder in the publisher's layout with data_dir="
             )
-    tables = {s: read_csv(folder / f"{s}_{split}.csv", columns, optional=optional, key=key) for s in subjects}
+    tables = {s: read_csv(folder / f"{s}{ending}", columns, optional=optional, key=key) for s in subjects}
     if empty := [subject for subject, rows in tables.items() if not rows]:
-        raise DataError(f"{folder / f'{empty[0]}_{split}.csv'} holds no row; fetch it again from the publisher")
+        raise DataError(f"{folder / f'{empty[0]}{ending}'} holds no row; fetch it again from the publisher")
     return tables
 
 

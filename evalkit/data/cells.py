@@ -3,6 +3,7 @@
 import io
 from collections.abc import Sequence
 
+from evalkit.data import text
 from evalkit.data.rows import Row, csv_text
 
 
@@ -24,4 +25,4 @@ def as_pandas_reads(rows: Sequence[Row], columns: Sequence[str]) -> list[Row]:
 
 def with_line_feeds(rows: Sequence[Row]) -> list[Row]:
     """The rows with CR LF and CR inside their cells made LF."""
-    return [{name: cell.replace("\r\n", "\n").replace("\r", "\n") for name, cell in row.items()} for row in rows]
+    return [{name: text.with_line_feeds(cell) for name, cell in row.items()} for row in rows]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sentencepiece
-from tiny_models import BOS, CORPUS, EOS, make_checkpoint, train_byte_level
+from tiny_models import BOS, EOS, make_checkpoint, train_byte_level, train_sentencepiece
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer
 
@@ -65,20 +65,7 @@ def one_json(folder: Path, family: str = "gpt_neox", begins: bool = False, **con
 
 def pieces(folder: Path, **config: Any) -> Path:
     """A SentencePiece model alone that leaves texts as they are, as Llama's does."""
-    (folder / "corpus.txt").write_text(CORPUS, encoding="utf-8")
-    sentencepiece.SentencePieceTrainer.train(
-        input=str(folder / "corpus.txt"),
-        model_prefix=str(folder / "tokenizer"),
-        vocab_size=480,
-        model_type="bpe",
-        byte_fallback=True,
-        split_digits=True,
-        hard_vocab_limit=False,
-        character_coverage=0.98,
-        minloglevel=2,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-    )
+    train_sentencepiece(folder, normalization_rule_name="identity", remove_extra_whitespaces=False)
     write(folder / "config.json", {"model_type": "llama", "vocab_size": 512})
     settings = {"tokenizer_class": "LlamaTokenizer", "bos_token": BOS, "eos_token": EOS, "unk_token": "<unk>"}
     write(folder / "tokenizer_config.json", {**settings, **config})
