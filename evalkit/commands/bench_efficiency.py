@@ -1,10 +1,8 @@
 """`evalkit bench efficiency model=…`: tokens per second and memory of generating from one token."""
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, cast
 
 from omegaconf import OmegaConf
@@ -12,11 +10,13 @@ from omegaconf import OmegaConf
 from evalkit.card.load import card_from
 from evalkit.configuration.compose import build, compose
 from evalkit.errors import ConfigError
+from evalkit.machine.home import expanded
 from evalkit.report.efficiency_table import efficiency_table
 from evalkit.report.files import write_pages
 from evalkit.report.tables import plain_text
 from evalkit.store.durable import require_writable
 from evalkit.store.efficiency import add_efficiency, read_efficiency
+from evalkit.types import json_text
 
 NAME = "efficiency"
 _LENGTHS = (2048, 8192)  # new tokens, as cards give them
@@ -30,7 +30,7 @@ def run(words: Sequence[str], lengths: Sequence[int] | None, threads: int | None
     config = compose(keys)
     spec, of_card = build(config, "model"), OmegaConf.to_container(config.card, resolve=True)
     card = card_from(cast("dict[str, Any]", of_card))
-    folder = Path(config.results_dir) / spec.name
+    folder = expanded(config.results_dir) / spec.name
     require_writable(folder)
     import torch  # here, with the engine, once the words are known to be right: loading it takes seconds
 
@@ -49,5 +49,5 @@ def run(words: Sequence[str], lengths: Sequence[int] | None, threads: int | None
     if any(folder.rglob("summary.json")):
         write_pages(folder)
         sys.stdout.write(f"\nreport: {folder / 'report.md'}\n")
-    sys.stdout.write(json.dumps({"model": spec.name, NAME: [asdict(one) for one in every]}) + "\n")
+    sys.stdout.write(json_text({"model": spec.name, NAME: [asdict(one) for one in every]}) + "\n")
     return 0

@@ -63,8 +63,9 @@ def run(options: Namespace) -> int:
 
 
 def _of_run(folder: Path, options: Namespace) -> Iterator[str]:
-    asked = _named(folder, read_answered(folder), options)
-    shown = _filtered(folder, asked, options)
+    every = read_answered(folder)
+    asked = _named(folder, every, options)
+    shown = _filtered(folder, every, asked, options)
     if options.json:
         yield from (json_text({"run": str(folder), **_as_json(question)}) + "\n" for question in shown)
         return
@@ -90,13 +91,16 @@ def _named(folder: Path, questions: Sequence[Answered], options: Namespace) -> l
     return list(questions)
 
 
-def _filtered(folder: Path, questions: Sequence[Answered], options: Namespace) -> list[Answered]:
+def _filtered(
+    folder: Path, every: Sequence[Answered], questions: Sequence[Answered], options: Namespace
+) -> list[Answered]:
+    """Of the questions those that all filters let through. every: the run's, which near ties are told from."""
     tests = [test for name, (_, test) in _FILTERS.items() if getattr(options, name)]
     if options.near_tie:
         tolerance = DTYPE_TOLERANCE.get(dtype_of(read_summary(folder)))
         if tolerance is None:
             raise ConfigError(f"{folder}: its dtype is not known, so what is a near tie is not either")
-        near = {decision.question.id for decision in near_ties(read_answered(folder), tolerance)}
+        near = {decision.question.id for decision in near_ties(every, tolerance)}
         tests.append(lambda question: question.id in near)
     if options.against:
         values = {question.id: question.value for question in read_answered(options.against)}

@@ -1,6 +1,5 @@
 """What generation cost a model on this machine: `{results_dir}/{model}/efficiency.jsonl`, one measurement a line."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 from evalkit.errors import StoreError
 from evalkit.store.durable import write_whole
 from evalkit.store.read import as_a_run_writes, read_lines
+from evalkit.types import json_text
 
 FILE = "efficiency.jsonl"
 
@@ -53,7 +53,7 @@ def add_efficiency(folder: Path, found: Sequence[Efficiency]) -> None:
     """Write measurements behind those of before. Raises StoreError where the folder cannot be written."""
     kinds = {one.kind for one in found}
     kept = [one for one in read_efficiency(folder) if one.kind not in kinds]
-    lines = "".join(json.dumps(asdict(one), ensure_ascii=False) + "\n" for one in [*kept, *found])
+    lines = "".join(json_text(asdict(one), ensure_ascii=False) + "\n" for one in [*kept, *found])
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / FILE, lines)

@@ -42,6 +42,14 @@ def test_each_length_is_measured_with_weights_and_cache_apart(evalkit: Program, 
     assert "published" not in done.out  # the card is not about this model
 
 
+def test_results_lie_where_a_home_folder_is_named(
+    evalkit: Program, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert evalkit("bench", "efficiency", f"model={model}", "results_dir=~/r", "--tokens", "4").code == 0
+    assert len(read_efficiency(tmp_path / "home" / "r" / "tiny")) == 1
+
+
 def test_forms_and_dtypes_stand_side_by_side_and_a_repetition_replaces(evalkit: Program, model: Path) -> None:
     words = ("bench", "efficiency", f"model={model}", "results_dir=r", "--tokens", "4")
     for more in ((), ("model.weights=packed",), ("model.dtype=bfloat16",), ()):
