@@ -4,6 +4,7 @@ Most are forked from one process that has loaded the libraries: starting an inte
 """
 
 import ctypes
+import itertools
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 from evalkit.evaluation.summary import without_measurements
 
@@ -35,7 +36,7 @@ def collect_orphans(whether: bool) -> None:
 class Run:
     """A forked run, used as subprocess.Popen is."""
 
-    def __init__(self, pid: int, args: Sequence[str], out: IO[str], err: IO[str]) -> None:
+    def __init__(self, pid: int, args: Sequence[str], out: Path, err: Path) -> None:
         self.pid, self.args, self._out, self._err = pid, args, out, err
         self.returncode: int | None = None
 
@@ -58,7 +59,7 @@ class Run:
     def communicate(self, timeout: float = 60) -> tuple[str, str]:
         """See Popen."""
         wait_until(lambda: self.poll() is not None, timeout)
-        return self._out.read(), self._err.read()
+        return self._out.read_text(encoding="utf-8"), self._err.read_text(encoding="utf-8")
 
 
 class Forks:
@@ -67,6 +68,8 @@ class Forks:
     def __init__(self, *modules: str) -> None:
         """modules: what a run loads."""
         self._turn = threading.Lock()
+        self._printed = tempfile.TemporaryDirectory()
+        self._numbers = itertools.count()
         self._process = subprocess.Popen(
             [sys.executable, str(LAUNCH), "--fork", *modules],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -81,10 +84,12 @@ class Forks:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         collect_orphans(True)
-        out, err = (tempfile.NamedTemporaryFile("r", encoding="utf-8") for _ in range(2))  # noqa: SIM115
         asked = {"folder": str(folder), "environment": dict(environment), "arguments": list(arguments)}
+        out, err = (Path(self._printed.name) / f"{next(self._numbers)}" for _ in range(2))
+        out.touch()
+        err.touch()
         with self._turn:
-            self._process.stdin.write(json.dumps({**asked, "out": out.name, "err": err.name}) + "\n")
+            self._process.stdin.write(json.dumps({**asked, "out": str(out), "err": str(err)}) + "\n")
             self._process.stdin.flush()
             pid = int(self._process.stdout.readline())
         return Run(pid, arguments, out, err)
@@ -92,6 +97,7 @@ class Forks:
     def end(self) -> None:
         """Start no more."""
         self._process.communicate()
+        self._printed.cleanup()
 
 
 @dataclass

@@ -1,7 +1,6 @@
 """Programs that a model wrote and that never end: no end of a run leaves one behind."""
 
 import signal
-import time
 
 import pytest
 from faulty_machine import Machine, wait_until
@@ -21,9 +20,7 @@ def test_a_run_that_ends_while_programs_run_takes_them_along_and_lets_go_of_its_
     path = run / "outputs.jsonl"
     wait_until(lambda: process.poll() is not None or (path.exists() and path.read_bytes().count(b"\n") == 40))
     process.send_signal(number)
-    sent = time.monotonic()
-    _, err = process.communicate(timeout=30)
-    assert time.monotonic() - sent < 10, "two programs may take their 3 seconds each, no more are started"
+    _, err = process.communicate(timeout=30)  # its 40 programs would take twice that
     assert process.returncode == (-9 if number == signal.SIGKILL else 130), err
     held = machine.finish("task=humaneval", "limit=40", "backend.text=' other'")
     assert "holds answers of another model" in held.stderr  # and not: is in use by
