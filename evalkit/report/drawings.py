@@ -1,11 +1,17 @@
-"""The plots as files: SVG, PDF, PNG, drawn by matplotlib. The same plots again are the same bytes."""
+"""The plots as files: SVG, PDF, PNG, drawn by matplotlib; the same again are the same bytes, and not drawn anew."""
 
+import hashlib
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evalkit.report.page import slug
 from evalkit.report.plot_data import SMALL, Answers, DifferenceRow, ForestRow, SubjectPlot
 
 if TYPE_CHECKING:
@@ -30,7 +36,7 @@ _FONTS = (
 
 
 class Pen:
-    """matplotlib, imported once it is wanted: a run that draws no files does without."""
+    """matplotlib, imported once it is wanted: a report whose plots are all there does without."""
 
     def __init__(self) -> None:
         # a second's import, at its own door
@@ -67,38 +73,86 @@ class Pen:
             axes.tick_params(length=0)
             return drawn, axes
 
-    def saved(self, drawn: "Figure", kind: str) -> bytes:
-        """A figure as a file, with no date in it."""
+    def saved(self, drawn: "Figure", kind: str, mark: str) -> bytes:
+        """A figure as a file, with its mark and no date in it."""
         stream = io.BytesIO()
-        metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+        metadata = {
+            "svg": {"Date": None, "Description": mark},
+            "pdf": {"CreationDate": None, "Subject": mark},
+            "png": {"Description": mark},
+        }[kind]
         with self._context(self._settings), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*missing from.*font")  # a box stands for the glyph
             drawn.savefig(stream, format=kind, metadata=metadata, dpi=200)
         return stream.getvalue()
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """A plot that can be drawn."""
+
+    name: str
+    draw: "Callable[..., Figure]"  # with a pen, then what is shown
+    shown: tuple[object, ...]
+
+    @property
+    def mark(self) -> str:
+        """What stands in its files, and tells what they show and who drew them; in hexadecimal digits."""
+        return hashlib.sha256(f"{_drawn_by()} {self.draw.__name__} {self.shown!r}".encode()).hexdigest()
+
+
+@cache
+def _drawn_by() -> str:
+    return f"{version('matplotlib')} {hashlib.sha256(Path(__file__).read_bytes()).hexdigest()}"
+
+
 def drawings(
-    pen: Pen,
     forest: Sequence[ForestRow],
     models: Mapping[str, Sequence[DifferenceRow]],
     subjects: Sequence[SubjectPlot],
     answers: Sequence[Answers],
-) -> "Iterator[tuple[str, Figure]]":
-    """Every plot by its name."""
+) -> Iterator[Drawing]:
+    """Every plot of a report."""
     if forest:
-        yield "forest", draw_forest(pen, forest)
+        yield Drawing("forest", draw_forest, (forest,))
     for name, rows in models.items():
-        yield f"differences-{name}", draw_differences(pen, name, rows)
+        yield Drawing(f"differences-{name}", draw_differences, (name, rows))
     for subject in subjects:
-        yield subject.name, draw_subjects(pen, subject)
+        yield Drawing(subject.name, draw_subjects, (subject,))
     for entry in answers:
         if entry.bins:
-            yield f"{entry.name}-calibration", draw_calibration(pen, entry)
+            yield Drawing(f"{entry.name}-calibration", draw_calibration, (entry,))
         if entry.letters:
-            yield f"{entry.name}-letters", draw_letters(pen, entry)
+            yield Drawing(f"{entry.name}-letters", draw_letters, (entry,))
         for what, lengths in (("prompt", entry.prompt_lengths), ("output", entry.output_lengths)):
             if lengths:
-                yield f"{entry.name}-{what}-lengths", draw_lengths(pen, f"{entry.title}: {what} lengths", lengths)
+                title = f"{entry.title}: {what} lengths"
+                yield Drawing(f"{entry.name}-{what}-lengths", draw_lengths, (title, lengths))
+
+
+def files_of(plots: Iterator[Drawing], folder: Path, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Each plot's files by name; one in the folder that shows the same, drawn by the same, is taken as it is.
+
+    formats: of FORMATS.
+    """
+    pen: Pen | None = None
+    for plot in plots:
+        names = {kind: f"{slug(plot.name)}.{kind}" for kind in formats}
+        held = {kind: _held(folder / name, plot.mark) for kind, name in names.items()}
+        if not all(held.values()):
+            pen = pen or Pen()
+            figure = plot.draw(pen, *plot.shown)
+            held = {kind: pen.saved(figure, kind, plot.mark) for kind in formats}
+        yield from ((names[kind], content) for kind, content in held.items())
+
+
+def _held(path: Path, mark: str) -> bytes:
+    """A plot's file as it lies there; empty where it is another's."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return b""
+    return content if mark.encode() in content else b""
 
 
 def draw_forest(pen: Pen, rows: Sequence[ForestRow]) -> "Figure":

@@ -1,6 +1,6 @@
 """Every form of a report into a folder: report.md, report.html, tables/, plots/."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
@@ -15,7 +15,7 @@ from evalkit.card.runs import Run, most_complete, runs_of
 from evalkit.errors import StoreError
 from evalkit.report.card_tables import architecture_table, card_tables, cards_of, unpublished_table, verdict_table
 from evalkit.report.copy_tables import copies_of
-from evalkit.report.drawings import Pen, drawings
+from evalkit.report.drawings import drawings, files_of
 from evalkit.report.effects import effects_of, model_effects
 from evalkit.report.extras import Extras, extra_tables
 from evalkit.report.html import render_html
@@ -74,7 +74,7 @@ def write_report(
         for name, table in named_tables(content.runs, content.questions, content.extras).items()
         for suffix, write in WRITERS.items()
     }
-    drawn = _plots(content, plots) if plots else {}
+    drawn = {f"plots/{name}": file for name, file in _plots(content, output / "plots", plots)} if plots else {}
     contents: dict[str, str | bytes] = {**content.pages, **tables, **drawn}
     return [write_file(output / name, text) for name, text in contents.items()]
 
@@ -172,11 +172,7 @@ def _free(name: str, taken: Mapping[str, Table]) -> str:
     return next(found for found in chain([name], numbers) if found not in taken)
 
 
-def _plots(content: Content, formats: Sequence[str]) -> dict[str, bytes]:
-    pen = Pen()
-    runs, extras = content.runs, content.extras
-    drawn: dict[str, bytes] = {}
-    answers = list(answers_of(runs, content.questions))
-    for name, figure in drawings(pen, forest_rows(runs), difference_rows(extras.models), subject_plots(runs), answers):
-        drawn |= {f"plots/{slug(name)}.{kind}": pen.saved(figure, kind) for kind in formats}
-    return drawn
+def _plots(content: Content, folder: Path, formats: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    runs, answers = content.runs, list(answers_of(content.runs, content.questions))
+    plots = drawings(forest_rows(runs), difference_rows(content.extras.models), subject_plots(runs), answers)
+    return files_of(plots, folder, formats)

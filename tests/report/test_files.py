@@ -12,6 +12,7 @@ from folders import choice_items, text_items, write_run
 from evalkit.card.published import PublishedCard
 from evalkit.cli import call
 from evalkit.errors import StoreError
+from evalkit.report import drawings
 from evalkit.report.files import read_runs, read_tables, write_report
 from evalkit.report.page import slug
 from evalkit.report.plot_data import forest_rows
@@ -112,6 +113,19 @@ def test_plots_come_as_pdf_and_png_too(results: Path) -> None:
     for path in (results / "plots").glob("*.svg"):
         assert path.with_suffix(".pdf").read_bytes().startswith(b"%PDF-")
         assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG\r\n")
+
+
+def test_a_plot_that_shows_the_same_is_not_drawn_again(results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders, formats = find_runs([results]), ["svg", "pdf", "png"]
+    first = {path: path.read_bytes() for path in write_report(folders, results, plots=formats)}
+    with monkeypatch.context() as patched:
+        patched.setattr(drawings, "Pen", None)  # whoever draws is a TypeError
+        again = write_report(folders, results, plots=formats)
+        assert {path: path.read_bytes() for path in again} == first
+    shown, other = (results / "plots" / f"{name}.svg" for name in ("forest", "qwen-1_8b-mmlu-letters"))
+    shown.write_bytes(other.read_bytes())
+    write_report(folders, results, plots=formats)
+    assert shown.read_bytes() == first[shown]
 
 
 def test_a_forest_plot_names_every_figure_and_its_verdict(results: Path) -> None:
