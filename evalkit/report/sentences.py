@@ -64,7 +64,8 @@ def _of_all(runs: Sequence[Run]) -> str:
     rows = [table.row_of(run.summary.model) for table in run.card.tables.values()]
     num_all = sum(cell is not None for row in rows if row for cell in row.cells.values())
     num_run = len({(id(run.table), run.cell) for run in runs if run.published})
-    return f" ({num_run} of the {num_all} that the card gives were run)" if num_run < num_all else ""
+    verb = "was" if num_run == 1 else "were"
+    return f" ({num_run} of the {num_all} that the card gives {verb} run)" if num_run < num_all else ""
 
 
 def _by_reason(runs: Sequence[Run]) -> list[str]:
