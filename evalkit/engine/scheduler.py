@@ -119,12 +119,13 @@ class Scheduler:
     def _guessed(self, step: Step, guess: Guess) -> tuple[Row, ...]:
         """The step's rows with guesses, as far as the budget goes."""
         reads = sum(offset < chunk.end for chunk in step.chunks for offset in _reads(chunk.node, chunk.start))
-        spare = min(self._budget.num_tokens - step.num_tokens, self._budget.num_reads - reads - len(step.rows))
+        num_tokens = step.num_tokens  # goes over all rows: asked once
+        spare = min(self._budget.num_tokens - num_tokens, self._budget.num_reads - reads - len(step.rows))
         rows = []
         for row in step.rows:
-            guessed = guess(row.sequence, step.num_tokens, spare) if spare else ()
+            guessed = guess(row.sequence, num_tokens, spare) if spare else ()
             spare -= len(guessed)
-            rows.append(replace(row, guessed=guessed))
+            rows.append(replace(row, guessed=guessed) if guessed else row)
         return tuple(rows)
 
     def _fill(self, num_tokens: int, num_reads: int) -> list[Chunk]:
@@ -168,7 +169,8 @@ class Scheduler:
                 computed.extend(chunk.node.sequences)
                 if not self._users[chunk.node.index]:
                     self._release(chunk.node, released)
-        self._turn([replace(row, guessed=()) for row in step.rows], started, ended, released)
+        ran = [replace(row, guessed=()) if row.guessed else row for row in step.rows]
+        self._turn(ran, started, ended, released)
         return Progress(tuple(computed), tuple(released), tuple(self._close_up()))
 
     def _take_slot(self, chunk: Chunk) -> None:
@@ -178,7 +180,8 @@ class Scheduler:
 
     def _turn(self, ran: Collection[Row], started: list[Row], ended: Collection[int], released: list[Node]) -> None:
         """Rows that ran go behind those that had to wait; ended ones give their slots back."""
-        waited = [row for row in self._rows if row not in ran]
+        of_step = {row.sequence for row in ran}
+        waited = [row for row in self._rows if row.sequence not in of_step]
         self._rows = []
         for row in [*waited, *ran, *started]:
             if row.sequence not in ended:

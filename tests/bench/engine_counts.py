@@ -1,0 +1,229 @@
+"""What the engine does on the host for the four benchmarks of the card, counted without running a model.
+
+    python tests/bench/engine_counts.py --data-dir DATA [--free-gib 72] [--tasks gsm8k,mmlu]
+
+Real: the prompts, in Qwen's own tokens (`pip install --no-deps dashscope`); the plan, the scheduler, the layout of every
+step, guesses, stop strings; the benchmark's own solutions as texts. Left out: the network, instead of which each row is
+told the next token of its solution. `--free-gib` is the free memory of the GPU that the budget is made for, the model
+Qwen-1.8B in bfloat16. Seconds are CPU seconds of one thread of this machine. Prints a table for people and, as its last
+line, the same in JSON.
+"""
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import torch
+from scale import TASKS, qwen_tokenizer, say
+
+from evalkit.backends.base import Item
+from evalkit.backends.engine_batch import make_batch
+from evalkit.backends.engine_check import PlainCheck
+from evalkit.backends.engine_session import EngineSession
+from evalkit.configuration.compose import build, compose
+from evalkit.engine.attention import PackedStep
+from evalkit.engine.kernels import Kernels
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
+from evalkit.engine.plan import Plan, make_plan
+from evalkit.engine.runner import PackedRunner, StepResult
+from evalkit.engine.scheduler import Step
+from evalkit.evaluation.loop import questions_of
+from evalkit.evaluation.preflight import workload_of
+from evalkit.models.base import LoadedModel, ModelFacts
+from evalkit.models.qwen_tokenizer import END_OF_TEXT, QwenTokenizer
+from evalkit.models.spec import ModelSpec
+
+GIB = 2**30
+FULL = 128  # rows
+LAYERS, HEADS, WIDTH, VOCABULARY, MAX_LENGTH = 24, 16, 2048, 151936, 8192
+BYTES_PER_TOKEN = 2 * LAYERS * WIDTH * 2  # keys and values, bfloat16
+
+
+@dataclass
+class Counts:
+    """Of one benchmark."""
+
+    task: str
+    questions: int = 0
+    prepare_seconds: float = 0.0  # tokenising and planning
+    rows: int = 0
+    reads: int = 0
+    steps: int = 0
+    prompt_steps: int = 0  # of them those with prompt tokens
+    prompt_tokens: int = 0
+    decoded: int = 0
+    guessed: int = 0
+    right: int = 0
+    loop_seconds: float = 0.0  # the host's
+    full_steps: int = 0  # of at least FULL rows and nothing else
+    full_milliseconds: float = 0.0  # the host's, of one of those
+    own_keys_gb: float = 0.0  # rows' own tokens, as the layout has them read
+    needed_keys_gb: float = 0.0  # the same without a padded one
+    shared_keys_gb: float = 0.0
+
+
+@dataclass
+class Script:
+    """What the network would say."""
+
+    texts: Sequence[Sequence[int]]  # by sequence, the end of text included
+
+    def result(self, reads: Reads, generated: Generated) -> StepResult:
+        """As runner.read."""
+        tokens: dict[int, list[tuple[int, float]]] = {}
+        for _, sequence in reads.decoding:
+            text, found = self.texts[sequence], tokens.setdefault(sequence, [])
+            place = len(generated.get(sequence, ())) + len(found)
+            found.append((text[min(place, len(text) - 1)], -1.0))
+        return StepResult(tuple((sequence, number, -1.0) for _, _, sequence, number in reads.targets), tokens)
+
+
+class Told(PackedRunner):
+    """A PackedRunner whose network is a script."""
+
+    takes_guesses: ClassVar[bool] = True
+    script: ClassVar[Script]
+    counts: ClassVar[Counts]
+    clock: ClassVar[dict[str, float]]
+
+    def __init__(self, network: Any, plan: Plan, num_slots: int, kernels: Kernels) -> None:
+        super().__init__(network, plan, num_slots, kernels)
+
+    def __enter__(self) -> "Told":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def move_slots(self, moves: Any) -> None: ...
+
+    def run(self, step: Step, generated: Generated) -> StepResult:
+        """Lays the step out and counts it; its own time is taken off the loop's."""
+        segments = segments_of(step, self._plan, generated)
+        reads = reads_of(step, self._plan, generated)
+        torch.tensor([[token for segment in segments for token in segment.ids]])
+        torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
+        starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
+        torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
+        layout = lay_out(step, generated, self._store, torch.device("cpu"), torch.bfloat16, self._kernels)
+        began, counts = time.process_time(), self.counts
+        if not step.chunks and len(step.rows) >= FULL:
+            spent = began - self.clock["ended"]  # what follows the step before belongs to this one
+            counts.full_milliseconds = (counts.full_milliseconds * counts.full_steps + 1e3 * spent) / (counts.full_steps + 1)
+            counts.full_steps += 1
+        count_keys(counts, layout, step, generated)
+        result = self.script.result(reads, generated)
+        self.clock["ended"] = time.process_time()
+        self.clock["counting"] += self.clock["ended"] - began
+        return result
+
+
+def count_keys(counts: Counts, layout: PackedStep, step: Step, generated: Generated) -> None:
+    """Keys and values that one step's attention reads, all layers together."""
+    counts.shared_keys_gb += sum(span.length for span in layout.spans) * BYTES_PER_TOKEN / 1e9
+    own = sum(len(row.leaf) + len(generated[row.sequence]) + len(row.guessed) for row in step.rows)
+    counts.needed_keys_gb += own * BYTES_PER_TOKEN / 1e9
+    if layout.rows is not None:
+        padded = layout.rows.mask.shape[0] * layout.rows.mask.shape[-1]
+        counts.own_keys_gb += padded * BYTES_PER_TOKEN / 1e9
+    counts.prompt_steps += bool(step.chunks)
+
+
+def count(task_name: str, data_dir: str, tokenizer: QwenTokenizer) -> Counts:
+    task = build(compose([f"task={task_name}", f"data_dir={data_dir}"]), f"tasks.{task_name}")
+    questions = questions_of(task, limit=None)
+    items: list[Item] = [(question.example.id, question.request) for question in questions]
+    counts = Counts(task_name, len(items))
+    end = tokenizer.id_of(END_OF_TEXT) or 0
+    network: Any = stand_in()
+    model = LoadedModel(network, tokenizer, frozenset([end]), MAX_LENGTH, {})
+    began = time.process_time()
+    workload_of(task_name, questions, ModelFacts(tokenizer, MAX_LENGTH, weight_bytes=None, bytes_per_token=None))
+    batch = make_batch(items, model)
+    plan = make_plan(batch.sequences)
+    counts.prepare_seconds = time.process_time() - began
+
+    rows = [question.example.row for question in questions]
+    texts = [row.get("answer") or row.get("canonical_solution") or "" for row in rows]
+    Told.script = Script([[*ids, end] for ids in tokenizer.encode(texts, for_generation=True)])
+    Told.counts, Told.clock = counts, {"counting": 0.0, "ended": 0.0}
+    session = session_of(model)
+    began = time.process_time()
+    answers = sum(1 for _ in session._run(batch, plan, PlainCheck(batch, frozenset()), model))
+    counts.loop_seconds = time.process_time() - began - Told.clock["counting"]
+    assert answers == len(items)
+    engine = session.engine
+    assert engine is not None
+    counts.rows, counts.reads = engine.budget.num_rows, engine.budget.num_reads
+    found = engine.counters
+    counts.steps, counts.prompt_tokens, counts.decoded = found.num_steps, found.num_prompt_tokens, found.num_decoded_tokens
+    counts.guessed, counts.right = found.num_guessed_tokens, found.num_right_guesses
+    return counts
+
+
+def stand_in() -> SimpleNamespace:
+    """What the budget asks of a network."""
+    config = SimpleNamespace(
+        num_hidden_layers=LAYERS, num_attention_heads=HEADS, hidden_size=WIDTH, vocab_size=VOCABULARY,
+        _attn_implementation="",
+    )  # fmt: skip
+    return SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16)
+
+
+def session_of(model: LoadedModel) -> EngineSession:
+    """A session on the stand-in."""
+    nothing: Any = None
+    session = EngineSession(ModelSpec("qwen-1_8b", "qwen-1_8b"), nothing, "auto", num_checked=0, prompt_lookup=True)
+    session.loaded = model
+    session._runner = Told
+    session._kernels = Kernels(causal=nothing_fused, attend=nothing_fused)
+    session._forwards = Unchanged()  # type: ignore[assignment]
+    return session
+
+
+def nothing_fused(*_: Any) -> Any:
+    """Stands where a kernel does; never called."""
+
+
+class Unchanged:
+    """In place of FastForwards."""
+
+    num_packed = 0
+
+    def __enter__(self) -> "Unchanged":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-dir", default=os.environ.get("EVALKIT_DATA_DIR"), required="EVALKIT_DATA_DIR" not in os.environ)
+    parser.add_argument("--free-gib", type=float, default=72.0, help="free memory of the GPU, weights loaded")
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    free = int(options.free_gib * GIB)
+    torch.cuda.mem_get_info = lambda *_: (free, free)  # type: ignore[assignment]
+    tokenizer = qwen_tokenizer()
+    found = [count(name, options.data_dir, tokenizer) for name in options.tasks.split(",")]
+    for counts in found:
+        say(
+            f"{counts.task}: {counts.questions:,} questions, prepared in {counts.prepare_seconds:.1f} s; "
+            f"{counts.rows} rows, {counts.reads} reads: {counts.steps} steps ({counts.prompt_steps} with prompts), "
+            f"{counts.prompt_tokens:,} prompt tokens, {counts.decoded:,} decoded, {counts.guessed:,} guessed and "
+            f"{counts.right:,} of them right; host {counts.loop_seconds:.1f} s, "
+            f"{1e3 * counts.loop_seconds / counts.steps:.1f} ms a step, {counts.full_milliseconds:.1f} ms one of {FULL} rows or more; keys read: own {counts.own_keys_gb:,.0f} GB of "
+            f"{counts.needed_keys_gb:,.0f} needed, shared {counts.shared_keys_gb:,.0f} GB"
+        )
+    say(json.dumps([vars(counts) for counts in found]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
