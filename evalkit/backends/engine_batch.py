@@ -1,7 +1,8 @@
 """Requests into the engine's token sequences, and its results back into outputs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from evalkit.backends.base import Item
 from evalkit.engine.draws import draws_of
@@ -18,10 +19,11 @@ from evalkit.models.continuations import (
     scored_tokens,
     text_without_last,
 )
-from evalkit.models.tokenizer import Decode, decoder, ids_that_end
+from evalkit.models.tokenizer import Decode, SpellsBytes, decoder, ids_that_end
 from evalkit.types import GenerateOutput, GenerateRequest, LoglikelihoodOutput, LoglikelihoodRequest, Output
 
 _NONE = -1  # the continuation of a target that counts for none
+_BROKEN = "\ufffd"  # what bytes that are no character decode to
 _MIN_WATCHED_CHARACTERS = 16  # decoded in front of a new token, besides the longest stop string
 
 
@@ -161,13 +163,44 @@ def _continued(question: Question, index: int, max_length: int) -> TokenSequence
 def watcher(question: Question, tokenizer: TextTokenizer) -> Watcher:
     """Tells whether the decoded tokens hold one of the question's stop strings, looking at the newest only.
 
-    What is watched is the text of the last few tokens, enough for the longest stop string to begin in; a find is
-    confirmed on the whole text, so that the answer is that of decoding everything each time.
+    A find is confirmed on the whole text, so that the answer is that of decoding everything each time.
     """
     assert isinstance(question.request, GenerateRequest)
     stops = question.request.stop
+    keep_special = question.request.special_tokens != "unseen"
     prompt = question.encoded.prompt_ids
-    decode = decoder(tokenizer, keep_special=question.request.special_tokens != "unseen")
+    decode = decoder(tokenizer, keep_special=keep_special)
+
+    def holds(token_ids: Sequence[int]) -> bool:
+        whole = decode(token_ids, after=prompt)
+        return any(stop in whole for stop in stops)
+
+    if isinstance(tokenizer, SpellsBytes) and not any(_BROKEN in stop for stop in stops):
+        return _watch_bytes(stops, holds, partial(tokenizer.bytes_behind, keep_special=keep_special), prompt)
+    return _watch_text(stops, holds, decode, prompt)
+
+
+def _watch_bytes(
+    stops: Sequence[str], holds: Watcher, bytes_behind: Callable[..., bytes], prompt: Sequence[int]
+) -> Watcher:
+    """A stop string without U+FFFD stands in a text exactly where its bytes stand in the text's."""
+    wanted = [stop.encode("utf-8", "surrogatepass") for stop in stops]
+    before = max(map(len, wanted), default=1) - 1  # bytes of a stop string that may stand in front of a new token
+    tail, seen = bytes_behind((), after=prompt), 0
+
+    def watch(token_ids: Sequence[int]) -> bool:
+        nonlocal tail, seen
+        tail += bytes_behind(token_ids[seen:], after=())
+        seen = len(token_ids)
+        found = any(stop in tail for stop in wanted)
+        tail = tail[max(0, len(tail) - before) :]
+        return found and holds(token_ids)
+
+    return watch
+
+
+def _watch_text(stops: Sequence[str], holds: Watcher, decode: Decode, prompt: Sequence[int]) -> Watcher:
+    """What is watched is the text of the last few tokens, enough for the longest stop string to begin in."""
     wanted = max(map(len, stops), default=0) + _MIN_WATCHED_CHARACTERS
     start = 0  # of the watched tokens
 
@@ -176,8 +209,7 @@ def watcher(question: Question, tokenizer: TextTokenizer) -> Watcher:
         before = token_ids[:start] if start else prompt
         text = decode(token_ids[start:], after=before)
         if any(stop in text for stop in stops):
-            whole = decode(token_ids, after=prompt)
-            return any(stop in whole for stop in stops)
+            return holds(token_ids)
         if len(text) > 4 * wanted:
             start = _watched_from(token_ids, start, wanted, decode)
         return False

@@ -25,18 +25,27 @@ class _Text:
     ids: list[int] = field(default_factory=list)
     latest: dict[tuple[int, int], int] = field(default_factory=dict)  # pair -> place of its second token
     earlier: list[int] = field(default_factory=list)  # by place: of the same pair before, or -1
+    above: dict[tuple[int, int], int] = field(default_factory=dict)  # as `latest`, of a shared part in front; not ours
     shared: int = 0  # tokens that the last guess's occurrence had in common
 
+    def below(self) -> "_Text":
+        """The beginning of a longer text: this one's pairs are looked up, not indexed again."""
+        return _Text(self.ids.copy(), {}, self.earlier.copy(), {**self.above, **self.latest} if self.above else self.latest)
+
     def extend(self, tokens: Sequence[int]) -> None:
+        place, latest = len(self.ids), self.latest
+        last = self.ids[-1] if place else None
         for token in tokens:
-            place = len(self.ids)
-            if place:
-                pair = (self.ids[-1], token)
-                self.earlier.append(self.latest.get(pair, -1))
-                self.latest[pair] = place
-            else:
+            if last is None:
                 self.earlier.append(-1)
-            self.ids.append(token)
+            else:
+                pair = (last, token)
+                before = latest.get(pair)
+                self.earlier.append(self.above.get(pair, -1) if before is None else before)
+                latest[pair] = place
+            last = token
+            place += 1
+        self.ids.extend(tokens)
 
     def occurrence(self) -> tuple[int, int]:
         """Tokens in common with the longest earlier occurrence of the end, and the place behind it; 0 for none."""
@@ -63,6 +72,7 @@ class PromptLookup:
         self._plan = plan
         self._step_cost = step_cost
         self._texts: dict[int, _Text] = {}
+        self._above: dict[int, _Text] = {}  # by node: the text of what the rows begun last share
         # By tokens in common: guessed tokens that were right, and all that were guessed.
         chances = {shared: 0.4 + 0.06 * shared for shared in range(_SHORTEST, _LONGEST + 1)}
         self._right = {shared: _PRIOR_WEIGHT * chance for shared, chance in chances.items()}
@@ -75,8 +85,7 @@ class PromptLookup:
         made while that, times its chance, is worth the token that it costs.
         """
         if sequence not in self._texts:
-            self._texts[sequence] = _Text()
-            self._texts[sequence].extend(self._plan.sequences[sequence].ids)
+            self._texts[sequence] = self._prompt(sequence)
         text = self._texts[sequence]
         text.extend(generated[len(text.ids) - len(self._plan.sequences[sequence].ids) :])
         text.shared, place = text.occurrence()
@@ -88,6 +97,21 @@ class PromptLookup:
         while length < min(MAX_GUESSED, most) and worth * chance ** (length + 1) >= 1:
             length += 1
         return tuple(text.ids[place : place + length])
+
+    def _prompt(self, sequence: int) -> _Text:
+        """A prompt's text. What it shares with the prompts begun before it is not indexed again: rows begin in the
+        plan's order, so the nodes above the newest one are all that is kept."""
+        leaf, *above = self._plan.leaves[sequence].path()
+        self._above = {node.index: self._above[node.index] for node in above if node.index in self._above}
+        text = _Text()
+        for node in reversed(above):
+            if node.index not in self._above:
+                self._above[node.index] = text.below()
+                self._above[node.index].extend(self._plan.ids(node, 0, len(node)))
+            text = self._above[node.index]
+        text = text.below()
+        text.extend(self._plan.ids(leaf, 0, len(leaf)))
+        return text
 
     def judge(self, sequence: int, num_guessed: int, num_right: int) -> None:
         """Of a sequence's last guess, so many tokens were right; behind a wrong one nothing was tried."""

@@ -99,8 +99,12 @@ class QwenTokenizer:
 
     def decode(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> str:
         """What `new_ids` add behind `after`, whose last bytes may be the beginning of a character."""
-        pending = _unfinished(self._bytes(after[-_LONGEST_CHARACTER:], keep_special))
-        return (pending + self._bytes(new_ids, keep_special)).decode("utf-8", errors="replace")
+        return self.bytes_behind(new_ids, after=after, keep_special=keep_special).decode("utf-8", errors="replace")
+
+    def bytes_behind(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> bytes:
+        """See SpellsBytes."""
+        own = self._bytes(new_ids, keep_special)
+        return _unfinished(self._bytes(after[-_LONGEST_CHARACTER:], keep_special)) + own if after else own
 
     def _bytes(self, ids: Sequence[int], keep_special: bool) -> bytes:
         """Rows of the output matrix that stand for no token leave nothing behind."""

@@ -63,6 +63,15 @@ class KnowsTokens(Protocol):
         ...
 
 
+@runtime_checkable
+class SpellsBytes(Protocol):
+    """A tokenizer of which every token stands for bytes of its own, whatever stands before it."""
+
+    def bytes_behind(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> bytes:
+        """The bytes of which `decode` makes its text: an unfinished character of `after`, then those of `new_ids`."""
+        ...
+
+
 def ids_that_end(request: GenerateRequest, tokenizer: TextTokenizer, of_the_model: frozenset[int]) -> frozenset[int]:
     """The tokens that end a generation: those that the request names, else the model's.
 

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from tiny_models import FAMILIES, make_checkpoint
 
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
-from evalkit.backends.engine_batch import encode, watcher
+from evalkit.backends.engine_batch import Question, encode, watcher
 from evalkit.backends.reference import ReferenceBackend, generate
 from evalkit.engine import runner
 from evalkit.engine.cache import KeyValueStore
@@ -22,6 +24,7 @@ from evalkit.engine.runner import PackedRunner, StepTooLargeError
 from evalkit.engine.scheduler import Step
 from evalkit.errors import ConfigError, ModelError
 from evalkit.models.base import LoadedModel
+from evalkit.models.continuations import EncodedPrompt
 from evalkit.models.spec import ModelSpec
 from evalkit.types import (
     DropShots,
@@ -319,6 +322,51 @@ def test_watching_the_newest_tokens_finds_what_decoding_everything_finds(stop: s
     found = next((k for k in range(1, len(ids) + 1) if watch(ids[:k])), None)
     whole = (k for k in range(1, len(ids) + 1) if stop in tokenizer.decode(ids[:k], after=()))
     assert found == next(whole, None)
+
+
+class Bytes(Letters):
+    """A token is a byte, or two of them; one stands for nothing."""
+
+    spelt = tuple(bytes([first]) for first in range(256)) + ("é".encode(), "问".encode()[:2], "问".encode()[1:], b"")
+
+    def bytes_behind(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> bytes:
+        """See SpellsBytes."""
+        pending = b"".join(self.spelt[token] for token in after[-1:] if self.spelt[token] == "问".encode()[:2])
+        return pending + b"".join(self.spelt[token] for token in new_ids)
+
+    def decode(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> str:
+        """See TextTokenizer."""
+        return self.bytes_behind(new_ids, after=after).decode("utf-8", errors="replace")
+
+
+@given(
+    st.lists(st.sampled_from([10, 97, 195, 169, 255, 0xE9, 256, 257, 258, 259, 0xAE]), max_size=30),
+    st.lists(st.sampled_from(["\n\n", "é", "aé", "问", "a问\n", "\ufffd", "a\ufffd"]), max_size=3),
+    st.sampled_from([97, 257]),
+)
+def test_watching_bytes_finds_what_decoding_everything_finds(ids: list[int], stops: list[str], last: int) -> None:
+    tokenizer = Bytes()
+    request = GenerateRequest("p", tuple(stops), 999)
+    question = Question("a", request, EncodedPrompt((112, last), truncated=False))
+    watch = watcher(question, tokenizer)
+    found = next((k for k in range(1, len(ids) + 1) if watch(ids[:k])), None)
+    texts = (tokenizer.decode(ids[:k], after=(112, last)) for k in range(1, len(ids) + 1))
+    assert found == next((k for k, text in enumerate(texts, 1) if any(stop in text for stop in stops)), None)
+
+
+def test_watching_bytes_looks_at_each_token_once() -> None:
+    asked = []
+
+    class Counting(Bytes):
+        def bytes_behind(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> bytes:
+            asked.extend(new_ids)
+            return super().bytes_behind(new_ids, after=after)
+
+    [question] = encode([("a", GenerateRequest("p", ("\n\n",), 999))], Counting())
+    watch = watcher(question, Counting())
+    for length in range(1, 600):
+        assert not watch([97] * length)
+    assert len(asked) == 599
 
 
 def test_watching_decodes_a_few_tokens_however_long_the_text_is() -> None:

@@ -1,19 +1,15 @@
 """Prompt lookup: what is guessed, when, and that no text depends on it."""
 
-from collections.abc import Iterable, Sequence
-from types import TracebackType
-from typing import ClassVar
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from played import Played
 
+from evalkit.engine import prompt_lookup
 from evalkit.engine.engine import Continued, Engine, Result
-from evalkit.engine.layout import Generated
-from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
+from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import MAX_GUESSED, PromptLookup
-from evalkit.engine.runner import StepResult, StepTooLargeError
-from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.scheduler import Budget
 
 ANY = 1e9  # a step so costly that any guess is worth making
 
@@ -75,43 +71,31 @@ def test_a_guess_is_always_what_followed_the_same_two_tokens(prompt: list[int], 
         assert not guessed or any(tuple(text[place : place + len(guessed)]) == guessed for place in before)
 
 
-class Played:
-    """A network of pure arithmetic: the next token is a function of the text, which often repeats itself."""
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=12), min_size=1, max_size=6), st.data())
+def test_a_shared_beginning_that_is_indexed_once_gives_the_guesses_of_each_prompt_alone(
+    prompts: list[list[int]], data: st.DataObject
+) -> None:
+    shared = data.draw(st.lists(st.integers(0, 2), min_size=50, max_size=60))
+    sequences = [
+        TokenSequence((*shared, *own), max_new_tokens=100, request=number) for number, own in enumerate(prompts)
+    ]
+    together = PromptLookup(make_plan(sequences), ANY)
+    for number in data.draw(st.permutations(range(len(sequences)))):
+        alone = lookup_of(*sequences[number].ids)
+        generated = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=10))
+        for end in range(1, len(generated) + 1):
+            assert together.guess(number, generated[:end], 1, 8) == alone.guess(0, generated[:end], 1, 8)
 
-    takes_guesses: ClassVar[bool] = True
 
-    def __init__(self, plan: Plan, period: int, failures: frozenset[int]) -> None:
-        self.plan, self.period, self.failures = plan, period, failures
-        self.calls = 0
-
-    def __enter__(self) -> "Played":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def release(self, nodes: Iterable[Node]) -> None: ...
-
-    def move_slots(self, moves: Iterable[tuple[int, int]]) -> None: ...
-
-    def next(self, text: Sequence[int]) -> int:
-        return (text[-self.period] if len(text) >= self.period else text[0]) if len(text) % 11 else len(text) % 5
-
-    def run(self, step: Step, generated: Generated) -> StepResult:
-        self.calls += 1
-        if self.calls in self.failures and step.num_tokens > 1:
-            raise StepTooLargeError
-        tokens: dict[int, list[tuple[int, float]]] = {}
-        for chunk in step.chunks:
-            if chunk.node.generates and chunk.end == len(chunk.node):
-                sequence = chunk.node.sequences[0]
-                tokens[sequence] = [(self.next(self.plan.sequences[sequence].ids), 0.0)]
-        for row in step.rows:
-            text = [*self.plan.sequences[row.sequence].ids, *generated[row.sequence], *row.guessed]
-            ends = range(len(text) - len(row.guessed), len(text) + 1)
-            tokens[row.sequence] = [(self.next(text[:end]), 0.0) for end in ends]
-        return StepResult((), tokens)
+def test_a_shared_beginning_is_indexed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan([TokenSequence((*range(500), 500 + n), max_new_tokens=9, request=n) for n in range(40)])
+    indexed = []
+    extend = prompt_lookup._Text.extend
+    monkeypatch.setattr(prompt_lookup._Text, "extend", lambda text, ids: (indexed.append(len(ids)), extend(text, ids)))
+    lookup = PromptLookup(plan, ANY)
+    for leaf in sorted(plan.leaves, key=lambda leaf: leaf.index):
+        lookup.guess(leaf.sequences[0], (1,), 1, 8)
+    assert sum(indexed) == plan.num_distinct_tokens + 40
 
 
 @given(
