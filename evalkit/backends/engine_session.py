@@ -139,7 +139,7 @@ class EngineSession:
         network = self.load().network
         budget = choose_budget(network, plan, self.max_batch_tokens)
         self.ran = self._describe(budget)
-        runner = self._runner(network, plan, budget.num_rows, self._kernels)
+        runner = self._runner(network, plan, budget.slots_for(plan), self._kernels)
         lookup = PromptLookup(plan, self._rates().step) if self.prompt_lookup else None
         return Engine(plan, runner, budget, end_of_text_ids, watchers, lookup, ends or {})
 

@@ -45,13 +45,12 @@ class Span:
 
 @dataclass(frozen=True)
 class RowBatch:
-    """The step's rows, each with its newest token and those guessed to follow it. Their attention over their own
-    tokens is one batch over all slots up to the highest in use, each as wide as the row with most tokens."""
+    """Rows whose slots are of one kind. Their attention over their own tokens is one batch over all slots of the kind
+    up to the highest in use, each as wide as the row with most tokens."""
 
-    start: int  # the first row's place among the step's tokens
-    slots: Tensor  # [tokens], of each
-    offsets: Tensor  # [tokens], where in its slot each one's keys go
-    filling: Tensor  # [slots used * width], the token at each place of the batch; any where there is none
+    kind: int
+    tokens: Tensor | None  # [tokens], which ones of all rows' they are; None: all of them
+    filling: Tensor  # [slots used * width], the token at each place of the batch, of all rows'; any where there is none
     places: Tensor  # [tokens], where in the batch each one is
     mask: Tensor  # [slots used, 1, width, longest], 0 or -inf
 
@@ -59,6 +58,15 @@ class RowBatch:
     def num_slots(self) -> int:
         """Slots up to the highest one in use."""
         return self.mask.shape[0]
+
+
+@dataclass(frozen=True)
+class StepRows:
+    """The step's rows, each with its newest token and those guessed to follow it."""
+
+    start: int  # the first row's place among the step's tokens
+    places: Tensor  # [tokens], where in the buffer of slots each one's keys go
+    batches: tuple[RowBatch, ...]
 
 
 @dataclass(frozen=True)
@@ -76,10 +84,11 @@ class PackedStep:
 
     chunks: tuple[tuple[int, Chunk], ...]  # (first token's place, chunk)
     spans: tuple[Span, ...]
-    rows: RowBatch | None
+    rows: StepRows | None
     store: KeyValueStore
     kernels: Kernels
     ragged: Ragged | None  # the chunks, for a kernel that takes them together
+    numbers: tuple[Tensor, ...] = ()  # what else travelled to the device with the layout
 
 
 _ACTIVE: ContextVar[PackedStep] = ContextVar("evalkit_packed_step")
@@ -162,18 +171,22 @@ class _Merged:
         """Queries of tokens start..end: [1, key/value heads, tokens * groups, head size]."""
         return self._queries[start * self._groups : end * self._groups].transpose(0, 1)[None]
 
-    def batch(self, rows: RowBatch) -> Tensor:
+    def batch(self, start: int, rows: RowBatch) -> Tensor:
         """Queries of a batch of rows: [slots, key/value heads, width * groups, head size]."""
         num_heads, size = self._queries.shape[1:]
-        by_token = self._queries.view(-1, self._groups, num_heads, size)[rows.start :]
+        by_token = self._queries.view(-1, self._groups, num_heads, size)[start:]
         return by_token.index_select(0, rows.filling).view(rows.num_slots, -1, num_heads, size).transpose(1, 2)
 
-    def put_batch(self, rows: RowBatch, out: Tensor, lse: Tensor) -> None:
+    def put_batch(self, start: int, rows: RowBatch, out: Tensor, lse: Tensor) -> None:
         """The first part of a batch of rows, as `batch` has them; lse without the size."""
         by_place = len(rows.filling), self._groups, lse.shape[1]
         for target, found in ((self._out, out), (self._lse, lse)):
             taken = found.transpose(1, 2).reshape(*by_place, *found.shape[3:]).index_select(0, rows.places)
-            target[rows.start * self._groups :] = taken.flatten(0, 1)
+            of_rows = target[start * self._groups :].view(-1, self._groups, *target.shape[1:])
+            if rows.tokens is None:
+                of_rows.copy_(taken)
+            else:
+                of_rows.index_copy_(0, rows.tokens, taken.to(of_rows.dtype))
 
     def put_by_head(self, start: int, out: Tensor, lse: Tensor) -> None:
         """The first part of some tokens: out [1, heads, tokens, size], a query head at a time; lse without the size."""
@@ -222,15 +235,17 @@ def _causal(merged: _Merged, query: Tensor, key: Tensor, value: Tensor, start: i
 
 
 def _rows(
-    merged: _Merged, step: PackedStep, rows: RowBatch, layer: int, key: Tensor, value: Tensor, scale: float
+    merged: _Merged, step: PackedStep, rows: StepRows, layer: int, key: Tensor, value: Tensor, scale: float
 ) -> None:
-    """Each row's new tokens over its own tokens: all slots in one call, ragged ends masked."""
+    """Each row's new tokens over its own tokens: all slots of a kind in one call, ragged ends masked."""
     store = step.store
-    new = slice(rows.start, rows.start + len(rows.slots))
-    store.write_rows(layer, rows.slots, rows.offsets, key[0, :, new].transpose(0, 1), value[0, :, new].transpose(0, 1))
-    keys, values = store.slots(layer, rows.num_slots, rows.mask.shape[-1])
-    found = (step.kernels.attend or attend)(merged.batch(rows), keys, values, scale, merged.mask(rows))
-    merged.put_batch(rows, *found)
+    store.write_places(layer, rows.places, key[0, :, rows.start :], value[0, :, rows.start :])
+    for batch in rows.batches:
+        keys, values = store.slots(layer, batch.kind, batch.num_slots, batch.mask.shape[-1])
+        found = (step.kernels.attend or attend)(
+            merged.batch(rows.start, batch), keys, values, scale, merged.mask(batch)
+        )
+        merged.put_batch(rows.start, batch, *found)
 
 
 def _keys_of(span: Span, store: KeyValueStore, layer: int, key: Tensor, value: Tensor) -> Pair:

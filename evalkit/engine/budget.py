@@ -6,31 +6,33 @@ import torch
 
 from evalkit.engine.cache import head_shape, text_config
 from evalkit.engine.plan import Plan
-from evalkit.engine.runner import slot_length
 from evalkit.engine.scheduler import Budget
+from evalkit.engine.slots import choose_slots
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-MAX_LOGITS_BYTES = 256 * 2**20  # float32 logits read in one step
+# Float32 logits read in one step. A GPU's is what 2,048 of Qwen's rows take, where its memory is large enough.
+MAX_LOGITS_BYTES = {"cpu": 256 * 2**20, "cuda": 1280 * 2**20}
+_LOGITS_SHARE = 1 / 48  # at most, of a GPU's free memory: there are three copies of them for a moment
 # Measured on two cores: 512, 1024 and 2048 are within a tenth of one another, 2048 is first. A GPU wants more at once.
 _NUM_TOKENS = {"cpu": 2048, "cuda": 8192}
-_NUM_ROWS = {"cpu": 32, "cuda": 256}
-_SLOT_BYTES = {"cpu": 2 * 2**30, "cuda": 24 * 2**30}
-_SLOT_SHARE = 0.5  # at most, of a GPU's free memory: shared prefixes and activations need the rest
+_NUM_ROWS = {"cpu": 32, "cuda": 640}
+_SLOT_BYTES = 2 * 2**30  # on a CPU
+_SLOT_SHARE = 0.7  # at most, of a GPU's free memory: shared prefixes and activations need the rest
 
 
 def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Literal["auto"]) -> Budget:
     """The largest step that the memory rules allow; `num_tokens` is the user's word on its tokens."""
     device = network.device.type if network.device.type in _NUM_TOKENS else "cpu"
     tokens = _NUM_TOKENS[device] if num_tokens == "auto" else num_tokens
-    slot_bytes = max(1, slot_length(plan) * bytes_per_token(network))
-    room = _SLOT_BYTES[device]
+    room, logits = _SLOT_BYTES, MAX_LOGITS_BYTES[device]
     if device == "cuda":
-        room = min(room, int(_SLOT_SHARE * torch.cuda.mem_get_info(network.device)[0]))
-    rows = max(1, min(_NUM_ROWS[device], room // slot_bytes, plan.num_continued))
-    reads = max(1, MAX_LOGITS_BYTES // (4 * int(text_config(network).vocab_size)))
-    return Budget(tokens, rows, reads)
+        free = torch.cuda.mem_get_info(network.device)[0]
+        room, logits = int(_SLOT_SHARE * free), min(logits, int(_LOGITS_SHARE * free))
+    slots = choose_slots(plan, room // bytes_per_token(network), _NUM_ROWS[device])
+    reads = max(1, logits // (4 * int(text_config(network).vocab_size)))
+    return Budget(tokens, slots.num_slots, reads, slots)
 
 
 def bytes_per_token(network: "PreTrainedModel") -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from evalkit.engine.plan import Node
+from evalkit.engine.slots import Slots
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,12 +35,11 @@ def cache_name(network: "PreTrainedModel") -> str:
 
 
 class KeyValueStore:
-    """Per layer: one pair per kept node, and one static buffer [slots, heads, slot_length, head size] in which a
-    row's own tokens grow in place. Nothing is concatenated and no node is copied for a row."""
+    """Per layer: one pair per kept node, and one static buffer [heads, places, head size] of slots (see engine.slots)
+    in which a row's own tokens grow in place. Nothing is concatenated and no node is copied for a row."""
 
-    def __init__(self, num_slots: int, slot_length: int) -> None:
-        self._num_slots = num_slots
-        self._slot_length = slot_length
+    def __init__(self, slots: Slots) -> None:
+        self.layout = slots
         self._nodes: dict[int, dict[int, Pair]] = {}  # node index -> layer -> pair
         self._slots: dict[int, Pair] = {}  # layer -> pair
 
@@ -50,13 +50,25 @@ class KeyValueStore:
 
     def slot(self, layer: int, slot: int, length: int) -> Pair:
         """The first `length` tokens of a slot: [1, heads, length, head size] each."""
+        start = self.layout.starts[slot]
         keys, values = self._slots[layer]
-        return keys[slot : slot + 1, :, :length], values[slot : slot + 1, :, :length]
+        return keys[None, :, start : start + length], values[None, :, start : start + length]
 
-    def slots(self, layer: int, num_slots: int, length: int) -> Pair:
-        """The first `length` tokens of the first `num_slots` slots, as views."""
+    def slots(self, layer: int, kind: int, num_slots: int, length: int) -> Pair:
+        """The first `length` tokens of a kind's first `num_slots` slots, as views [slots, heads, length, size]."""
+        start, room = self.layout.starts[self.layout.firsts[kind]], self.layout.kinds[kind][0]
+        keys, values = (
+            buffer[:, start : start + num_slots * room]
+            .view(-1, num_slots, room, buffer.shape[2])
+            .transpose(0, 1)[:, :, :length]
+            for buffer in self._slots[layer]
+        )
+        return keys, values
+
+    def places(self, layer: int) -> Pair:
+        """The whole buffer: [places, heads, head size] each, as views."""
         keys, values = self._slots[layer]
-        return keys[:num_slots, :, :length], values[:num_slots, :, :length]
+        return keys.transpose(0, 1), values.transpose(0, 1)
 
     def write_node(self, layer: int, node: Node, start: int, keys: Tensor, values: Tensor) -> None:
         """Keep tokens from offset `start` of a node on; keys and values are [heads, tokens, head size]."""
@@ -69,22 +81,23 @@ class KeyValueStore:
         """Put a prompt's own tokens into its slot, from offset `start` on."""
         if layer not in self._slots:
             self._slots[layer] = (self._buffer(keys), self._buffer(values))
-        own_keys, own_values = self._slots[layer]
-        _copy((own_keys[slot], own_values[slot]), start, keys, values)
+        _copy(self._slots[layer], self.layout.starts[slot] + start, keys, values)
 
-    def write_rows(self, layer: int, slots: Tensor, offsets: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Put tokens into slots, each into its own place; keys and values are [tokens, heads, head size]."""
-        own_keys, own_values = self._slots[layer]  # there since the prompt's own tokens were put in
-        own_keys[slots, :, offsets] = keys
-        own_values[slots, :, offsets] = values
+    def write_places(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put rows' tokens into places of the buffer; keys and values are [heads, tokens, head size]."""
+        for buffer, new in zip(self._slots[layer], (keys, values), strict=True):  # there since the prompts' own tokens
+            buffer.index_copy_(1, places, new)
 
     @torch.inference_mode()
     def move_slots(self, moves: Iterable[tuple[int, int]]) -> None:
-        """Copy slots to other ones."""
+        """Copy slots to other ones, as much as both hold."""
+        starts, lengths = self.layout.starts, self.layout.lengths
         for source, target in moves:
+            length = min(lengths[source], lengths[target])
             for pair in self._slots.values():
                 for buffer in pair:
-                    buffer[target] = buffer[source]
+                    moved = buffer[:, starts[source] : starts[source] + length]
+                    buffer[:, starts[target] : starts[target] + length] = moved
 
     def release(self, nodes: Iterable[Node]) -> None:
         """Forget nodes that nobody needs any longer."""
@@ -98,7 +111,7 @@ class KeyValueStore:
 
     def _buffer(self, like: Tensor) -> Tensor:
         # Zeros: whatever lies in a masked place is multiplied by 0, and NaN times 0 is NaN.
-        return like.new_zeros(self._num_slots, like.shape[0], self._slot_length, like.shape[2])
+        return like.new_zeros(like.shape[0], self.layout.num_tokens, like.shape[2])
 
 
 def _room(like: Tensor, length: int) -> Tensor:

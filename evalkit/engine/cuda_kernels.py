@@ -92,7 +92,8 @@ def _parts_agree(random: Callable[..., Tensor], groups: int, kv_heads: int, size
     if not _close(attend_fused(query, key, value, size**-0.5), attend_plainly(query, key, value, size**-0.5)):
         return False
     for width, last in ((1, (0, 10, 20, 30, 40)), (3, (2, 9, 20, 31, 40))):
-        by_token = mask_behind(torch.tensor(last)[:, None] + torch.arange(1 - width, 1), query.dtype).to(query.device)
+        seen = torch.tensor(last)[:, None] + torch.arange(1 - width, 1)
+        by_token = mask_behind(seen, query.dtype, int(seen.max()) + 1).to(query.device)
         mask = mask_by_query(by_token, groups)
         query = random(len(last), kv_heads, width * groups, size)
         key, value = (random(len(last), kv_heads, 82, size)[:, :, :41] for _ in range(2))

@@ -94,9 +94,11 @@ class Engine:
                     scheduler.back_off(step)
                     continue
                 seconds, before = time.perf_counter() - started, self.counters.num_decoded_tokens
+                lengths = {row.sequence: len(self._generated[row.sequence]) for row in step.rows}
                 ended = self._book(step, result)
                 self._count(step, result, seconds, self.counters.num_decoded_tokens - before)
-                yield from self._commit(scheduler, step, ended)
+                decoded = {sequence: len(self._generated[sequence]) - before for sequence, before in lengths.items()}
+                yield from self._commit(scheduler, step, ended, decoded)
 
     def _guess(self, sequence: int, num_tokens: int, most: int) -> tuple[int, ...]:
         generated = self._generated[sequence]
@@ -117,9 +119,9 @@ class Engine:
         }
 
     def _commit(
-        self, scheduler: Scheduler, step: Step, ended: Mapping[int, FinishReason]
+        self, scheduler: Scheduler, step: Step, ended: Mapping[int, FinishReason], decoded: Mapping[int, int]
     ) -> Iterator[tuple[int, Result]]:
-        progress = scheduler.commit(step, ended.keys())
+        progress = scheduler.commit(step, ended.keys(), decoded)
         self.runner.release(progress.released)
         self.runner.move_slots(progress.moved)
         for sequence in progress.computed:

@@ -18,8 +18,9 @@ from evalkit.engine.cache import KeyValueStore, Pair, cache_name, text_config
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, Segment, own_length, reads_of, segments_of
 from evalkit.engine.plan import Node, Plan
-from evalkit.engine.runner import StepResult, catch_out_of_memory, read, slot_length
+from evalkit.engine.runner import StepResult, catch_out_of_memory, read
 from evalkit.engine.scheduler import Chunk, Row, Step
+from evalkit.engine.slots import Slots, slot_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -48,11 +49,11 @@ class ExpandedRunner:
 
     takes_guesses: ClassVar[bool] = False  # rows of one token each are one batch, whatever lies before them
 
-    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, kernels: Kernels = PLAIN) -> None:
-        """kernels: for PackedRunner's sake; this path leaves attention to the network."""
+    def __init__(self, network: "PreTrainedModel", plan: Plan, slots: Slots | int, kernels: Kernels = PLAIN) -> None:
+        """slots: as PackedRunner has them; kernels: for its sake, this path leaves attention to the network."""
         self._network = network
         self._plan = plan
-        self._store = KeyValueStore(num_slots, slot_length(plan))
+        self._store = KeyValueStore(slots if isinstance(slots, Slots) else Slots.alike(slots, slot_length(plan)))
         self._num_layers = int(text_config(network).num_hidden_layers)
         self._cache_name = cache_name(network)
         self._takes_positions = "position_ids" in signature(network.forward).parameters

@@ -28,10 +28,10 @@ class Kernels:
 PLAIN = Kernels()
 
 
-def mask_behind(last: Tensor, dtype: torch.dtype) -> Tensor:
+def mask_behind(last: Tensor, dtype: torch.dtype, num_keys: int) -> Tensor:
     """0 up to the last key that each token sees (last [batch, tokens]), -inf behind it: [batch, 1, tokens, keys]."""
-    hidden = torch.arange(int(last.max()) + 1) > last[:, None, :, None]
-    return torch.zeros(hidden.shape, dtype=dtype).masked_fill_(hidden, float("-inf"))
+    hidden = torch.arange(num_keys, device=last.device) > last[:, None, :, None]
+    return torch.zeros(hidden.shape, dtype=dtype, device=last.device).masked_fill_(hidden, float("-inf"))
 
 
 def mask_by_query(mask: Tensor, groups: int) -> Tensor:

@@ -1,18 +1,24 @@
 """A step spelt out: its token ids and positions, which logits are read, and who attends to what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
-from evalkit.engine.attention import PackedStep, Ragged, RowBatch, Span
+from evalkit.engine.attention import PackedStep, Ragged, RowBatch, Span, StepRows
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.draws import Draw
 from evalkit.engine.kernels import Kernels, mask_behind
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
+from evalkit.engine.slots import Slots
 
 Generated = Mapping[int, Sequence[int]]  # sequence -> the tokens decoded for it so far
+Numbers: TypeAlias = Sequence[int] | npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,11 @@ class Reads:
     decoding: tuple[tuple[int, int], ...]  # (row of logits, sequence), a sequence's places in their order
     draws: tuple[Draw | None, ...]  # for each of these, how its token is drawn
 
+    def numbers(self) -> tuple[list[int], list[int], list[int]]:
+        """Rows of the targets and their token ids, rows that are decoded."""
+        rows, ids = [row for row, _, _, _ in self.targets], [token for _, token, _, _ in self.targets]
+        return rows, ids, [row for row, _ in self.decoding]
+
 
 def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
     """The step's chunks, then its rows."""
@@ -43,6 +54,16 @@ def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
         for row in step.rows
     ]
     return chunks + rows
+
+
+def spelt(segments: Sequence[Segment], reads: Reads) -> tuple[Numbers, Numbers, Numbers]:
+    """Token ids and positions of all segments behind one another, and the places whose logits are read."""
+    lengths = np.array([len(segment.ids) for segment in segments])
+    starts = np.cumsum(lengths) - lengths
+    ids = [token for segment in segments for token in segment.ids]
+    positions = np.arange(len(ids)) + np.repeat(np.array([s.position for s in segments]) - starts, lengths)
+    first = starts.tolist()
+    return ids, positions, [first[segment] + offset for segment, offset in reads.places]
 
 
 def reads_of(step: Step, plan: Plan, generated: Generated) -> Reads:
@@ -66,14 +87,18 @@ def reads_of(step: Step, plan: Plan, generated: Generated) -> Reads:
             numbers.append(0)
             if len(chunk.node) - 1 not in row_of:
                 places.append((segment, chunk.end - 1 - chunk.start))
-    for number, row in enumerate(step.rows):
-        for offset in range(row.num_tokens):
+    for segment, row in enumerate(step.rows, start=len(step.chunks)):
+        first = len(generated[row.sequence])
+        for offset in range(1 + len(row.guessed)):
             decoding.append((len(places), row.sequence))
-            numbers.append(len(generated[row.sequence]) + offset)
-            places.append((len(step.chunks) + number, offset))
+            numbers.append(first + offset)
+            places.append((segment, offset))
+    sequences = plan.sequences
     draws = tuple(
-        (found, place) if (found := plan.sequences[sequence].draws) else None
-        for (_, sequence), place in zip(decoding, numbers, strict=True)
+        [
+            None if (found := sequences[sequence].draws) is None else (found, place)
+            for (_, sequence), place in zip(decoding, numbers, strict=True)
+        ]
     )
     return Reads(tuple(places), tuple(targets), tuple(decoding), draws)
 
@@ -83,6 +108,34 @@ def own_length(row: Row, generated: Generated) -> int:
     return len(row.leaf) + len(generated[row.sequence])
 
 
+class Upload:
+    """Whole numbers for a device: gathered in one buffer, so that one copy takes all of them."""
+
+    def __init__(self) -> None:
+        self._parts: list[npt.NDArray[np.int32]] = []
+        self._length = 0
+        self._sent: Tensor | None = None
+
+    def add(self, numbers: Numbers) -> Callable[[], Tensor]:
+        """What gives them on the device, int64, once they are sent."""
+        part = np.asarray(numbers, dtype=np.int32)
+        start, self._length = self._length, self._length + len(part)
+        self._parts.append(part)
+
+        def taken() -> Tensor:
+            assert self._sent is not None, "taken before it is sent"
+            return self._sent[start : start + len(part)]
+
+        return taken
+
+    def send(self, device: torch.device) -> None:
+        """To a GPU from pinned memory, so that the host need not wait."""
+        buffer = torch.from_numpy(np.concatenate(self._parts) if self._parts else np.zeros(0, dtype=np.int32))
+        if device.type == "cuda":
+            buffer = buffer.pin_memory().to(device, non_blocking=True)
+        self._sent = buffer.to(device=device, dtype=torch.int64)
+
+
 def lay_out(
     step: Step,
     generated: Generated,
@@ -90,22 +143,35 @@ def lay_out(
     device: torch.device,
     dtype: torch.dtype,
     kernels: Kernels,
+    numbers: Sequence[Numbers] = (),
 ) -> PackedStep:
-    """All the step's tokens behind one another."""
+    """All the step's tokens behind one another. numbers: what is to travel to the device with the layout."""
     starts: list[tuple[int, Chunk]] = []
     place = 0
     for chunk in step.chunks:
         starts.append((place, chunk))
         place += chunk.end - chunk.start
     spans = [*_chunk_spans(starts), *_row_spans(place, step.rows)]
-    rows = _row_batch(place, step.rows, generated, device, dtype) if step.rows else None
-    ragged = _ragged(starts, place, device) if starts and kernels.causal is not None else None
-    return PackedStep(tuple(starts), tuple(spans), rows, store, kernels, ragged)
+    upload = Upload()
+    travelling = [upload.add(some) for some in numbers]
+    rows = _rows(place, step.rows, generated, store.layout, dtype, upload) if step.rows else None
+    ragged = _ragged(starts, place, upload) if starts and kernels.causal is not None else None
+    upload.send(device)
+    return PackedStep(
+        tuple(starts),
+        tuple(spans),
+        rows() if rows else None,
+        store,
+        kernels,
+        ragged() if ragged else None,
+        tuple(some() for some in travelling),
+    )
 
 
-def _ragged(starts: Sequence[tuple[int, Chunk]], num_tokens: int, device: torch.device) -> Ragged:
-    offsets = torch.tensor([*(start for start, _ in starts), num_tokens], dtype=torch.int32, device=device)
-    return Ragged(offsets, num_tokens, max(chunk.end - chunk.start for _, chunk in starts))
+def _ragged(starts: Sequence[tuple[int, Chunk]], num_tokens: int, upload: Upload) -> Callable[[], Ragged]:
+    offsets = upload.add([*(start for start, _ in starts), num_tokens])
+    longest = max(chunk.end - chunk.start for _, chunk in starts)
+    return lambda: Ragged(offsets().int(), num_tokens, longest)
 
 
 def _chunk_spans(starts: Sequence[tuple[int, Chunk]]) -> list[Span]:
@@ -140,27 +206,61 @@ def _row_spans(start: int, rows: Sequence[Row]) -> list[Span]:
     """Rows stand in the plan's order: those that share a node are one range."""
     ranges: dict[int, tuple[Node, int, int]] = {}
     for row in rows:
-        end = start + row.num_tokens
-        for node in _above(row.leaf):
+        end = start + 1 + len(row.guessed)
+        node = row.leaf.parent
+        while node is not None and node.index >= 0:
             first = ranges[node.index][1] if node.index in ranges else start
             ranges[node.index] = (node, first, end)
+            node = node.parent
         start = end
     return [Span(first, end, len(node), node=node.index) for node, first, end in ranges.values()]
 
 
-def _row_batch(
-    start: int, rows: Sequence[Row], generated: Generated, device: torch.device, dtype: torch.dtype
-) -> RowBatch:
-    width = max(row.num_tokens for row in rows)
-    by_token = [(row, number) for row in rows for number in range(row.num_tokens)]
-    slots = torch.tensor([row.slot for row, _ in by_token])
-    numbers = torch.tensor([number for _, number in by_token])
-    offsets = numbers + torch.tensor([own_length(row, generated) - 1 for row, _ in by_token])
-    places = slots * width + numbers
-    num_places = (int(slots.max()) + 1) * width
-    filling = torch.zeros(num_places, dtype=torch.long)
-    filling[places] = torch.arange(len(places))
-    last = torch.zeros(num_places, dtype=torch.long)  # the last key seen; a free place sees one, or it gives NaN
-    last[places] = offsets
-    mask = mask_behind(last.view(-1, width), dtype)
-    return RowBatch(start, *(tensor.to(device) for tensor in (slots, offsets, filling, places, mask)))
+def _rows(
+    start: int, rows: Sequence[Row], generated: Generated, slots: Slots, dtype: torch.dtype, upload: Upload
+) -> Callable[[], StepRows]:
+    """The rows of a step, those whose slots are of one kind in one batch."""
+    widths = np.array([1 + len(row.guessed) for row in rows])
+    slot = np.array([row.slot for row in rows])
+    newest = np.array([own_length(row, generated) - 1 for row in rows])
+    if widths.max() > 1:
+        row_of = np.repeat(np.arange(len(rows)), widths)
+        number = np.arange(len(row_of)) - np.repeat(np.cumsum(widths) - widths, widths)
+    else:
+        row_of, number = np.arange(len(rows)), np.zeros(len(rows), dtype=np.int64)
+    slot, offset = slot[row_of], newest[row_of] + number
+    places = upload.add(slots.starts_array[slot] + offset)
+    kinds = slots.kinds_array[slot]
+    in_use = np.unique(kinds)
+    batches = []
+    for kind in in_use.tolist():
+        tokens = np.nonzero(kinds == kind)[0]
+        width = int(widths[row_of[tokens]].max())
+        at = (slot[tokens] - slots.firsts[kind]) * width + number[tokens]
+        batches.append(_batch(kind, tokens, at, offset[tokens], width, dtype, upload, alone=len(in_use) == 1))
+    return lambda: StepRows(start, places(), tuple(batch() for batch in batches))
+
+
+def _batch(
+    kind: int,
+    tokens: npt.NDArray[np.int64],
+    at: npt.NDArray[np.int64],
+    offsets: npt.NDArray[np.int64],
+    width: int,
+    dtype: torch.dtype,
+    upload: Upload,
+    *,
+    alone: bool,
+) -> Callable[[], RowBatch]:
+    """tokens: of the batch, among all rows'; at: their places in it; offsets: the last key that each sees; alone:
+    whether no other batch is."""
+    num_places = (int(at.max()) // width + 1) * width
+    filling = np.zeros(num_places, dtype=np.int64)
+    filling[at] = tokens
+    last = np.zeros(num_places, dtype=np.int64)  # a free place sees one key, or it gives NaN
+    last[at] = offsets
+    of_all, fill, places = (upload.add(some) for some in (tokens, filling, at))
+    seen, longest = upload.add(last), int(offsets.max()) + 1
+    return lambda: RowBatch(
+        kind, None if alone else of_all(), fill(), places(), mask_behind(seen().view(-1, width), dtype, longest)
+    )

@@ -30,7 +30,9 @@ class _Text:
 
     def below(self) -> "_Text":
         """The beginning of a longer text: this one's pairs are looked up, not indexed again."""
-        return _Text(self.ids.copy(), {}, self.earlier.copy(), {**self.above, **self.latest} if self.above else self.latest)
+        return _Text(
+            self.ids.copy(), {}, self.earlier.copy(), {**self.above, **self.latest} if self.above else self.latest
+        )
 
     def extend(self, tokens: Sequence[int]) -> None:
         place, latest = len(self.ids), self.latest

@@ -1,6 +1,6 @@
 """A step into tensors, through the network, and back into numbers."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self
@@ -12,9 +12,10 @@ from evalkit.engine.attention import ATTENTION_NAME, packed, register
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.draws import choose
 from evalkit.engine.kernels import PLAIN, Kernels
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
+from evalkit.engine.slots import Slots, slot_length
 from evalkit.machine.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -65,12 +66,13 @@ class PackedRunner:
 
     takes_guesses: ClassVar[bool] = True
 
-    def __init__(self, network: "PreTrainedModel", plan: Plan, num_slots: int, kernels: Kernels = PLAIN) -> None:
+    def __init__(self, network: "PreTrainedModel", plan: Plan, slots: Slots | int, kernels: Kernels = PLAIN) -> None:
+        """slots: a number stands for so many of the longest."""
         register()
         self._kernels = kernels
         self._network = network
         self._plan = plan
-        self._store = KeyValueStore(num_slots, slot_length(plan))
+        self._store = KeyValueStore(slots if isinstance(slots, Slots) else Slots.alike(slots, slot_length(plan)))
         self._attention_before: str = network.config._attn_implementation
 
     def __enter__(self) -> Self:
@@ -85,23 +87,26 @@ class PackedRunner:
 
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""
-        device, dtype = self._network.device, self._network.dtype
+        return self.launch(step, generated)()
+
+    def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
+        """Begin a step; what waits for its result, in which nothing can fail for want of memory."""
         segments = segments_of(step, self._plan, generated)
         reads = reads_of(step, self._plan, generated)
-        ids = torch.tensor([[token for segment in segments for token in segment.ids]])
-        positions = torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
-        starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
-        keep = torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
         with catch_out_of_memory():
-            layout = lay_out(step, generated, self._store, device, dtype, self._kernels)
-        with torch.inference_mode(), packed(layout), catch_out_of_memory():
-            out = self._network(
-                input_ids=ids.to(device),
-                position_ids=positions.to(device),
-                use_cache=False,
-                logits_to_keep=keep.to(device),
+            layout = lay_out(
+                step,
+                generated,
+                self._store,
+                self._network.device,
+                self._network.dtype,
+                self._kernels,
+                [*spelt(segments, reads), *reads.numbers()],
             )
-            return read(out.logits[0], reads)
+        ids, positions, keep, *wanted = layout.numbers
+        with torch.inference_mode(), packed(layout), catch_out_of_memory():
+            out = self._network(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
+            return reading(out.logits[0], reads, wanted)
 
     def release(self, nodes: Iterable[Node]) -> None:
         """See Runner."""
@@ -124,25 +129,56 @@ class catch_out_of_memory:  # noqa: N801
             raise StepTooLargeError(str(error)) from error
 
 
-def slot_length(plan: Plan) -> int:
-    """Tokens a slot must hold: a prompt's own ones and all that may be decoded behind them."""
-    lengths = (len(node) + plan.sequences[node.sequences[0]].max_new_tokens for node in plan.nodes if node.generates)
-    return max(lengths, default=0)
-
-
 def read(logits: Tensor, reads: Reads) -> StepResult:
     """Log-probabilities of targets and the next tokens, the most likely or drawn ones, from logits [rows, vocabulary],
     in float32; a drawn token's log-probability is the model's own, at temperature 1."""
+    return reading(logits, reads, [torch.tensor(some, device=logits.device) for some in reads.numbers()])()
+
+
+def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Callable[[], StepResult]:
+    """As `read`, begun: what waits for the result. wanted: `reads.numbers()` on the logits' device."""
     if not reads.places:
-        return StepResult((), {})
-    logprobs = logits.float().log_softmax(dim=-1)
-    rows = torch.tensor([row for row, _, _, _ in reads.targets], dtype=torch.long, device=logits.device)
-    ids = torch.tensor([token for _, token, _, _ in reads.targets], dtype=torch.long, device=logits.device)
-    scored = zip(reads.targets, logprobs[rows, ids].tolist(), strict=True)
-    decoding = torch.tensor([row for row, _ in reads.decoding], dtype=torch.long, device=logits.device)
-    chosen = choose(logits[decoding], reads.draws)  # of the logits: rounding makes some log-probabilities equal
-    found = zip(chosen, logprobs[decoding, chosen].tolist(), strict=True)
-    tokens: dict[int, list[tuple[int, float]]] = {}
-    for (_, sequence), pair in zip(reads.decoding, found, strict=True):
-        tokens.setdefault(sequence, []).append(pair)
-    return StepResult(tuple((s, n, value) for (_, _, s, n), value in scored), tokens)
+        return lambda: StepResult((), {})
+    rows, ids, decoding = wanted
+    wide = logits.float()
+    norms = wide.logsumexp(dim=-1)
+    found = [wide[rows, ids] - norms[rows]] if reads.targets else []
+    if reads.decoding:
+        of_rows = logits if len(reads.decoding) == len(logits) else logits[decoding]
+        # Of the logits: rounding makes some log-probabilities equal.
+        if any(draw is not None for draw in reads.draws):
+            chosen = torch.tensor(choose(of_rows, reads.draws), device=logits.device)
+        else:
+            chosen = of_rows.argmax(dim=-1)
+        found += [wide[decoding, chosen] - norms[decoding], chosen.float()]  # ids are below 2 ** 24: exact
+    values = _fetch(torch.cat(found))
+
+    def result() -> StepResult:
+        numbers, num_targets, num_decoded = values(), len(reads.targets), len(reads.decoding)
+        decoded = zip(
+            map(int, numbers[num_targets + num_decoded :]),
+            numbers[num_targets : num_targets + num_decoded],
+            strict=True,
+        )
+        tokens: dict[int, list[tuple[int, float]]] = {}
+        for (_, sequence), pair in zip(reads.decoding, decoded, strict=True):
+            tokens.setdefault(sequence, []).append(pair)
+        scored = zip(reads.targets, numbers[:num_targets], strict=True)
+        return StepResult(tuple([(s, n, value) for (_, _, s, n), value in scored]), tokens)
+
+    return result
+
+
+def _fetch(values: Tensor) -> Callable[[], list[float]]:
+    """Begin to copy values to the host, behind what the device has been given so far; what waits for them."""
+    if values.device.type != "cuda":
+        return values.tolist
+    here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True).copy_(values, non_blocking=True)
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record()
+
+    def wait() -> list[float]:
+        arrived.synchronize()
+        return here.tolist()
+
+    return wait

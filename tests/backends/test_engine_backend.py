@@ -327,7 +327,7 @@ def test_watching_the_newest_tokens_finds_what_decoding_everything_finds(stop: s
 class Bytes(Letters):
     """A token is a byte, or two of them; one stands for nothing."""
 
-    spelt = tuple(bytes([first]) for first in range(256)) + ("é".encode(), "问".encode()[:2], "问".encode()[1:], b"")
+    spelt = (*(bytes([first]) for first in range(256)), "é".encode(), "问".encode()[:2], "问".encode()[2:], b"")
 
     def bytes_behind(self, new_ids: Sequence[int], *, after: Sequence[int], keep_special: bool = False) -> bytes:
         """See SpellsBytes."""

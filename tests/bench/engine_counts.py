@@ -29,10 +29,11 @@ from evalkit.backends.engine_session import EngineSession
 from evalkit.configuration.compose import build, compose
 from evalkit.engine.attention import PackedStep
 from evalkit.engine.kernels import Kernels
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.runner import PackedRunner, StepResult
 from evalkit.engine.scheduler import Step
+from evalkit.engine.slots import Slots
 from evalkit.evaluation.loop import questions_of
 from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel, ModelFacts
@@ -92,8 +93,8 @@ class Told(PackedRunner):
     counts: ClassVar[Counts]
     clock: ClassVar[dict[str, float]]
 
-    def __init__(self, network: Any, plan: Plan, num_slots: int, kernels: Kernels) -> None:
-        super().__init__(network, plan, num_slots, kernels)
+    def __init__(self, network: Any, plan: Plan, slots: Slots, kernels: Kernels) -> None:
+        super().__init__(network, plan, slots, kernels)
 
     def __enter__(self) -> "Told":
         return self
@@ -106,15 +107,14 @@ class Told(PackedRunner):
         """Lays the step out and counts it; its own time is taken off the loop's."""
         segments = segments_of(step, self._plan, generated)
         reads = reads_of(step, self._plan, generated)
-        torch.tensor([[token for segment in segments for token in segment.ids]])
-        torch.cat([torch.arange(len(s.ids)) + s.position for s in segments])[None]
-        starts = torch.tensor([0, *(len(segment.ids) for segment in segments)]).cumsum(0).tolist()
-        torch.tensor([starts[segment] + offset for segment, offset in reads.places], dtype=torch.long)
-        layout = lay_out(step, generated, self._store, torch.device("cpu"), torch.bfloat16, self._kernels)
+        numbers = [*spelt(segments, reads), *reads.numbers()]
+        layout = lay_out(step, generated, self._store, torch.device("cpu"), torch.bfloat16, self._kernels, numbers)
         began, counts = time.process_time(), self.counts
         if not step.chunks and len(step.rows) >= FULL:
             spent = began - self.clock["ended"]  # what follows the step before belongs to this one
-            counts.full_milliseconds = (counts.full_milliseconds * counts.full_steps + 1e3 * spent) / (counts.full_steps + 1)
+            counts.full_milliseconds = (counts.full_milliseconds * counts.full_steps + 1e3 * spent) / (
+                counts.full_steps + 1
+            )
             counts.full_steps += 1
         count_keys(counts, layout, step, generated)
         result = self.script.result(reads, generated)
@@ -128,9 +128,8 @@ def count_keys(counts: Counts, layout: PackedStep, step: Step, generated: Genera
     counts.shared_keys_gb += sum(span.length for span in layout.spans) * BYTES_PER_TOKEN / 1e9
     own = sum(len(row.leaf) + len(generated[row.sequence]) + len(row.guessed) for row in step.rows)
     counts.needed_keys_gb += own * BYTES_PER_TOKEN / 1e9
-    if layout.rows is not None:
-        padded = layout.rows.mask.shape[0] * layout.rows.mask.shape[-1]
-        counts.own_keys_gb += padded * BYTES_PER_TOKEN / 1e9
+    for batch in layout.rows.batches if layout.rows is not None else ():
+        counts.own_keys_gb += batch.mask.shape[0] * batch.mask.shape[-1] * BYTES_PER_TOKEN / 1e9
     counts.prompt_steps += bool(step.chunks)
 
 
@@ -161,7 +160,11 @@ def count(task_name: str, data_dir: str, tokenizer: QwenTokenizer) -> Counts:
     assert engine is not None
     counts.rows, counts.reads = engine.budget.num_rows, engine.budget.num_reads
     found = engine.counters
-    counts.steps, counts.prompt_tokens, counts.decoded = found.num_steps, found.num_prompt_tokens, found.num_decoded_tokens
+    counts.steps, counts.prompt_tokens, counts.decoded = (
+        found.num_steps,
+        found.num_prompt_tokens,
+        found.num_decoded_tokens,
+    )
     counts.guessed, counts.right = found.num_guessed_tokens, found.num_right_guesses
     return counts
 
@@ -203,7 +206,9 @@ class Unchanged:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", default=os.environ.get("EVALKIT_DATA_DIR"), required="EVALKIT_DATA_DIR" not in os.environ)
+    parser.add_argument(
+        "--data-dir", default=os.environ.get("EVALKIT_DATA_DIR"), required="EVALKIT_DATA_DIR" not in os.environ
+    )
     parser.add_argument("--free-gib", type=float, default=72.0, help="free memory of the GPU, weights loaded")
     parser.add_argument("--tasks", default=",".join(TASKS))
     options = parser.parse_args()

@@ -9,6 +9,7 @@ from evalkit.engine.kernels import Kernels, attend, attend_plainly, matmul_preci
 from evalkit.engine.layout import lay_out
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.scheduler import Budget, Scheduler
+from evalkit.engine.slots import Slots
 
 
 def random_heads(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -45,7 +46,7 @@ def test_packed_attention_is_causal_attention_over_each_path(heads: int, kv_head
     query = random_heads(1, heads, total, size)
     key, value = (random_heads(1, kv_heads, total, size, seed=seed) for seed in (1, 2))
     starts = {node.index: sum(len(n) for n in plan.nodes[: node.index]) for node in plan.nodes}
-    store = KeyValueStore(1, 0)
+    store = KeyValueStore(Slots.alike(1, 0))
     scheduler = Scheduler(plan, Budget(num_tokens, 1, 100))
     outs = []
     place = 0

@@ -17,6 +17,7 @@ from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Step
 from evalkit.engine.selection import TOLERANCES, choose_runner
+from evalkit.engine.slots import Slots, slot_length
 from evalkit.errors import EngineError
 
 pytestmark = pytest.mark.xdist_group("tiny networks")
@@ -91,6 +92,21 @@ def test_guessed_tokens_change_no_text(networks, few_shot, agrees, foreseen, fam
     assert counters.num_decoded_tokens == plainly.counters.num_decoded_tokens
     if budget.num_tokens > 1000:
         assert counters.num_steps < plainly.counters.num_steps
+
+
+@pytest.mark.parametrize("family", [*PACKED, "bloom"])
+def test_slots_of_several_lengths_change_no_text(networks, few_shot, agrees, foreseen, family: str) -> None:
+    model = networks(family)
+    plan = make_plan(few_shot)
+    longest = slot_length(plan)
+    lengths = sorted({len(node) + 4 for node in plan.nodes if node.generates})[:3]
+    slots = Slots((*((length, 1) for length in lengths if length < longest), (longest, 2)))
+    for budget in (Budget(4096, slots.num_slots, 100, slots), Budget(40, slots.num_slots, 6, slots)):
+        engine = Engine(plan, choose_runner(model)(model, plan, slots), budget)
+        texts = dict(engine.run())
+        agrees(model, few_shot, texts)
+        again = Engine(plan, choose_runner(model)(model, plan, slots), budget, lookup=foreseen(plan, texts))
+        agrees(model, few_shot, dict(again.run()))
 
 
 def test_the_expanded_path_is_asked_for_no_guesses(networks, few_shot, agrees) -> None:

@@ -5,18 +5,18 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-import pytest
 import torch
 from played import Played
 
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.engine import Engine
 from evalkit.engine.kernels import PLAIN
-from evalkit.engine.layout import Generated, lay_out, reads_of, segments_of
+from evalkit.engine.layout import Generated, lay_out, reads_of, segments_of, spelt
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import StepResult
 from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.slots import Slots
 
 NUM_NEW = 30
 
@@ -24,16 +24,16 @@ NUM_NEW = 30
 class LaidOut(Played):
     """Lays every step out, too."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, num_rows: int) -> None:
         super().__init__(plan, 5, frozenset())
-        self.rows = 0
+        self.rows, self.slots = 0, Slots.alike(num_rows, 2 + NUM_NEW)
 
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""
         self.rows += len(step.rows)
-        segments_of(step, self.plan, generated)
-        reads_of(step, self.plan, generated)
-        lay_out(step, generated, KeyValueStore(1, 1), torch.device("cpu"), torch.float32, PLAIN)
+        reads = reads_of(step, self.plan, generated)
+        numbers = [*spelt(segments_of(step, self.plan, generated), reads), *reads.numbers()]
+        lay_out(step, generated, KeyValueStore(self.slots), torch.device("cpu"), torch.float32, PLAIN, numbers)
         return super().run(step, generated)
 
 
@@ -58,7 +58,7 @@ def calls_per_row(num_rows: int) -> float:
     prompts = [(*range(50), 50 + number, 60) for number in range(num_rows)]
     plan = make_plan([TokenSequence(ids, max_new_tokens=NUM_NEW, request=n) for n, ids in enumerate(prompts)])
     watchers = dict.fromkeys(range(num_rows), lambda ids: False)
-    runner = LaidOut(plan)
+    runner = LaidOut(plan, num_rows)
     lookup = PromptLookup(plan, 1e4)
     engine = Engine(plan, runner, Budget(100 * num_rows, num_rows, 100 * num_rows), frozenset(), watchers, lookup)
     count = calls(lambda: list(engine.run()))

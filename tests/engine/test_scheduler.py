@@ -1,11 +1,15 @@
 """The scheduler by its properties, with a runner that computes nothing."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.engine.scheduler import Budget, Scheduler, Step
+from evalkit.engine.slots import Slots, choose_slots, slot_length
 from evalkit.errors import EngineError
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=14).map(tuple)
@@ -35,6 +39,9 @@ class Replay:
         self.num_guessed = num_guessed
         self.plan = plan
         self.scheduler = Scheduler(plan, budget)
+        self.slots = budget.slots_for(plan)
+        self.written: dict[int, list[tuple[int, int]]] = {}  # by slot: whose token of which place
+        self.moves: list[tuple[int, int]] = []
         self.decoded = [0] * len(plan.sequences)
         self.ends: list[int] = []
         self.steps: list[Step] = []
@@ -68,16 +75,39 @@ class Replay:
         for row in step.rows:
             assert all(node.index in self.held for node in list(row.leaf.path())[1:])
         self.held |= {chunk.node.index for chunk in step.chunks if chunk.keep}
+        self._check_slots(step)
         ended = set()
         right = {row.sequence: len(row.guessed) // 2 for row in step.rows}
         for number in self._tokens(step):
             self.decoded[number] += 1 + right.get(number, 0)
             if self.decoded[number] == self.plan.sequences[number].max_new_tokens:
                 ended.add(number)
-        progress = self.scheduler.commit(step, ended)
+        self._write(step, right)
+        progress = self.scheduler.commit(step, ended, {number: 1 + count for number, count in right.items()})
         self.ends += [*progress.computed, *ended]
         self.held -= {node.index for node in progress.released}
-        assert all(target < source for source, target in progress.moved)
+        for source, target in progress.moved:
+            self.written[target] = self.written[source]
+            assert len(self.written[target]) <= self.slots.lengths[target]
+        self.moves += progress.moved
+
+    def _check_slots(self, step: Step) -> None:
+        """Every row finds in its slot its own tokens and those decoded so far, and room for this step's."""
+        used = [row.slot for row in step.rows] + [c.slot for c in step.chunks if c.slot is not None]
+        assert len(set(used)) == len(used)
+        for row in step.rows:
+            own = len(row.leaf) + self.decoded[row.sequence] - 1
+            assert self.written[row.slot] == [(row.sequence, place) for place in range(own)]
+            assert own + row.num_tokens <= self.slots.lengths[row.slot]
+
+    def _write(self, step: Step, right: Mapping[int, int]) -> None:
+        for chunk in step.chunks:
+            if chunk.slot is not None:
+                own = [(chunk.node.sequences[0], place) for place in range(chunk.start, chunk.end)]
+                self.written[chunk.slot] = [*(self.written[chunk.slot] if chunk.start else ()), *own]
+        for row in step.rows:
+            own = len(self.written[row.slot])
+            self.written[row.slot] += [(row.sequence, own + place) for place in range(1 + right[row.sequence])]
 
     @staticmethod
     def _tokens(step: Step) -> list[int]:
@@ -140,6 +170,52 @@ def test_no_row_waits_for_ever(sequences: list[TokenSequence], budget: Budget) -
             waited[sequence] = 0
         done = {n for n, s in enumerate(run.plan.sequences) if self_count(run, step, n) == s.max_new_tokens}
         waited = {n: w for n, w in waited.items() if n not in done}
+
+
+@st.composite
+def kinds(draw: st.DrawFn, longest: int) -> Slots:
+    """A few of each length; the longest holds every sequence."""
+    lengths = sorted(draw(st.sets(st.integers(1, max(1, longest - 1)), max_size=3)) | {longest})
+    return Slots(tuple((length, draw(st.integers(1, 3))) for length in lengths))
+
+
+@given(batches(), BUDGETS, st.integers(0, 5), st.frozensets(st.integers(1, 30), max_size=4), st.data())
+def test_slots_of_several_lengths_do_what_slots_of_one_length_do(
+    sequences: list[TokenSequence], budget: Budget, num_guessed: int, failures: frozenset[int], data: st.DataObject
+) -> None:
+    plan = make_plan(sequences)
+    slots = data.draw(kinds(slot_length(plan)))
+    run = Replay(plan, replace(budget, num_rows=slots.num_slots, slots=slots), failures, num_guessed=num_guessed)
+    assert sorted(run.ends) == list(range(len(sequences)))
+    assert run.decoded == [s.max_new_tokens for s in sequences]
+    assert not run.held
+
+
+def test_a_row_moves_to_a_longer_slot_when_it_has_outgrown_its_own_or_waits_for_one() -> None:
+    sequences = [TokenSequence((n, n), max_new_tokens=6, request=n) for n in range(3)]
+    run = Replay(make_plan(sequences), Budget(100, 3, 100, Slots(((4, 2), (8, 1)))))
+    assert [[row.sequence for row in step.rows] for step in run.steps[:5]] == [[], [0, 1, 2], [0, 1, 2], [2], [2]]
+    assert {target for source, target in run.moves if source < 2 <= target} == {2}
+    assert sorted(run.ends) == [0, 1, 2]
+
+
+def test_slots_are_of_several_lengths_only_where_not_all_rows_can_have_the_longest() -> None:
+    plan = make_plan([TokenSequence((n, n), max_new_tokens=98, request=n) for n in range(40)])
+    assert choose_slots(plan, 4000, 99) == Slots.alike(40, 100)
+    assert choose_slots(plan, 4000, 30) == Slots.alike(30, 100)
+    assert choose_slots(plan, 2000, 99) == Slots(((25, 20), (50, 10), (100, 10)))
+    assert choose_slots(plan, 150, 99) == Slots.alike(1, 100)
+    assert choose_slots(plan, 1, 99) == Slots.alike(1, 100)
+
+
+@given(st.integers(1, 200), st.integers(0, 5000), st.integers(1, 40), st.integers(1, 300))
+def test_slots_are_chosen_within_their_room(own: int, room: int, num_sequences: int, new: int) -> None:
+    plan = make_plan([TokenSequence((n,) * own, max_new_tokens=new, request=n) for n in range(num_sequences)])
+    slots = choose_slots(plan, room, 32)
+    assert 1 <= slots.num_slots <= min(32, num_sequences)
+    assert slots.kinds[-1][0] == own + new
+    assert slots.num_tokens <= max(room, own + new)
+    assert slots.num_slots >= min(room // (own + new), num_sequences, 32) // 2
 
 
 def self_count(run: Replay, until: Step, sequence: int) -> int:
