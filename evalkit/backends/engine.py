@@ -8,6 +8,7 @@ from evalkit.backends.base import OWN_DRAWS, Answer, Item, Part
 from evalkit.errors import ConfigError
 from evalkit.models.base import LoadedModel, ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
+from evalkit.models.continuations import Encodings
 from evalkit.models.dtype import dtype_name
 from evalkit.models.spec import ModelSpec
 from evalkit.types import Json
@@ -68,7 +69,10 @@ class EngineBackend:
         """The engine itself. It takes torch, which a run that has every answer never loads: hence imported here."""
         from evalkit.backends.engine_session import EngineSession
 
-        return EngineSession(self.model, self.found, self.max_batch_tokens, self.num_checked, self.prompt_lookup)
+        encodings = self.encodings if "_facts" in vars(self) else None
+        return EngineSession(
+            self.model, self.found, self.max_batch_tokens, self.num_checked, self.prompt_lookup, encodings
+        )
 
     def load(self) -> LoadedModel:
         """The model; its weights are read at the first call."""
@@ -81,9 +85,18 @@ class EngineBackend:
 
     def facts(self) -> ModelFacts:
         """What is known of the model before its weights are loaded."""
+        return self._facts
+
+    @cached_property
+    def _facts(self) -> ModelFacts:
         from evalkit.models.facts import facts_of  # takes torch, as `session` does
 
         return facts_of(self.model)
+
+    @cached_property
+    def encodings(self) -> Encodings:
+        """See KeepsEncodings."""
+        return Encodings(self.facts().tokenizer)
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any

@@ -13,8 +13,7 @@ from evalkit.models.base import LoadedModel, TextTokenizer
 from evalkit.models.continuations import (
     EncodedChoices,
     EncodedPrompt,
-    encode_choice_requests,
-    encode_generate_requests,
+    Encodings,
     refuse_beyond,
     scored_tokens,
     text_without_last,
@@ -95,9 +94,12 @@ class Batch:
             self.continuation_of.append(continuation_of)
 
 
-def make_batch(items: Sequence[Item], model: LoadedModel) -> Batch:
-    """Every item in token ids. Raises ModelError for a sequence beyond the model's length, naming its item."""
-    batch = Batch(encode(items, model.tokenizer))
+def make_batch(items: Sequence[Item], model: LoadedModel, encodings: Encodings | None = None) -> Batch:
+    """Every item in token ids. Raises ModelError for a sequence beyond the model's length, naming its item.
+
+    encodings: what is tokenised already; it is taken out.
+    """
+    batch = Batch(encode(items, model.tokenizer, encodings))
     for index, question in enumerate(batch.questions):
         if isinstance(question.encoded, EncodedChoices):
             assert isinstance(question.request, LoglikelihoodRequest)
@@ -109,8 +111,9 @@ def make_batch(items: Sequence[Item], model: LoadedModel) -> Batch:
                 ends = ids_that_end(question.request, model.tokenizer, model.end_of_text_ids)
                 batch.ends[batch.first_sequence[index]] = ends
         for sequence in batch.sequences[batch.first_sequence[index] :]:
-            read = (*sequence.ids, *(token for _, token in sequence.targets))
-            refuse_beyond(question.id, read, model.num_embeddings, model.tokenizer)
+            refuse_beyond(question.id, sequence.ids, model.num_embeddings, model.tokenizer)
+            targets = [token for _, token in sequence.targets]
+            refuse_beyond(question.id, targets, model.num_embeddings, model.tokenizer)
             if len(sequence.ids) > model.max_length:
                 raise ModelError(
                     f"{question.id}: {len(sequence.ids)} tokens, but the model attends to {model.max_length} at most"
@@ -118,20 +121,10 @@ def make_batch(items: Sequence[Item], model: LoadedModel) -> Batch:
     return batch
 
 
-def encode(items: Sequence[Item], tokenizer: TextTokenizer) -> list[Question]:
+def encode(items: Sequence[Item], tokenizer: TextTokenizer, encodings: Encodings | None = None) -> list[Question]:
     """Items in token ids, in their order; requests of one kind are tokenised in one call."""
-    choices = [(name, request) for name, request in items if isinstance(request, LoglikelihoodRequest)]
-    prompts = [(name, request) for name, request in items if isinstance(request, GenerateRequest)]
-    encoded_choices = iter(encode_choice_requests(tokenizer, [request for _, request in choices]))
-    encoded_prompts = iter(encode_generate_requests(tokenizer, [request for _, request in prompts]))
-    return [
-        Question(
-            name,
-            request,
-            next(encoded_choices) if isinstance(request, LoglikelihoodRequest) else next(encoded_prompts),
-        )
-        for name, request in items
-    ]
+    encoded = (encodings or Encodings(tokenizer)).take([request for _, request in items])
+    return [Question(name, request, ids) for (name, request), ids in zip(items, encoded, strict=True)]
 
 
 def _scored(encoded: EncodedChoices, index: int, last_token: bool) -> list[tuple[TokenSequence, tuple[int, ...]]]:
@@ -139,15 +132,18 @@ def _scored(encoded: EncodedChoices, index: int, last_token: bool) -> list[tuple
 
     last_token: whether a continuation's last token counts; it is read all the same, for no continuation.
     """
-    by_input: dict[tuple[int, ...], tuple[list[tuple[int, int]], list[int]]] = {}
-    for number, continuation in enumerate(encoded.continuation_ids):
-        context = encoded.context(number)
-        targets, continuation_of = by_input.setdefault((*context, *continuation[:-1]), ([], []))
-        targets.extend((len(context) - 1 + place, token) for place, token in enumerate(continuation))
-        continuation_of.extend([number] * (len(continuation) - 1) + [number if last_token else _NONE])
+    # A context is as long as prompt and continuation agree, so its length and what follows tell inputs apart.
+    by_input: dict[tuple[int, tuple[int, ...]], tuple[list[tuple[int, int]], list[int]]] = {}
+    for number, (length, ids) in enumerate(zip(encoded.context_lengths, encoded.continuation_ids, strict=True)):
+        targets, continuation_of = by_input.setdefault((length, ids[:-1]), ([], []))
+        targets.extend((length - 1 + place, token) for place, token in enumerate(ids))
+        continuation_of.extend([number] * (len(ids) - 1) + [number if last_token else _NONE])
     return [
-        (TokenSequence(ids, targets=tuple(targets), request=index), tuple(continuation_of))
-        for ids, (targets, continuation_of) in by_input.items()
+        (
+            TokenSequence(encoded.prompt_ids[:length] + behind, targets=tuple(targets), request=index),
+            tuple(continuation_of),
+        )
+        for (length, behind), (targets, continuation_of) in by_input.items()
     ]
 
 

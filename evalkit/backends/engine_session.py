@@ -19,6 +19,7 @@ from evalkit.engine.scheduler import Budget, OutOfMemoryError
 from evalkit.engine.selection import RunnerClass, choose_kernels, choose_runner
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
+from evalkit.models.continuations import Encodings
 from evalkit.models.loading import load
 from evalkit.models.spec import ModelSpec
 from evalkit.types import ErrorOutput, GenerateRequest, Json, Request
@@ -34,13 +35,15 @@ class EngineSession:
         max_batch_tokens: int | Literal["auto"],
         num_checked: int,
         prompt_lookup: bool,
+        encodings: Encodings | None = None,
     ) -> None:
-        """See EngineBackend."""
+        """See EngineBackend; encodings: of what is asked later, tokenised already."""
         self.model = model
         self.checkpoint = checkpoint
         self.max_batch_tokens = max_batch_tokens
         self.num_checked = num_checked
         self.prompt_lookup = prompt_lookup
+        self.encodings = encodings
         self.engine: Engine | None = None  # of the last call, for its counters
         self.loaded: LoadedModel | None = None
         self.ran: dict[str, Json] = {}  # how it was run, for the provenance
@@ -59,7 +62,7 @@ class EngineSession:
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any
         is answered, and for one whose log-probabilities are no finite numbers."""
-        batch = make_batch(items, self.load())
+        batch = make_batch(items, self.load(), self.encodings)
         plan = make_plan(batch.sequences)
         leaves = [plan.leaves[number] for number in batch.first_sequence]
         yield from self._answer(batch, plan, sample_of(leaves, self.num_checked))
@@ -67,7 +70,7 @@ class EngineSession:
     def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
         """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
         model = self.load()
-        batch = make_batch(items, model)
+        batch = make_batch(items, model, self.encodings)
         plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
         checked = {items[index][0] for index in sample_of(plan.leaves, self.num_checked)}
         parts = []
@@ -78,7 +81,7 @@ class EngineSession:
 
     def answer_part(self, part: Part) -> Iterator[Answer]:
         """See Divisible."""
-        batch = make_batch(part.items, self.load())
+        batch = make_batch(part.items, self.load(), self.encodings)
         sample = {index for index, question in enumerate(batch.questions) if question.id in part.checked}
         yield from self._answer(batch, make_plan(batch.sequences), frozenset(sample))
 

@@ -6,8 +6,10 @@ short shared run that would cost more in bookkeeping than it saves is computed o
 """
 
 import heapq
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -106,11 +108,31 @@ def make_plan(sequences: Sequence[TokenSequence]) -> Plan:
     return Plan(tuple(sequences), nodes, tuple(leaves), num_distinct)
 
 
+def count_distinct(all_ids: Sequence[Sequence[int]]) -> int:
+    """Nodes of the uncompressed prefix tree: what is computed if every shared token is computed once."""
+    arrays = [_array(ids) for ids in all_ids]
+    arrays.sort(key=lambda ids: ids.astype(">u4").tobytes())
+    return sum(map(len, arrays)) - sum(_agreeing(a, b) for a, b in pairwise(arrays))
+
+
+def _array(ids: Sequence[int]) -> Ids:
+    """Through an array of Python's, which takes a third of the time that numpy takes for a tuple."""
+    return np.frombuffer(array("I", ids), dtype=np.uintc).astype(np.uint32, copy=False)
+
+
+def _agreeing(a: Ids, b: Ids) -> int:
+    """Leading ids in which two arrays agree."""
+    length = min(len(a), len(b))
+    differing = a[:length] != b[:length]
+    place = int(differing.argmax()) if length else 0
+    return place if length and differing[place] else length
+
+
 def _build(sequences: Sequence[TokenSequence]) -> tuple[Node, list[Node]]:
     """The compressed tree: sequences in the order of their ids share most with their neighbours. Of equal ones those
     to be continued come first, so that they part no others."""
-    arrays = [np.asarray(sequence.ids, dtype=np.uint32) for sequence in sequences]
-    spelt = [(array.astype(">u4").tobytes(), not s.max_new_tokens) for array, s in zip(arrays, sequences, strict=True)]
+    arrays = [_array(sequence.ids) for sequence in sequences]
+    spelt = [(a.astype(">u4").tobytes(), not s.max_new_tokens) for a, s in zip(arrays, sequences, strict=True)]
     order = sorted(range(len(sequences)), key=spelt.__getitem__)
     root = Node(source=-1, start=0, end=0)
     leaves = [root] * len(sequences)
@@ -134,10 +156,7 @@ def _build(sequences: Sequence[TokenSequence]) -> tuple[Node, list[Node]]:
 def _shared(left: int, right: int, sequences: Sequence[TokenSequence], arrays: list[Ids]) -> int:
     """Leading ids two neighbours share. A sequence to be continued keeps its last token to itself, so that its
     row has a place of its own to grow from."""
-    a, b = arrays[left], arrays[right]
-    length = min(len(a), len(b))
-    differing = np.nonzero(a[:length] != b[:length])[0]
-    shared = int(differing[0]) if len(differing) else length
+    shared = _agreeing(arrays[left], arrays[right])
     for number in (left, right):
         if sequences[number].max_new_tokens:
             shared = min(shared, len(arrays[number]) - 1)

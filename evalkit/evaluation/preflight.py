@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from evalkit.engine.plan import TokenSequence, make_plan
+from evalkit.engine.plan import count_distinct
 from evalkit.errors import ModelError
 from evalkit.evaluation.loop import Question
 from evalkit.machine.memory import room_left
 from evalkit.machine.usage import GIB
-from evalkit.models.base import ModelFacts, TextTokenizer
-from evalkit.models.continuations import encode_choice_requests, encode_prompts, fit_shots, refuse_beyond
+from evalkit.models.base import ModelFacts
+from evalkit.models.continuations import Encoded, EncodedChoices, Encodings, refuse_beyond
 from evalkit.store.run_name import task_of
-from evalkit.types import DropShots, GenerateRequest, LoglikelihoodRequest
+from evalkit.types import GenerateRequest
 
 
 @runtime_checkable
@@ -23,6 +23,16 @@ class KnowsModelFacts(Protocol):
 
     def facts(self) -> ModelFacts:
         """Tokenizer, length and size."""
+        ...
+
+
+@runtime_checkable
+class KeepsEncodings(Protocol):
+    """A backend that answers with the token ids that were made before it loaded its model."""
+
+    @property
+    def encodings(self) -> Encodings:
+        """Of the requests that it will be asked."""
         ...
 
 
@@ -98,21 +108,37 @@ class Workload:
         )
 
 
-def workload_of(task: str, questions: Sequence[Question], facts: ModelFacts) -> Workload:
-    """Tokenise every prompt of a task and see what it takes. Raises ModelError for a token that the model lacks."""
-    prompts = _tokenised(questions, facts.tokenizer)
-    _refuse_foreign_tokens(task, prompts, facts)
-    plan = make_plan([TokenSequence(prompt.ids) for prompt in prompts])
-    whole = hashlib.sha256()
+def workload_of(
+    task: str, questions: Sequence[Question], facts: ModelFacts, encodings: Encodings | None = None
+) -> Workload:
+    """Tokenise every prompt of a task and see what it takes. Raises ModelError for a token that the model lacks.
+
+    encodings: keeps the ids for whoever answers.
+    """
+    encoded = (encodings or Encodings(facts.tokenizer)).of([question.request for question in questions])
+    prompts = [Prompt(q, found.prompt_ids, found.truncated) for q, found in zip(questions, encoded, strict=True)]
+    _refuse_foreign_tokens(task, prompts, encoded, facts)
+    whole, spelt = hashlib.sha256(), _Spelt()
     for prompt in prompts:
-        whole.update(json.dumps([prompt.question.example.id, prompt.ids]).encode("ascii"))
-    return Workload(task, prompts, facts.max_length, plan.num_distinct_tokens, whole.hexdigest())
+        # As json.dumps writes a list, which takes four times as long.
+        ids = ", ".join(map(spelt.__getitem__, prompt.ids))
+        whole.update(f"[{json.dumps(prompt.question.example.id)}, [{ids}]]".encode("ascii"))
+    num_distinct = count_distinct([prompt.ids for prompt in prompts])
+    return Workload(task, prompts, facts.max_length, num_distinct, whole.hexdigest())
 
 
-def _refuse_foreign_tokens(task: str, prompts: Sequence[Prompt], facts: ModelFacts) -> None:
+class _Spelt(dict[int, str]):
+    """Numbers in decimal, each written once."""
+
+    def __missing__(self, number: int) -> str:
+        self[number] = text = str(number)
+        return text
+
+
+def _refuse_foreign_tokens(task: str, prompts: Sequence[Prompt], encoded: Sequence[Encoded], facts: ModelFacts) -> None:
     """Raise ModelError for an id without a row in the model's embedding, in a prompt or a choice.
 
-    Choices are tokenised only where the tokenizer knows more tokens than the model.
+    Choices are looked at only where the tokenizer knows more tokens than the model.
     """
     rows, tokenizer = facts.num_embeddings, facts.tokenizer
     if rows is None:
@@ -121,11 +147,9 @@ def _refuse_foreign_tokens(task: str, prompts: Sequence[Prompt], facts: ModelFac
         refuse_beyond(f"{task}, {prompt.question.example.id}", prompt.ids, rows, tokenizer)
     if not isinstance(tokenizer, KnowsSize) or tokenizer.vocabulary_size <= rows:
         return
-    asked = [p.question for p in prompts if isinstance(p.question.request, LoglikelihoodRequest)]
-    requests = [q.request for q in asked if isinstance(q.request, LoglikelihoodRequest)]
-    for question, choices in zip(asked, encode_choice_requests(tokenizer, requests), strict=True):
-        for ids in choices.continuation_ids:
-            refuse_beyond(f"{task}, {question.example.id}", ids, rows, tokenizer)
+    for prompt, found in zip(prompts, encoded, strict=True):
+        for ids in found.continuation_ids if isinstance(found, EncodedChoices) else ():
+            refuse_beyond(f"{task}, {prompt.question.example.id}", ids, rows, tokenizer)
 
 
 def combined(workloads: Sequence[Workload]) -> Workload:
@@ -133,7 +157,7 @@ def combined(workloads: Sequence[Workload]) -> Workload:
     if len(workloads) == 1:
         return workloads[0]
     prompts = {(p.question.example.id, p.question.request_sha): p for workload in workloads for p in workload.prompts}
-    num_distinct = make_plan([TokenSequence(prompt.ids) for prompt in prompts.values()]).num_distinct_tokens
+    num_distinct = count_distinct([prompt.ids for prompt in prompts.values()])
     name = f"{task_of(workloads[0].task)}, {len(workloads)} protocols together"
     return Workload(name, list(prompts.values()), workloads[0].max_length, num_distinct, token_ids_sha="")
 
@@ -147,21 +171,6 @@ def refuse_too_long(workload: Workload) -> None:
             f"{workload.max_length} tokens, first {first.question.example.id} with {len(first.ids)}; ask with fewer "
             f"shots (tasks.{task_of(workload.task)}.num_fewshot=N), or another model"
         )
-
-
-def _tokenised(questions: Sequence[Question], tokenizer: TextTokenizer) -> list[Prompt]:
-    ids = encode_prompts(tokenizer, [question.request for question in questions])
-    return [_truncated(question, of, tokenizer) for question, of in zip(questions, ids, strict=True)]
-
-
-def _truncated(question: Question, ids: Sequence[int], tokenizer: TextTokenizer) -> Prompt:
-    rule = question.request.truncation
-    if isinstance(rule, DropShots):
-        text, ids = fit_shots(tokenizer, question.request.prompt, ids, rule)
-        return Prompt(question, tuple(ids), truncated=text != question.request.prompt)
-    if rule is None or len(ids) <= rule.longer_than:
-        return Prompt(question, tuple(ids), truncated=False)
-    return Prompt(question, tuple(ids[-rule.keep_last :]), truncated=True)
 
 
 def memory_needed(facts: ModelFacts, workloads: Sequence[Workload]) -> int | None:

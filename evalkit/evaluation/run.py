@@ -13,6 +13,7 @@ from evalkit.evaluation.forecast import calibrate, forecast
 from evalkit.evaluation.loop import Question, evaluate, questions_of, requests_of, unanswered
 from evalkit.evaluation.places import ask_of, base_name, place_of
 from evalkit.evaluation.preflight import (
+    KeepsEncodings,
     KnowsModelFacts,
     Workload,
     combined,
@@ -23,6 +24,7 @@ from evalkit.evaluation.preflight import (
 )
 from evalkit.evaluation.progress import EtaLogger, shown_prompt, told_every_minute
 from evalkit.evaluation.task_run import Settings, TaskRun
+from evalkit.models.continuations import Encodings
 from evalkit.store.durable import lacks_of_disk, require_writable
 from evalkit.store.run_name import folders_of, task_of
 from evalkit.store.run_store import Records, RunStore, read_records
@@ -132,7 +134,7 @@ def dry_run(tasks: Sequence[Task], backend: Backend, settings: Settings) -> Iter
     workloads: dict[str, Workload] = {}
     if isinstance(backend, KnowsModelFacts):
         facts = backend.facts()
-        workloads = {name: workload_of(name, asked, facts) for name, asked in questions.items()}
+        workloads = {name: workload_of(name, asked, facts, encodings_of(backend)) for name, asked in questions.items()}
         for line in _workload_lines(workloads):
             yield f"{line}\n"
         yield f"{memory_line(facts, list(workloads.values()))}\n\n"
@@ -163,7 +165,7 @@ def _workloads(
     if not names or not isinstance(backend, KnowsModelFacts):
         return {}
     facts = backend.facts()
-    workloads = {name: workload_of(name, questions[name], facts) for name in names}
+    workloads = {name: workload_of(name, questions[name], facts, encodings_of(backend)) for name in names}
     for workload in workloads.values():
         log.info("%s", workload)
         refuse_too_long(workload)
@@ -171,6 +173,11 @@ def _workloads(
         log.info("%s", line)
     log.info("%s", memory_line(facts, list(workloads.values())))
     return workloads
+
+
+def encodings_of(backend: Backend) -> Encodings | None:
+    """Where a backend's token ids are kept until it answers; None where it makes its own."""
+    return backend.encodings if isinstance(backend, KeepsEncodings) else None
 
 
 def _show_first_prompt(name: str, question: Question, whole: bool) -> None:

@@ -31,10 +31,32 @@ def encode_in_chunks(texts: Sequence[str], encode: Callable[[list[str]], Sequenc
 
     encode: token ids of whole texts; its tokenizer must allow the cuts (`may_be_cut` for the compiled kind).
     """
-    split = [cut(text) for text in texts]
+    split = _cut_all(texts)
     distinct = list(dict.fromkeys(chain.from_iterable(split)))
     ids = dict(zip(distinct, encode(distinct), strict=True))
-    return [list(chain.from_iterable(ids[piece] for piece in pieces)) for pieces in split]
+    found: list[list[int]] = []
+    front: list[str] | None = None
+    ids_of_front: list[int] = []
+    for *pieces, last in split:
+        if pieces != front:  # the choices of a question differ in their last piece
+            front, ids_of_front = pieces, list(chain.from_iterable([ids[piece] for piece in pieces]))
+        found.append([*ids_of_front, *ids[last]])
+    return found
+
+
+def _cut_all(texts: Sequence[str]) -> list[list[str]]:
+    """Each text's pieces. One that begins as the one before it, up to that one's last cut, is cut there too."""
+    split: list[list[str]] = []
+    before, pieces = "", [""]
+    for text in texts:
+        front = before[: len(before) - len(pieces[-1])]  # ends with a letter or digit
+        if front and text.startswith(front) and text.startswith("\n", len(front)):
+            pieces = [*pieces[:-1], *cut(text[len(front) :])]
+        else:
+            pieces = cut(text)
+        before = text
+        split.append(pieces)
+    return split
 
 
 def cut(text: str) -> list[str]:

@@ -58,6 +58,34 @@ class EncodedPrompt:
     truncated: bool
 
 
+Encoded: TypeAlias = EncodedChoices | EncodedPrompt
+
+
+class Encodings:
+    """Requests in token ids, each tokenised once: what a forecast has looked at is kept until it is answered."""
+
+    def __init__(self, tokenizer: TextTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._held: dict[Request, Encoded] = {}
+
+    def of(self, requests: Sequence[Request]) -> list[Encoded]:
+        """Token ids of each; those of one kind are tokenised together. Errors as `encode_choice_request` and
+        `encode_generate_request` raise them."""
+        new = list(dict.fromkeys(request for request in requests if request not in self._held))
+        choices = [request for request in new if isinstance(request, LoglikelihoodRequest)]
+        prompts = [request for request in new if isinstance(request, GenerateRequest)]
+        self._held.update(zip(choices, encode_choice_requests(self._tokenizer, choices), strict=True))
+        self._held.update(zip(prompts, encode_generate_requests(self._tokenizer, prompts), strict=True))
+        return [self._held[request] for request in requests]
+
+    def take(self, requests: Sequence[Request]) -> list[Encoded]:
+        """As `of`, and they are not kept any longer."""
+        encoded = self.of(requests)
+        for request in requests:
+            self._held.pop(request, None)
+        return encoded
+
+
 def encode_choice_request(tokenizer: TextTokenizer, request: LoglikelihoodRequest) -> EncodedChoices:
     """Token ids of one request.
 
@@ -212,7 +240,9 @@ def _encode(request: LoglikelihoodRequest, encoded: Iterator[list[int]]) -> Enco
     for continuation in request.continuations:
         whole_ids = next(encoded)
         # At least the last token of the whole is the continuation's own, whatever the prompt alone ends with.
-        context = min(common_prefix_length(prompt_ids, whole_ids), len(whole_ids) - 1)
+        whole_prompt = whole_ids[: len(prompt_ids)] == prompt_ids  # nearly always
+        shared = len(prompt_ids) if whole_prompt else common_prefix_length(prompt_ids, whole_ids)
+        context = min(shared, len(whole_ids) - 1)
         if context <= start:
             raise ModelError(
                 f"no token is left in front of the choice {continuation!r} behind a prompt of "
