@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -9,7 +10,7 @@ from typing import TypeAlias
 
 from evalkit.engine.plan import Plan
 from evalkit.engine.prompt_lookup import PromptLookup
-from evalkit.engine.runner import Runner, StepResult, StepTooLargeError
+from evalkit.engine.runner import Launches, Runner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget, Scheduler, Step
 from evalkit.errors import ModelError
 from evalkit.types import FinishReason
@@ -74,6 +75,7 @@ class Engine:
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
+        self._landed = 0.0  # when the last step's result came
         self._generated: dict[int, list[int]] = {}
         self._logprobs: dict[int, list[float]] = {
             number: [0.0] * len(sequence.targets) for number, sequence in enumerate(self.plan.sequences)
@@ -82,6 +84,10 @@ class Engine:
     def run(self) -> Iterator[tuple[int, Result]]:
         """Each sequence's number and result, once, as it ends. Raises NotFiniteError."""
         scheduler = Scheduler(self.plan, self.budget)
+        if not self.plan.num_continued and isinstance(self.runner, Launches) and self.runner.overlaps:
+            with self.runner:
+                yield from self._run_ahead(scheduler, self.runner)
+            return
         guess = self._guess if self.lookup is not None and self.runner.takes_guesses else None
         with self.runner:
             while not scheduler.finished:
@@ -99,6 +105,42 @@ class Engine:
                 self._count(step, result, seconds, self.counters.num_decoded_tokens - before)
                 decoded = {sequence: len(self._generated[sequence]) - before for sequence, before in lengths.items()}
                 yield from self._commit(scheduler, step, ended, decoded)
+
+    def _run_ahead(self, scheduler: Scheduler, runner: Launches) -> Iterator[tuple[int, Result]]:
+        """As `run`, of a plan without texts to continue: no step needs the result of the one before it, so each is
+        begun before that one's is waited for."""
+        begun: deque[tuple[Step, Callable[[], StepResult], float]] = deque()
+        while not scheduler.finished:
+            step, started = scheduler.schedule(), time.perf_counter()
+            try:
+                begun.append((step, runner.launch(step, self._generated), started))
+            except StepTooLargeError:
+                self.counters.num_back_offs += 1
+                scheduler.back_off(step)
+                continue
+            except Exception:
+                yield from self._land(begun, 0)  # nothing that was computed is lost
+                raise
+            progress = scheduler.commit(step, ())
+            self.runner.release(progress.released)
+            yield from self._land(begun, 1)
+        yield from self._land(begun, 0)
+
+    def _land(
+        self, begun: deque[tuple[Step, Callable[[], StepResult], float]], num_left: int
+    ) -> Iterator[tuple[int, Result]]:
+        """Wait for steps, the one begun first before the others, until so many are left."""
+        while len(begun) > num_left:
+            step, wait, started = begun.popleft()
+            result = wait()
+            started = max(started, self._landed)
+            self._landed = time.perf_counter()
+            self._book(step, result)
+            self._count(step, result, self._landed - started, 0)
+            for chunk in step.chunks:
+                if chunk.end == len(chunk.node):
+                    for sequence in chunk.node.sequences:
+                        yield sequence, Scored(tuple(self._logprobs.pop(sequence)))
 
     def _guess(self, sequence: int, num_tokens: int, most: int) -> tuple[int, ...]:
         generated = self._generated[sequence]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, ClassVar, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from evalkit.engine.attention import ATTENTION_NAME, packed, register
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.draws import choose
 from evalkit.engine.kernels import PLAIN, Kernels
+from evalkit.engine.last_layer import LastLayer
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
@@ -60,11 +61,30 @@ class Runner(Protocol):
         ...
 
 
+@runtime_checkable
+class Launches(Protocol):
+    """A runner whose device may work while the host does."""
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether it is worth laying the next step out before this one's result is there."""
+        ...
+
+    def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
+        """Begin a step; what waits for its result. Raises StepTooLargeError, waiting does not."""
+        ...
+
+
 class PackedRunner:
     """All tokens of a step in one unpadded batch with shared-prefix attention: for models that take their attention
     from transformers' attention interface."""
 
     takes_guesses: ClassVar[bool] = True
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a step goes on while the host does something else: on a GPU."""
+        return self._network.device.type == "cuda"
 
     def __init__(self, network: "PreTrainedModel", plan: Plan, slots: Slots | int, kernels: Kernels = PLAIN) -> None:
         """slots: a number stands for so many of the longest."""
@@ -73,15 +93,18 @@ class PackedRunner:
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(slots if isinstance(slots, Slots) else Slots.alike(slots, slot_length(plan)))
+        self._last_layer = LastLayer(network)
         self._attention_before: str = network.config._attn_implementation
 
     def __enter__(self) -> Self:
         self._network.set_attn_implementation(ATTENTION_NAME)
+        self._last_layer.attach()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._last_layer.detach()
         self._network.set_attn_implementation(self._attention_before)
         self._store.clear()
 
@@ -90,7 +113,7 @@ class PackedRunner:
         return self.launch(step, generated)()
 
     def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
-        """Begin a step; what waits for its result, in which nothing can fail for want of memory."""
+        """See Launches."""
         segments = segments_of(step, self._plan, generated)
         reads = reads_of(step, self._plan, generated)
         with catch_out_of_memory():
@@ -104,7 +127,8 @@ class PackedRunner:
                 [*spelt(segments, reads), *reads.numbers()],
             )
         ids, positions, keep, *wanted = layout.numbers
-        with torch.inference_mode(), packed(layout), catch_out_of_memory():
+        reading_last = self._last_layer.reading(keep, len(ids))
+        with torch.inference_mode(), packed(layout), reading_last, catch_out_of_memory():
             out = self._network(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
             return reading(out.logits[0], reads, wanted)
 

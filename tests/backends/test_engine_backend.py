@@ -23,12 +23,15 @@ from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.runner import PackedRunner, StepTooLargeError
 from evalkit.engine.scheduler import Step
 from evalkit.errors import ConfigError, ModelError
+from evalkit.evaluation import loop as evaluation
+from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel
 from evalkit.models.continuations import EncodedPrompt
 from evalkit.models.spec import ModelSpec
 from evalkit.types import (
     DropShots,
     ErrorOutput,
+    Example,
     GenerateOutput,
     GenerateRequest,
     LoglikelihoodOutput,
@@ -391,3 +394,15 @@ def test_a_backend_is_built_and_told_without_loading_weights(llama: ModelSpec, t
     assert not measured(backend)
     with pytest.raises(ModelError):
         EngineBackend(ModelSpec(name="none", path=str(tmp_path))).fingerprint()
+
+
+def test_what_the_forecast_tokenised_is_not_tokenised_again(llama: ModelSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = requests()
+    expected = dict(EngineBackend(llama, num_checked=0).answer(items))
+    backend = EngineBackend(llama, num_checked=0)
+    asked = [evaluation.Question(Example(name, {}, None), request, "") for name, request in items]
+    workload_of("t", asked, backend.facts(), backend.encodings)
+    tokenizer = backend.load().tokenizer
+    monkeypatch.setattr(type(tokenizer), "encode", lambda *_, **__: pytest.fail("tokenised again"))
+    assert dict(backend.answer(items)) == expected
+    assert not backend.encodings._held
