@@ -71,6 +71,15 @@ class Divisible(Protocol):
 
 
 @runtime_checkable
+class PreparesNext(Protocol):
+    """A backend that lays out what it will be asked next while it answers what it is asked now."""
+
+    def prepare(self, items: Sequence[Item]) -> None:
+        """Told before `answer` is called for what comes first."""
+        ...
+
+
+@runtime_checkable
 class LoadsCheckpoint(Protocol):
     """A backend that loads a checkpoint here, in this process."""
 

@@ -103,6 +103,10 @@ class EngineBackend:
         is answered, and for one whose log-probabilities are no finite numbers."""
         return self.session.answer(items)
 
+    def prepare(self, items: Sequence[Item]) -> None:
+        """See PreparesNext."""
+        self.session.prepare(items)
+
     def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
         """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
         return self.session.divide(items, num_processes)

@@ -188,9 +188,11 @@ def _watch_bytes(
         nonlocal tail, seen
         tail += bytes_behind(token_ids[seen:], after=())
         seen = len(token_ids)
-        found = any(stop in tail for stop in wanted)
+        for stop in wanted:
+            if stop in tail:
+                return holds(token_ids)
         tail = tail[max(0, len(tail) - before) :]
-        return found and holds(token_ids)
+        return False
 
     return watch
 

@@ -1,6 +1,9 @@
 """The engine with its model: requests into token sequences, the best path for the network, answers as they end."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from threading import Thread
 from typing import Literal
 
 import torch
@@ -44,6 +47,8 @@ class EngineSession:
         self.num_checked = num_checked
         self.prompt_lookup = prompt_lookup
         self.encodings = encodings
+        self._next: list[Item] | None = None
+        self._prepared: tuple[list[Item], Future[tuple[Batch, Plan]]] | None = None
         self.engine: Engine | None = None  # of the last call, for its counters
         self.loaded: LoadedModel | None = None
         self.ran: dict[str, Json] = {}  # how it was run, for the provenance
@@ -62,10 +67,26 @@ class EngineSession:
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends. Raises ModelError for a sequence beyond the model's length, before any
         is answered, and for one whose log-probabilities are no finite numbers."""
-        batch = make_batch(items, self.load(), self.encodings)
-        plan = make_plan(batch.sequences)
+        self.load()
+        batch, plan = self._planned(items)
         leaves = [plan.leaves[number] for number in batch.first_sequence]
         yield from self._answer(batch, plan, sample_of(leaves, self.num_checked))
+
+    def prepare(self, items: Sequence[Item]) -> None:
+        """What `answer` will be asked next: it is laid out in a thread while the answers before it are made."""
+        self._next = list(items)
+
+    def _planned(self, items: Sequence[Item]) -> tuple[Batch, Plan]:
+        """Items in token sequences, and their plan: as it was prepared, or made now."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None and prepared[0] == list(items):
+            found = prepared[1].result()
+        else:
+            found = _plan_of(items, self.load(), self.encodings)
+        if self._next:
+            self._prepared = self._next, _in_thread(partial(_plan_of, self._next, self.load(), self.encodings))
+            self._next = None
+        return found
 
     def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
         """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
@@ -172,3 +193,22 @@ class EngineSession:
                 "threads": torch.get_num_threads(),
             }
         }
+
+
+def _plan_of(items: Sequence[Item], model: LoadedModel, encodings: Encodings | None) -> tuple[Batch, Plan]:
+    batch = make_batch(items, model, encodings)
+    return batch, make_plan(batch.sequences)
+
+
+def _in_thread(work: Callable[[], tuple[Batch, Plan]]) -> Future[tuple[Batch, Plan]]:
+    """A thread of its own, which no end of the program waits for."""
+    future: Future[tuple[Batch, Plan]] = Future()
+
+    def run() -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - whoever asks for the result is told
+            future.set_exception(error)
+
+    Thread(target=run, name="prepare", daemon=True).start()
+    return future

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -76,7 +76,7 @@ class Engine:
 
     def __post_init__(self) -> None:
         self._landed = 0.0  # when the last step's result came
-        self._generated: dict[int, list[int]] = {}
+        self._generated: dict[int, list[int]] = defaultdict(list)
         self._logprobs: dict[int, list[float]] = {
             number: [0.0] * len(sequence.targets) for number, sequence in enumerate(self.plan.sequences)
         }
@@ -177,6 +177,9 @@ class Engine:
     def _take(self, sequence: int, found: Sequence[tuple[int, float]], guessed: Sequence[int]) -> FinishReason | None:
         """Append the tokens found behind a sequence's newest token and, while those are right, behind the guessed
         ones; the reason why it ends, or None."""
+        if not guessed:
+            ((token, logprob),) = found
+            return self._extend(sequence, token, logprob)
         num_right = 0
         for (token, logprob), guess in zip(found, (*guessed, None), strict=True):
             reason = self._extend(sequence, token, logprob)
@@ -191,7 +194,7 @@ class Engine:
 
     def _extend(self, sequence: int, token: int, logprob: float) -> FinishReason | None:
         """Append a decoded token; the reason why the sequence ends with it, or None."""
-        token_ids = self._generated.setdefault(sequence, [])
+        token_ids = self._generated[sequence]
         if token in self.ends.get(sequence, self.end_of_text_ids):
             return "end_of_text"
         token_ids.append(token)
@@ -214,6 +217,9 @@ class Engine:
 
 
 def _refuse_not_finite(result: StepResult) -> None:
+    values = (value for _, _, value in result.logprobs), (value for row in result.tokens.values() for _, value in row)
+    if math.isfinite(sum(map(sum, values))):  # a sum with something in it that is not finite is not
+        return
     decoded = ((sequence, value) for sequence, found in result.tokens.items() for _, value in found)
     for sequence, value in chain(((sequence, value) for sequence, _, value in result.logprobs), decoded):
         if not math.isfinite(value):

@@ -49,9 +49,10 @@ def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
     chunks = [
         Segment(plan.ids(chunk.node, chunk.start, chunk.end), chunk.node.start + chunk.start) for chunk in step.chunks
     ]
+    texts = [generated[row.sequence] for row in step.rows]
     rows = [
-        Segment((generated[row.sequence][-1], *row.guessed), row.leaf.end + len(generated[row.sequence]) - 1)
-        for row in step.rows
+        Segment((text[-1], *row.guessed), row.leaf.end + len(text) - 1)
+        for row, text in zip(step.rows, texts, strict=True)
     ]
     return chunks + rows
 

@@ -26,6 +26,7 @@ class _Text:
     latest: dict[tuple[int, int], int] = field(default_factory=dict)  # pair -> place of its second token
     earlier: list[int] = field(default_factory=list)  # by place: of the same pair before, or -1
     above: dict[tuple[int, int], int] = field(default_factory=dict)  # as `latest`, of a shared part in front; not ours
+    num_prompt: int = 0  # tokens of the prompt
     shared: int = 0  # tokens that the last guess's occurrence had in common
 
     def below(self) -> "_Text":
@@ -54,6 +55,8 @@ class _Text:
         ids, last = self.ids, len(self.ids) - 1
         best = (0, 0)
         place = self.earlier[last]
+        if place < 0:
+            return best
         for _ in range(_MAX_OCCURRENCES):
             if place < 0 or best[0] == _LONGEST:
                 break
@@ -89,16 +92,15 @@ class PromptLookup:
         if sequence not in self._texts:
             self._texts[sequence] = self._prompt(sequence)
         text = self._texts[sequence]
-        text.extend(generated[len(text.ids) - len(self._plan.sequences[sequence].ids) :])
+        text.extend(generated[len(text.ids) - text.num_prompt :])
         text.shared, place = text.occurrence()
         if not text.shared:
             return ()
-        worth = 1 + self._step_cost / num_tokens
         chance = self._right[text.shared] / self._tried[text.shared]
-        length = 0
-        while length < min(MAX_GUESSED, most) and worth * chance ** (length + 1) >= 1:
-            length += 1
-        return tuple(text.ids[place : place + length])
+        worth, length = (1 + self._step_cost / num_tokens) * chance, 0
+        while length < MAX_GUESSED and length < most and worth >= 1:
+            length, worth = length + 1, worth * chance
+        return tuple(text.ids[place : place + length]) if length else ()
 
     def _prompt(self, sequence: int) -> _Text:
         """A prompt's text. What it shares with the prompts begun before it is not indexed again: rows begin in the
@@ -113,6 +115,7 @@ class PromptLookup:
             text = self._above[node.index]
         text = text.below()
         text.extend(self._plan.ids(leaf, 0, len(leaf)))
+        text.num_prompt = len(text.ids)
         return text
 
     def judge(self, sequence: int, num_guessed: int, num_right: int) -> None:

@@ -1,13 +1,13 @@
 """The only evaluation loop: ask what the store does not hold, keep every answer as it comes, score."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Protocol, TypeAlias
 
-from evalkit.backends.base import Backend
+from evalkit.backends.base import Backend, Item
 from evalkit.backends.finite import refuse_not_finite
 from evalkit.errors import ConfigError, StoreError
 from evalkit.evaluation.contract import examples_of, request_for, score_for
@@ -231,4 +231,9 @@ def score_one(task: Task, example: Example, output: Output) -> Score:
 
 def _answers(backend: Backend, asked: dict[str, _Wanted]) -> Iterator[tuple[str, Output]]:
     if asked:
-        yield from backend.answer([(item_id, wanted[0][1].request) for item_id, wanted in asked.items()])
+        yield from backend.answer(items_of(asked))
+
+
+def items_of(asked: Mapping[str, _Wanted]) -> list[Item]:
+    """What a backend is asked, out of `requests_of`."""
+    return [(item_id, wanted[0][1].request) for item_id, wanted in asked.items()]

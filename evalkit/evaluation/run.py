@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from evalkit.backends.base import Backend
+from evalkit.backends.base import Backend, PreparesNext
 from evalkit.errors import ConfigError, DataError
 from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.forecast import calibrate, forecast
-from evalkit.evaluation.loop import Question, evaluate, questions_of, requests_of, unanswered
+from evalkit.evaluation.loop import Question, evaluate, items_of, questions_of, requests_of, unanswered
 from evalkit.evaluation.places import ask_of, base_name, place_of
 from evalkit.evaluation.preflight import (
     KeepsEncodings,
@@ -67,10 +67,11 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
         workloads = _workloads(backend, missing, questions)
         if missing:
             _show_first_prompt(missing[0], questions[missing[0]][0], settings.show_prompt)
-        for names in _by_benchmark(named):
+
+        def task_runs_of(names: Sequence[str]) -> list[TaskRun]:
             known = [workloads[name] for name in names if name in workloads]
             eta = EtaLogger(combined(known) if known else None)
-            task_runs = [
+            return [
                 TaskRun(
                     task=named[name],
                     name=name,
@@ -86,8 +87,22 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
                 )
                 for position, name in enumerate(names)
             ]
-            summaries += _run_together(backend, task_runs, eta)
+
+        now, *later = map(task_runs_of, _by_benchmark(named))
+        for after in (*later, []):
+            _prepare(backend, now, after)
+            summaries += _run_together(backend, now)
+            now = after
     return summaries
+
+
+def _prepare(backend: Backend, now: Sequence[TaskRun], after: Sequence[TaskRun]) -> None:
+    """Tell a backend what it will be asked after this, where it is asked something now."""
+    if not isinstance(backend, PreparesNext):
+        return
+    asked, items = (items_of(requests_of([task_run.evaluation for task_run in runs])) for runs in (now, after))
+    if asked and items:
+        backend.prepare(items)
 
 
 def _questions(tasks: Sequence[Task], settings: Settings) -> tuple[dict[str, Task], dict[str, Sequence[Question]]]:
@@ -185,11 +200,11 @@ def _show_first_prompt(name: str, question: Question, whole: bool) -> None:
     log.info("%s: the first prompt\n%s\n%s\n%s", name, rule, shown_prompt(question.request.prompt, whole), rule)
 
 
-def _run_together(backend: Backend, task_runs: Sequence[TaskRun], eta: EtaLogger) -> list[Summary]:
+def _run_together(backend: Backend, task_runs: Sequence[TaskRun]) -> list[Summary]:
     """Answer and score the protocols of one benchmark: one call of the backend."""
     with ExitStack() as stack:
         evaluations = [stack.enter_context(task_run) for task_run in task_runs]
-        eta.num_missing = len(requests_of(evaluations))
+        task_runs[0].eta.num_missing = len(requests_of(evaluations))
         stack.enter_context(told_every_minute([task_run.progress for task_run in task_runs]))
         scores = evaluate(backend, evaluations)
     return [task_run.finish(scored) for task_run, scored in zip(task_runs, scores, strict=True)]

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from evalkit.backends.base import Backend
@@ -21,7 +21,7 @@ from evalkit.store.durable import Locking
 from evalkit.store.questions import QUESTIONS, Asked, question_lines
 from evalkit.store.run_store import Records, RunStore
 from evalkit.task import ShowsMore, Switched, Task
-from evalkit.types import Json, Score, Summary
+from evalkit.types import Json, Output, Score, Summary
 
 log = logging.getLogger(__name__)
 
@@ -79,9 +79,14 @@ class TaskRun:
         if self._num_missing:
             self._manifest.begin()
         self.progress = RunProgress(self.name, num_questions, num_done, self.eta, self.bar_position)
+        return replace(self.evaluation, progress=self.progress)
+
+    @property
+    def evaluation(self) -> Evaluation:
+        """What it asks, before it shows how far it is."""
         protocol = (self.task.protocol or "") if isinstance(self.task, Switched) else ""
         return Evaluation(
-            self.task, protocol, self.questions, store, self.progress, self._manifest.keep, self.other_records
+            self.task, protocol, self.questions, self.store, _untold, self._manifest.keep, self.other_records
         )
 
     def __exit__(self, *_: object) -> None:
@@ -104,6 +109,10 @@ class TaskRun:
         _write_submission(task, scores, store)
         store.write_summary(summary)
         return summary
+
+
+def _untold(output: Output, copied: bool) -> None:
+    """Nobody is told of the answers of a run that has not begun."""
 
 
 def asked_of(task: Task, questions: Sequence[Question]) -> Iterator[Asked]:

@@ -45,6 +45,7 @@ class QwenTokenizer:
         self._num_ranks = len(ranks)
         self._encoding = tiktoken.Encoding("qwen", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=self._special)
         self._num_threads = os.cpu_count() or 1
+        self._spelt: dict[int, bytes] = {}  # of tokens met so far
 
     @property
     def vocabulary_size(self) -> int:
@@ -109,7 +110,12 @@ class QwenTokenizer:
     def _bytes(self, ids: Sequence[int], keep_special: bool) -> bytes:
         """Rows of the output matrix that stand for no token leave nothing behind."""
         end = self.vocabulary_size if keep_special else self._num_ranks
-        return b"".join(self._encoding.decode_tokens_bytes([i for i in ids if i < end]))
+        return b"".join([self._spelt_by(i) for i in ids if i < end])
+
+    def _spelt_by(self, token: int) -> bytes:
+        if token not in self._spelt:
+            self._spelt[token] = self._encoding.decode_single_token_bytes(token)
+        return self._spelt[token]
 
 
 def _unfinished(data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_models import FAMILIES, make_checkpoint
 
+from evalkit.backends import engine_session
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.engine_batch import Question, encode, watcher
@@ -406,3 +408,35 @@ def test_what_the_forecast_tokenised_is_not_tokenised_again(llama: ModelSpec, mo
     monkeypatch.setattr(type(tokenizer), "encode", lambda *_, **__: pytest.fail("tokenised again"))
     assert dict(backend.answer(items)) == expected
     assert not backend.encodings._held
+
+
+def test_what_is_prepared_beside_the_answers_before_it_is_answered_the_same(
+    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = requests()
+    first, second = items[:6], items[6:]
+    expected = dict(EngineBackend(llama, num_checked=0).answer(second))
+    backend = EngineBackend(llama, num_checked=0)
+    backend.load()
+    threads = []
+    plan_of = engine_session._plan_of
+
+    def noted(*arguments: Any) -> Any:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return plan_of(*arguments)
+
+    monkeypatch.setattr(engine_session, "_plan_of", noted)
+    backend.prepare(second)
+    list(backend.answer(first))
+    assert dict(backend.answer(second)) == expected
+    assert sorted(threads) == [False, True]
+
+
+def test_what_is_wrong_with_what_was_prepared_is_told_when_it_is_asked(llama: ModelSpec) -> None:
+    backend = EngineBackend(llama, num_checked=0)
+    long = [("long", GenerateRequest("word " * 3000, (), 1))]
+    backend.prepare(long)
+    assert len(list(backend.answer(requests()[:2]))) == 2
+    with pytest.raises(ModelError, match="long"):
+        list(backend.answer(long))
+    assert len(list(backend.answer(requests()[2:4]))) == 2

@@ -1,6 +1,6 @@
 """What the engine does on the host for the four benchmarks of the card, counted without running a model.
 
-    python tests/bench/engine_counts.py --data-dir DATA [--free-gib 72] [--tasks gsm8k,mmlu]
+    python tests/bench/engine_counts.py --data-dir DATA [--free-gib 72] [--tasks gsm8k,mmlu] [--rows 256]
 
 Real: the prompts, in Qwen's own tokens (`pip install --no-deps dashscope`); the plan, the scheduler, the layout of every
 step, guesses, stop strings; the benchmark's own solutions as texts. Left out: the network, instead of which each row is
@@ -28,6 +28,7 @@ from evalkit.backends.engine_check import PlainCheck
 from evalkit.backends.engine_session import EngineSession
 from evalkit.configuration.compose import build, compose
 from evalkit.engine.attention import PackedStep
+from evalkit.engine.budget import _NUM_ROWS
 from evalkit.engine.kernels import Kernels
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
 from evalkit.engine.plan import Plan, make_plan
@@ -63,7 +64,8 @@ class Counts:
     right: int = 0
     loop_seconds: float = 0.0  # the host's
     full_steps: int = 0  # of at least FULL rows and nothing else
-    full_milliseconds: float = 0.0  # the host's, of one of those
+    full_rows: int = 0  # of all of those
+    full_seconds: float = 0.0  # the host's, of all of those
     own_keys_gb: float = 0.0  # rows' own tokens, as the layout has them read
     needed_keys_gb: float = 0.0  # the same without a padded one
     shared_keys_gb: float = 0.0
@@ -89,6 +91,7 @@ class Told(PackedRunner):
     """A PackedRunner whose network is a script."""
 
     takes_guesses: ClassVar[bool] = True
+    overlaps: ClassVar[bool] = False
     script: ClassVar[Script]
     counts: ClassVar[Counts]
     clock: ClassVar[dict[str, float]]
@@ -111,11 +114,9 @@ class Told(PackedRunner):
         layout = lay_out(step, generated, self._store, torch.device("cpu"), torch.bfloat16, self._kernels, numbers)
         began, counts = time.process_time(), self.counts
         if not step.chunks and len(step.rows) >= FULL:
-            spent = began - self.clock["ended"]  # what follows the step before belongs to this one
-            counts.full_milliseconds = (counts.full_milliseconds * counts.full_steps + 1e3 * spent) / (
-                counts.full_steps + 1
-            )
+            self.clock["full"] += began - self.clock["ended"]  # what follows the step before belongs to this one
             counts.full_steps += 1
+            counts.full_rows += len(step.rows)
         count_keys(counts, layout, step, generated)
         result = self.script.result(reads, generated)
         self.clock["ended"] = time.process_time()
@@ -150,7 +151,7 @@ def count(task_name: str, data_dir: str, tokenizer: QwenTokenizer) -> Counts:
     rows = [question.example.row for question in questions]
     texts = [row.get("answer") or row.get("canonical_solution") or "" for row in rows]
     Told.script = Script([[*ids, end] for ids in tokenizer.encode(texts, for_generation=True)])
-    Told.counts, Told.clock = counts, {"counting": 0.0, "ended": 0.0}
+    Told.counts, Told.clock = counts, {"counting": 0.0, "ended": 0.0, "full": 0.0}
     session = session_of(model)
     began = time.process_time()
     answers = sum(1 for _ in session._run(batch, plan, PlainCheck(batch, frozenset()), model))
@@ -158,6 +159,7 @@ def count(task_name: str, data_dir: str, tokenizer: QwenTokenizer) -> Counts:
     assert answers == len(items)
     engine = session.engine
     assert engine is not None
+    counts.full_seconds = Told.clock["full"]
     counts.rows, counts.reads = engine.budget.num_rows, engine.budget.num_reads
     found = engine.counters
     counts.steps, counts.prompt_tokens, counts.decoded = (
@@ -175,7 +177,7 @@ def stand_in() -> SimpleNamespace:
         num_hidden_layers=LAYERS, num_attention_heads=HEADS, hidden_size=WIDTH, vocab_size=VOCABULARY,
         _attn_implementation="",
     )  # fmt: skip
-    return SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16)
+    return SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.bfloat16, modules=list)
 
 
 def session_of(model: LoadedModel) -> EngineSession:
@@ -204,6 +206,14 @@ class Unchanged:
     def __exit__(self, *_: object) -> None: ...
 
 
+def full(counts: Counts) -> str:
+    """What a step of rows only takes."""
+    if not counts.full_steps:
+        return ""
+    rows, milliseconds = counts.full_rows / counts.full_steps, 1e3 * counts.full_seconds / counts.full_steps
+    return f", {milliseconds:.1f} ms one of {rows:.0f} rows and nothing else"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
@@ -211,8 +221,10 @@ def main() -> int:
     )
     parser.add_argument("--free-gib", type=float, default=72.0, help="free memory of the GPU, weights loaded")
     parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--rows", type=int, default=_NUM_ROWS["cuda"], help="decoded together at most")
     options = parser.parse_args()
     torch.set_num_threads(1)
+    _NUM_ROWS["cuda"] = options.rows
     free = int(options.free_gib * GIB)
     torch.cuda.mem_get_info = lambda *_: (free, free)  # type: ignore[assignment]
     tokenizer = qwen_tokenizer()
@@ -223,7 +235,7 @@ def main() -> int:
             f"{counts.rows} rows, {counts.reads} reads: {counts.steps} steps ({counts.prompt_steps} with prompts), "
             f"{counts.prompt_tokens:,} prompt tokens, {counts.decoded:,} decoded, {counts.guessed:,} guessed and "
             f"{counts.right:,} of them right; host {counts.loop_seconds:.1f} s, "
-            f"{1e3 * counts.loop_seconds / counts.steps:.1f} ms a step, {counts.full_milliseconds:.1f} ms one of {FULL} rows or more; keys read: own {counts.own_keys_gb:,.0f} GB of "
+            f"{1e3 * counts.loop_seconds / counts.steps:.1f} ms a step{full(counts)}; keys read: own {counts.own_keys_gb:,.0f} GB of "
             f"{counts.needed_keys_gb:,.0f} needed, shared {counts.shared_keys_gb:,.0f} GB"
         )
     say(json.dumps([vars(counts) for counts in found]))
