@@ -13,7 +13,7 @@ from evalkit.backends.engine_batch import Batch, make_batch, watcher
 from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.backends.finite import not_finite
 from evalkit.engine.budget import choose_budget
-from evalkit.engine.cpu_kernels import FastForwards
+from evalkit.engine.cpu_kernels import FastForwards, products
 from evalkit.engine.engine import Continued, Engine, NotFiniteError, Watcher
 from evalkit.engine.partition import CPU, GPU, Rates, divide
 from evalkit.engine.plan import Plan, make_plan
@@ -180,7 +180,7 @@ class EngineSession:
         if self.loaded is not None and self.loaded.network.device.type == "cuda":
             used = {"chunks": self._kernels.causal, "parts": self._kernels.attend}
             return ", ".join(f"{name} {'fused' if kernel else 'by the formula'}" for name, kernel in used.items())
-        return f"float32 products at {self._kernels.precision or torch.get_float32_matmul_precision()} precision"
+        return products(self.load().network.dtype, self._kernels.precision)
 
     def _describe(self, budget: Budget) -> dict[str, Json]:
         return {

@@ -48,6 +48,20 @@ def attention_precision() -> str | None:
     return "medium" if exact and seconds["medium"] < _WORTH_IT * seconds[None] else None
 
 
+_UNITS = {
+    torch.bfloat16: ("_is_avx512_bf16_supported", "_is_amx_tile_supported"),
+    torch.float16: ("_is_amx_fp16_supported",),
+}
+
+
+def products(dtype: torch.dtype, precision: str | None) -> str:
+    """How this processor computes matrix products, in words; precision: of float32's large attentions."""
+    if dtype not in _UNITS:
+        return f"float32 products at {precision or torch.get_float32_matmul_precision()} precision"
+    has_units = any(getattr(torch.cpu, name, bool)() for name in _UNITS[dtype])
+    return f"{str(dtype).removeprefix('torch.')} products, {'by' if has_units else 'without'} units for them"
+
+
 class FastForwards:
     """While entered, every float32 nn.Linear of a network on a CPU runs on packed weights and every RMSNorm in one
     pass over its input; outside, all is as it was.

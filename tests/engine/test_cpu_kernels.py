@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from evalkit.engine import cpu_kernels
-from evalkit.engine.cpu_kernels import FastForwards, attention_precision
+from evalkit.engine.cpu_kernels import FastForwards, attention_precision, products
 
 
 class SomeRMSNorm(nn.Module):
@@ -100,3 +100,11 @@ def test_a_precision_that_changes_results_is_not_chosen(monkeypatch: pytest.Monk
     before = torch.get_float32_matmul_precision()
     assert attention_precision() is None
     assert torch.get_float32_matmul_precision() == before
+
+
+@pytest.mark.parametrize(("has_units", "word"), [(True, "by"), (False, "without")])
+def test_bfloat16_by_the_processors_own_units_is_told_apart(monkeypatch, has_units: bool, word: str) -> None:
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: has_units, raising=False)
+    assert products(torch.bfloat16, None) == f"bfloat16 products, {word} units for them"
+    assert products(torch.float32, "medium") == "float32 products at medium precision"
