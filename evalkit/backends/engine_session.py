@@ -19,7 +19,7 @@ from evalkit.engine.partition import CPU, GPU, Rates, divide
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
-from evalkit.engine.selection import RunnerClass, choose_kernels, choose_runner
+from evalkit.engine.selection import choose_kernels, choose_runner
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.continuations import Encodings
@@ -61,7 +61,7 @@ class EngineSession:
             self._forwards = FastForwards(self.loaded.network)
             self._kernels = choose_kernels(self.loaded.network)
             with self._forwards:
-                self._runner: RunnerClass = choose_runner(self.loaded.network, self._kernels)
+                self._runner, self._why_expanded = choose_runner(self.loaded.network, self._kernels)
         return self.loaded
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
@@ -178,14 +178,14 @@ class EngineSession:
     def _attention(self) -> str:
         """The kernels in words."""
         if self.loaded is not None and self.loaded.network.device.type == "cuda":
-            used = {"chunks": self._kernels.causal, "parts": self._kernels.attend}
-            return ", ".join(f"{name} {'fused' if kernel else 'by the formula'}" for name, kernel in used.items())
+            return self._kernels.describe()
         return products(self.load().network.dtype, self._kernels.precision)
 
     def _describe(self, budget: Budget) -> dict[str, Json]:
         return {
             "engine": {
-                "path": "shared prefix" if self._runner.__name__ == "PackedRunner" else "expanded cache",
+                "path": "shared prefix" if self._why_expanded is None else "expanded cache",
+                **({} if self._why_expanded is None else {"why_expanded": self._why_expanded}),
                 "max_batch_tokens": budget.num_tokens,
                 "max_rows": budget.num_rows,
                 "packed_linears": self._forwards.num_packed,

@@ -1,10 +1,9 @@
 """What answering costs: tokens, floating-point work, and the seconds spent in the network and its parts."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import nn
@@ -12,7 +11,7 @@ from transformers import PreTrainedModel
 
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
-from evalkit.engine import attention
+from evalkit.backends.shares import shares_of
 from evalkit.engine.cache import head_shape
 from evalkit.engine.engine import Engine
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
@@ -46,69 +45,14 @@ class Measurement:
     peak_bytes_above_weights: int
 
 
-class NetworkStopwatch:
-    """Seconds spent in the network, in its matrix products and in attention."""
-
-    def __init__(self, backend: EngineBackend) -> None:
-        self._network = backend.load().network
-        self._on_gpu = self._network.device.type == "cuda"
-        self.seconds = {"network": 0.0, "linear": 0.0, "attention": 0.0}
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Measure while entered."""
-        linears = [m for m in self._network.modules() if isinstance(m, nn.Linear | PackedLinear) or _fuses_linears(m)]
-        handles = self._time(self._network, "network")
-        for module in linears:
-            handles += self._time(module, "linear")
-        plain = attention.attend_packed
-        attention.attend_packed = self._timed(plain)
-        try:
-            yield
-        finally:
-            attention.attend_packed = plain
-            for handle in handles:
-                handle.remove()
-
-    def _now(self) -> float:
-        """When all work that a GPU was given is done: its time is that of the calls, not of their launches."""
-        if self._on_gpu:
-            torch.cuda.synchronize()
-        return time.perf_counter()
-
-    def _time(self, module: nn.Module, name: str) -> list[Any]:
-        def begin(*_: object) -> None:
-            self.seconds[name] -= self._now()
-
-        def end(*_: object) -> None:
-            self.seconds[name] += self._now()
-
-        return [module.register_forward_pre_hook(begin), module.register_forward_hook(end)]
-
-    def _timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        def timed(*arguments: Any) -> Any:
-            started = self._now()
-            try:
-                return function(*arguments)
-            finally:
-                self.seconds["attention"] += self._now() - started
-
-        return timed
-
-
-def _fuses_linears(module: nn.Module) -> bool:
-    """A module that runs its matrix products itself while packed: nn.Linear's hooks do not see those."""
-    return "forward" in module.__dict__ and any(isinstance(child, nn.Linear) for child in module.children())
-
-
 def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[Measurement, dict[str, Output]]:
     """Answer a case once and say what it cost."""
-    watch = NetworkStopwatch(backend)
+    shares = shares_of(backend.load().network)
     device = backend.load().network.device.type
     before = _reset_peak(device)
     started, cpu_started = time.perf_counter(), time.process_time()
     # Modules fuse only while packed, so hooks are placed with the packed forwards in force.
-    with backend.session.kernels(), watch.running():
+    with backend.session.kernels(), shares.running():
         outputs = dict(backend.answer(items))
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     engine = backend.session.engine
@@ -130,9 +74,7 @@ def measure(backend: EngineBackend, case: str, items: Sequence[Item]) -> tuple[M
         cpu_seconds=cpu_seconds,
         prefill_tokens_per_second=counters.num_prompt_tokens / max(1e-9, counters.prefill_seconds),
         decode_tokens_per_second=counters.num_decoded_alone / max(1e-9, counters.decode_seconds),
-        attention_share=watch.seconds["attention"] / seconds,
-        linear_share=watch.seconds["linear"] / seconds,
-        host_share=1 - watch.seconds["network"] / seconds,
+        **shares.of(seconds, counters.prefill_seconds + counters.decode_seconds),
         peak_bytes_above_weights=_peak_bytes(device) - before,
     )
     return found, outputs

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from evalkit.engine.cache import KeyValueStore, Pair
-from evalkit.engine.kernels import Kernels, attend, mask_by_query, matmul_precision
+from evalkit.engine.kernels import Kernels, Ragged, attend, mask_by_query, matmul_precision
 from evalkit.engine.scheduler import Chunk
 from evalkit.errors import EngineError
 
@@ -67,15 +67,16 @@ class StepRows:
     start: int  # the first row's place among the step's tokens
     places: Tensor  # [tokens], where in the buffer of slots each one's keys go
     batches: tuple[RowBatch, ...]
+    ragged: Ragged | None = None  # instead of the batches, for a kernel that takes each row with its own keys alone
 
 
 @dataclass(frozen=True)
-class Ragged:
-    """All chunks of a step, which stand before its rows."""
+class Kept:
+    """What of a step's chunks later steps need, for a device that wants few and large copies."""
 
-    offsets: Tensor  # [chunks + 1], int32: where each chunk begins among the step's tokens, and where the last ends
-    num_tokens: int
-    longest: int
+    nodes: tuple[tuple[int, Chunk], ...]  # (first token's place, chunk): each goes to its node
+    tokens: Tensor  # [tokens], which of the step's go to slots
+    places: Tensor  # [tokens], where in the buffer of slots each one's keys go
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,9 @@ class PackedStep:
     rows: StepRows | None
     store: KeyValueStore
     kernels: Kernels
-    ragged: Ragged | None  # the chunks, for a kernel that takes them together
+    ragged: Ragged | None  # all chunks, which stand before the rows, for a kernel that takes them together
     numbers: tuple[Tensor, ...] = ()  # what else travelled to the device with the layout
+    kept: Kept | None = None  # None: chunk by chunk
 
 
 _ACTIVE: ContextVar[PackedStep] = ContextVar("evalkit_packed_step")
@@ -131,17 +133,15 @@ def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, valu
     """One layer of one step; shapes as `shared_prefix_attention`. New keys and values go to the store."""
     groups = query.shape[1] // key.shape[1]
     merged = _Merged(query, groups, key.shape[1], value.shape[-1])
-    for start, chunk in step.chunks:
-        end = start + chunk.end - chunk.start
-        _store(step.store, layer, chunk, key[0, :, start:end], value[0, :, start:end])
-        if step.ragged is None:
-            _causal(merged, query, key, value, start, end, scale)
+    _keep(step, layer, key, value)
     if step.ragged is not None and step.kernels.causal is not None:
-        end = step.ragged.num_tokens
-        own = query[:, :, :end], key[:, :, :end], value[:, :, :end]
-        merged.put_by_head(0, *step.kernels.causal(*own, step.ragged.offsets, step.ragged.longest, scale))
+        queries, keys, values = (t[0, :, : step.ragged.num_tokens].transpose(0, 1) for t in (query, key, value))
+        merged.put_by_token(0, *step.kernels.causal(queries, keys, values, step.ragged, scale))
+    else:
+        for start, chunk in step.chunks:
+            _causal(merged, query, key, value, start, start + chunk.end - chunk.start, scale)
     if step.rows is not None:
-        _rows(merged, step, step.rows, layer, key, value, scale)
+        _rows(merged, step, step.rows, layer, query, key, value, scale)
     for span in step.spans:
         keys, values = _keys_of(span, step.store, layer, key, value)
         queries = merged.queries(span.start, span.end)
@@ -188,6 +188,10 @@ class _Merged:
             else:
                 of_rows.index_copy_(0, rows.tokens, taken.to(of_rows.dtype))
 
+    def put_by_token(self, start: int, out: Tensor, lse: Tensor) -> None:
+        """As `put_by_head`, as a RaggedKernel gives them: out [tokens, heads, size], lse [heads, tokens]."""
+        self.put_by_head(start, out.transpose(0, 1)[None], lse[None])
+
     def put_by_head(self, start: int, out: Tensor, lse: Tensor) -> None:
         """The first part of some tokens: out [1, heads, tokens, size], a query head at a time; lse without the size."""
         _, num_heads, num_tokens, size = out.shape
@@ -214,6 +218,16 @@ class _Merged:
         return out.to(self._queries.dtype)
 
 
+def _keep(step: PackedStep, layer: int, key: Tensor, value: Tensor) -> None:
+    """Put into the store what later steps need of the chunks."""
+    for start, chunk in step.chunks if step.kept is None else step.kept.nodes:
+        own = slice(start, start + chunk.end - chunk.start)
+        _store(step.store, layer, chunk, key[0, :, own], value[0, :, own])
+    if step.kept is not None and len(step.kept.tokens):
+        new = (tensor[0].index_select(1, step.kept.tokens) for tensor in (key, value))
+        step.store.write_places(layer, step.kept.places, *new)
+
+
 def _store(store: KeyValueStore, layer: int, chunk: Chunk, keys: Tensor, values: Tensor) -> None:
     if chunk.slot is not None:
         store.write_slot(layer, chunk.slot, chunk.start, keys, values)
@@ -235,11 +249,21 @@ def _causal(merged: _Merged, query: Tensor, key: Tensor, value: Tensor, start: i
 
 
 def _rows(
-    merged: _Merged, step: PackedStep, rows: StepRows, layer: int, key: Tensor, value: Tensor, scale: float
+    merged: _Merged,
+    step: PackedStep,
+    rows: StepRows,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
 ) -> None:
-    """Each row's new tokens over its own tokens: all slots of a kind in one call, ragged ends masked."""
+    """Each row's new tokens over its own tokens: all in one call, or all slots of a kind, ragged ends masked."""
     store = step.store
     store.write_places(layer, rows.places, key[0, :, rows.start :], value[0, :, rows.start :])
+    if rows.ragged is not None and step.kernels.rows is not None:
+        queries = query[0, :, rows.start :].transpose(0, 1)
+        merged.put_by_token(rows.start, *step.kernels.rows(queries, *store.places(layer), rows.ragged, scale))
     for batch in rows.batches:
         keys, values = store.slots(layer, batch.kind, batch.num_slots, batch.mask.shape[-1])
         found = (step.kernels.attend or attend)(

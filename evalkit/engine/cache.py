@@ -79,13 +79,11 @@ class KeyValueStore:
 
     def write_slot(self, layer: int, slot: int, start: int, keys: Tensor, values: Tensor) -> None:
         """Put a prompt's own tokens into its slot, from offset `start` on."""
-        if layer not in self._slots:
-            self._slots[layer] = (self._buffer(keys), self._buffer(values))
-        _copy(self._slots[layer], self.layout.starts[slot] + start, keys, values)
+        _copy(self._buffers(layer, keys, values), self.layout.starts[slot] + start, keys, values)
 
     def write_places(self, layer: int, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Put rows' tokens into places of the buffer; keys and values are [heads, tokens, head size]."""
-        for buffer, new in zip(self._slots[layer], (keys, values), strict=True):  # there since the prompts' own tokens
+        """Put tokens into places of the buffer; keys and values are [heads, tokens, head size]."""
+        for buffer, new in zip(self._buffers(layer, keys, values), (keys, values), strict=True):
             buffer.index_copy_(1, places, new)
 
     @torch.inference_mode()
@@ -108,6 +106,11 @@ class KeyValueStore:
         """Forget everything."""
         self._nodes.clear()
         self._slots.clear()
+
+    def _buffers(self, layer: int, keys: Tensor, values: Tensor) -> Pair:
+        if layer not in self._slots:
+            self._slots[layer] = (self._buffer(keys), self._buffer(values))
+        return self._slots[layer]
 
     def _buffer(self, like: Tensor) -> Tensor:
         # Zeros: whatever lies in a masked place is multiplied by 0, and NaN times 0 is NaN.

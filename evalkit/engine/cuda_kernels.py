@@ -6,15 +6,26 @@ missing or differs; the formula then serves, slower and with the scores in memor
 """
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from evalkit.engine.cache import Pair, head_shape
-from evalkit.engine.kernels import Kernels, attend_plainly, mask_behind, mask_by_query
+from evalkit.engine.cache import KeyValueStore, Pair, head_shape
+from evalkit.engine.kernels import (
+    Kernels,
+    Ragged,
+    RaggedKernel,
+    attend_plainly,
+    first_line,
+    largest,
+    mask_behind,
+    mask_by_query,
+)
+from evalkit.engine.slots import Slots
+from evalkit.errors import EngineError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -22,16 +33,58 @@ if TYPE_CHECKING:
 # To the formula in float32: outputs of unit size are rounded once, log-sum-exps are float32 already.
 _TOLERANCES = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 _PROBE_LENGTHS = (37, 1, 150)  # of chunks; more than one tile, less than one, and a single token
+_PROBE_SLOTS, _PROBE_KEYS, _PROBE_WIDTHS = (4, 0, 2, 5, 1), (140, 3, 64, 1, 31), (1, 3, 2, 1, 3)  # of rows
+_CAUSAL_FROM_THE_END = 2  # custom_mask_type: a sequence's last query sees all its keys, each before it one less
 _BIAS_ALIGNMENT = 8  # elements that a row of the efficient kernel's bias must be a multiple of in memory
 
 
-def causal_chunks(query: Tensor, key: Tensor, value: Tensor, offsets: Tensor, longest: int, scale: float) -> Pair:
-    """See attention.CausalKernel: FlashAttention over sequences of different lengths, for the half precisions."""
-    by_token = [tensor[0].transpose(0, 1) for tensor in (query, key, value)]
-    out, lse = torch.ops.aten._flash_attention_forward(
-        *by_token, offsets, offsets, longest, longest, 0.0, True, False, scale=scale
+def flash(query: Tensor, key: Tensor, value: Tensor, ragged: Ragged, scale: float) -> Pair:
+    """See kernels.RaggedKernel: FlashAttention, for the half precisions."""
+    return torch.ops.aten._flash_attention_forward(  # type: ignore[no-any-return]
+        query,
+        key,
+        value,
+        ragged.queries,
+        ragged.keys,
+        ragged.width,
+        ragged.longest,
+        0.0,
+        True,
+        False,
+        scale=scale,
+        seqused_k=ragged.used,
     )[:2]
-    return out.transpose(0, 1)[None], lse[None]
+
+
+def efficient(query: Tensor, key: Tensor, value: Tensor, ragged: Ragged, scale: float) -> Pair:
+    """See kernels.RaggedKernel: the memory-efficient kernel, which takes float32. It wants as many heads of queries as
+    of keys: one call for each query head of a group."""
+    groups = query.shape[1] // key.shape[1]
+    by_group = (query[None, :, group::groups] for group in range(groups))
+    found = [_efficient(queries, key[None], value[None], ragged, scale) for queries in by_group]
+    out = torch.stack([out[0] for out, _ in found], dim=2).flatten(1, 2)
+    lse = torch.stack([lse for _, lse in found], dim=2).flatten(1, 2)  # [sequences, heads, queries and padding]
+    token = torch.arange(ragged.num_tokens, dtype=torch.int32, device=query.device)
+    sequence = torch.bucketize(token, ragged.queries[1:], right=True)
+    return out, lse[sequence, :, (token - ragged.queries[sequence]).long()].T
+
+
+def _efficient(query: Tensor, key: Tensor, value: Tensor, ragged: Ragged, scale: float) -> Pair:
+    return torch.ops.aten._efficient_attention_forward(  # type: ignore[no-any-return]
+        query,
+        key,
+        value,
+        None,
+        ragged.queries,
+        ragged.keys,
+        ragged.width,
+        ragged.longest,
+        0.0,
+        _CAUSAL_FROM_THE_END,
+        True,
+        scale=scale,
+        seqlen_k=ragged.used,
+    )[:2]
 
 
 def attend_fused(query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None = None) -> Pair:
@@ -59,38 +112,98 @@ def proven_kernels(network: "PreTrainedModel") -> Kernels:
 
 
 def prove(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, size: int) -> Kernels:
-    """As `proven_kernels`, for given shapes."""
+    """As `proven_kernels`, for given shapes. Raises EngineError where a probe left the GPU in an error state."""
     generator = torch.Generator().manual_seed(0)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator).to(device=device, dtype=dtype)
 
-    chunks = _holds(lambda: _chunks_agree(random, heads, kv_heads, size))
-    fused = _holds(lambda: _parts_agree(random, heads // kv_heads, kv_heads, size))
-    return Kernels(causal=causal_chunks if chunks else None, attend=attend_fused if fused else None)
+    kernel = efficient if dtype == torch.float32 else flash
+    tried = {
+        "chunks": why_not(lambda: _chunks_differ(kernel, random, heads, kv_heads, size), dtype, device),
+        "rows": why_not(lambda: _rows_differ(kernel, random, heads, kv_heads, size), dtype, device),
+        "parts": why_not(lambda: _parts_differ(random, heads // kv_heads, kv_heads, size), dtype, device),
+    }
+    refused = {name: reason for name, reason in tried.items() if reason is not None}
+    return Kernels(
+        causal=None if "chunks" in refused else kernel,
+        rows=None if "rows" in refused else kernel,
+        attend=None if "parts" in refused else attend_fused,
+        refused=refused,
+    )
 
 
-def _chunks_agree(random: Callable[..., Tensor], heads: int, kv_heads: int, size: int) -> bool:
-    total = sum(_PROBE_LENGTHS)
+def why_not(probe: Callable[[], float], dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why an operator is not used: its probe's exception, or by how much it differs from the formula at most; None
+    where it agrees. Raises EngineError where the GPU takes no more work after it."""
+    try:
+        difference = probe()
+    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:  # built without it, or changed
+        _refuse_broken(device, error)
+        return f"{type(error).__name__}: {first_line(error)}"
+    tolerance = _TOLERANCES.get(dtype, 0.0)
+    # A NaN is not below anything.
+    return None if difference <= tolerance else f"differs by {difference:.2g} of {tolerance:g} allowed"
+
+
+def _refuse_broken(device: torch.device, error: Exception) -> None:
+    """Some errors of a GPU stay: every later call would fail, somewhere else."""
+    try:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except RuntimeError as broken:
+        raise EngineError(f"{device} takes no more work after a kernel was tried on it: {error}") from broken
+
+
+def _chunks_differ(kernel: RaggedKernel, random: Callable[..., Tensor], heads: int, kv_heads: int, size: int) -> float:
+    total, longest = sum(_PROBE_LENGTHS), max(_PROBE_LENGTHS)
     query, key, value = (random(1, count, total, size) for count in (heads, kv_heads, kv_heads))
     bounds = torch.tensor([0, *_PROBE_LENGTHS]).cumsum(0).tolist()
     offsets = torch.tensor(bounds, dtype=torch.int32, device=query.device)
-    out, lse = causal_chunks(query, key, value, offsets, max(_PROBE_LENGTHS), size**-0.5)
-    for start, end in pairwise(bounds):
-        groups = heads // kv_heads
-        keys, values = (t[:, :, start:end].repeat_interleave(groups, dim=1) for t in (key, value))
-        expected = attend_plainly(query[:, :, start:end], keys, values, size**-0.5, causal=True)
-        if not _close((out[:, :, start:end], lse[:, :, start:end]), expected):
-            return False
-    return True
+    ragged = Ragged(offsets, offsets, None, total, longest, longest)
+    queries, keys, values = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+    out, lse = kernel(queries, keys, values, ragged, size**-0.5)
+    found = [(out[start:end].transpose(0, 1)[None], lse[None, :, start:end]) for start, end in pairwise(bounds)]
+    expected = [_over(*(t[:, :, start:end] for t in (query, key, value))) for start, end in pairwise(bounds)]
+    return largest(_difference(*pair) for pair in zip(found, expected, strict=True))
 
 
-def _parts_agree(random: Callable[..., Tensor], groups: int, kv_heads: int, size: int) -> bool:
+def _rows_differ(kernel: RaggedKernel, random: Callable[..., Tensor], heads: int, kv_heads: int, size: int) -> float:
+    """Rows in slots of any order, each with a token or up to three and with its own number of keys."""
+    store = KeyValueStore(Slots.alike(len(_PROBE_SLOTS) + 1, max(_PROBE_KEYS) + 5))
+    pairs = [(random(kv_heads, count, size), random(kv_heads, count, size)) for count in _PROBE_KEYS]
+    for slot, (keys, values) in zip(_PROBE_SLOTS, pairs, strict=True):
+        store.write_slot(0, slot, 0, keys, values)
+    worst = []
+    for widths in ((1,) * len(pairs), _PROBE_WIDTHS):
+        query = random(1, heads, sum(widths), size)
+        bounds = [0, *accumulate(widths)]
+        queries, firsts, used = (
+            torch.tensor(numbers, dtype=torch.int32, device=query.device)
+            for numbers in (bounds, [*(store.layout.starts[slot] for slot in _PROBE_SLOTS), 0], _PROBE_KEYS)
+        )
+        ragged = Ragged(queries, firsts, used, sum(widths), max(widths), max(_PROBE_KEYS))
+        out, lse = kernel(query[0].transpose(0, 1), *store.places(0), ragged, size**-0.5)
+        for (keys, values), (start, end) in zip(pairs, pairwise(bounds), strict=True):
+            found = out[start:end].transpose(0, 1)[None], lse[None, :, start:end]
+            worst.append(_difference(found, _over(query[:, :, start:end], keys[None], values[None])))
+    return largest(worst)
+
+
+def _over(query: Tensor, key: Tensor, value: Tensor) -> Pair:
+    """By the formula, the last query over all keys."""
+    groups = query.shape[1] // key.shape[1]
+    keys, values = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
+    last = torch.arange(key.shape[2] - query.shape[2], key.shape[2])[None]
+    mask = mask_behind(last, torch.float32, key.shape[2]).to(query.device)
+    return attend_plainly(query, keys, values, query.shape[-1] ** -0.5, mask)
+
+
+def _parts_differ(random: Callable[..., Tensor], groups: int, kv_heads: int, size: int) -> float:
     """A shared prefix behind many queries; rows of 1 to 41 own tokens, which are views into a longer buffer, each with
     one new token, then with three."""
     query, key, value = (random(1, kv_heads, count, size) for count in (70 * groups, 201, 201))
-    if not _close(attend_fused(query, key, value, size**-0.5), attend_plainly(query, key, value, size**-0.5)):
-        return False
+    worst = [_difference(attend_fused(query, key, value, size**-0.5), attend_plainly(query, key, value, size**-0.5))]
     for width, last in ((1, (0, 10, 20, 30, 40)), (3, (2, 9, 20, 31, 40))):
         seen = torch.tensor(last)[:, None] + torch.arange(1 - width, 1)
         by_token = mask_behind(seen, query.dtype, int(seen.max()) + 1).to(query.device)
@@ -98,21 +211,13 @@ def _parts_agree(random: Callable[..., Tensor], groups: int, kv_heads: int, size
         query = random(len(last), kv_heads, width * groups, size)
         key, value = (random(len(last), kv_heads, 82, size)[:, :, :41] for _ in range(2))
         expected = attend_plainly(query, key, value, size**-0.5, mask)
-        if not _close(attend_fused(query, key, value, size**-0.5, mask), expected):
-            return False
-    return True
+        worst.append(_difference(attend_fused(query, key, value, size**-0.5, mask), expected))
+    return largest(worst)
 
 
-def _close(found: Pair, expected: Pair) -> bool:
-    tolerance = _TOLERANCES.get(expected[0].dtype, 0.0)
-    return all(
-        ours.shape == theirs.shape and bool((ours.float() - theirs.float()).abs().max() <= tolerance)
-        for ours, theirs in zip(found, expected, strict=True)
-    )
-
-
-def _holds(probe: Callable[[], bool]) -> bool:
-    try:
-        return probe()
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # torch was built without it, or changed it
-        return False
+def _difference(found: Pair, expected: Pair) -> float:
+    """The largest one; raises ValueError for another shape."""
+    shapes = [tuple(tensor.shape) for tensor in (*found, *expected)]
+    if shapes[:2] != shapes[2:]:
+        raise ValueError(f"gives {shapes[0]} and {shapes[1]}, not {shapes[2]} and {shapes[3]}")
+    return largest(float((a.float() - b.float()).abs().max()) for a, b in zip(found, expected, strict=True))

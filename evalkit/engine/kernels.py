@@ -1,8 +1,8 @@
 """Attention to one part of the keys, with its log-sum-exp: what every path has, and what a device does better."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import torch
@@ -10,9 +10,23 @@ from torch import Tensor
 
 from evalkit.engine.cache import Pair
 
-# query [1, heads, tokens, size], key and value [1, key/value heads, tokens, size], offsets [chunks + 1] (int32), the
-# longest chunk's tokens, scale -> as `attend`: each chunk's tokens among themselves, causally
-CausalKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, int, float], Pair]
+
+@dataclass(frozen=True)
+class Ragged:
+    """Sequences of different lengths: the queries lie behind one another, the keys where each one's begin. A sequence's
+    last query sees all its keys, each query before it one key less."""
+
+    queries: Tensor  # [sequences + 1], int32: where each one's queries begin, and where the last one's end
+    keys: Tensor  # [sequences + 1], int32: where each one's keys begin; the last is an end, or nothing
+    used: Tensor | None  # [sequences], int32: keys of each; None: up to where the next one's begin
+    num_tokens: int  # queries of all
+    width: int  # of the one with most
+    longest: int  # keys of the one with most
+
+
+# query [tokens, heads, size], key and value [places, key/value heads, size], ragged, scale ->
+# [tokens, heads, size] and its log-sum-exps [heads, tokens] (float32)
+RaggedKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Ragged, float], Pair]
 AttendKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Pair]  # as `attend`
 
 
@@ -21,8 +35,21 @@ class Kernels:
     """What a device does better than the ways that are right everywhere, which None stands for."""
 
     precision: str | None = None  # float32 matmul precision of large attentions on a CPU
-    causal: CausalKernel | None = None
+    causal: RaggedKernel | None = None  # a step's chunks, each one's tokens among themselves
+    rows: RaggedKernel | None = None  # a step's rows, each one's tokens over its own keys in the store
     attend: AttendKernel | None = None
+    refused: Mapping[str, str] = field(default_factory=dict, compare=False)  # what was tried and left: part -> why
+
+    def describe(self) -> str:
+        """What serves a GPU's attention, part by part, with the reason where it is the formula."""
+        used = {"chunks": self.causal, "rows": self.rows, "parts": self.attend}
+        return ", ".join(f"{name} {self._how(name, kernel)}" for name, kernel in used.items())
+
+    def _how(self, name: str, kernel: object) -> str:
+        if kernel is not None:
+            return "fused"
+        how = "padded and masked" if name == "rows" else "by the formula"
+        return f"{how} ({self.refused[name]})" if name in self.refused else how
 
 
 PLAIN = Kernels()
@@ -81,3 +108,13 @@ def attend_plainly(
         scores = scores + mask
     lse = scores.logsumexp(dim=-1)
     return ((scores - lse[..., None]).exp() @ value.float()).to(query.dtype), lse
+
+
+def largest(differences: Iterable[float]) -> float:
+    """The largest one; NaN where any is."""
+    return float(torch.tensor(list(differences)).max())
+
+
+def first_line(error: Exception) -> str:
+    """What an exception says first: torch's go on with a stack trace of its own."""
+    return str(error).strip().partition("\n")[0][:200]

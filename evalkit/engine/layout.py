@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evalkit.engine.attention import PackedStep, Ragged, RowBatch, Span, StepRows
+from evalkit.engine.attention import Kept, PackedStep, RowBatch, Span, StepRows
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.draws import Draw
-from evalkit.engine.kernels import Kernels, mask_behind
+from evalkit.engine.kernels import Kernels, Ragged, mask_behind
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
 from evalkit.engine.slots import Slots
@@ -155,8 +155,13 @@ def lay_out(
     spans = [*_chunk_spans(starts), *_row_spans(place, step.rows)]
     upload = Upload()
     travelling = [upload.add(some) for some in numbers]
-    rows = _rows(place, step.rows, generated, store.layout, dtype, upload) if step.rows else None
-    ragged = _ragged(starts, place, upload) if starts and kernels.causal is not None else None
+    rows = None
+    if step.rows:
+        lay_out_rows = _rows if kernels.rows is None else _ragged_rows
+        rows = lay_out_rows(place, step.rows, generated, store.layout, dtype, upload)
+    together = starts and kernels.causal is not None
+    ragged = _ragged(starts, place, upload) if together else None
+    kept = _kept(starts, store.layout, upload) if together else None
     upload.send(device)
     return PackedStep(
         tuple(starts),
@@ -166,13 +171,30 @@ def lay_out(
         kernels,
         ragged() if ragged else None,
         tuple(some() for some in travelling),
+        kept() if kept else None,
     )
 
 
 def _ragged(starts: Sequence[tuple[int, Chunk]], num_tokens: int, upload: Upload) -> Callable[[], Ragged]:
     offsets = upload.add([*(start for start, _ in starts), num_tokens])
     longest = max(chunk.end - chunk.start for _, chunk in starts)
-    return lambda: Ragged(offsets().int(), num_tokens, longest)
+
+    def ragged() -> Ragged:
+        bounds = offsets().int()
+        return Ragged(bounds, bounds, None, num_tokens, longest, longest)
+
+    return ragged
+
+
+def _kept(starts: Sequence[tuple[int, Chunk]], slots: Slots, upload: Upload) -> Callable[[], Kept]:
+    nodes = tuple((place, chunk) for place, chunk in starts if chunk.slot is None and chunk.keep)
+    tokens, places = [], []
+    for place, chunk in starts:
+        if chunk.slot is not None:
+            tokens.append(np.arange(place, place + chunk.end - chunk.start))
+            places.append(np.arange(chunk.start, chunk.end) + slots.starts[chunk.slot])
+    of_step, of_slots = (upload.add(np.concatenate(some) if some else []) for some in (tokens, places))
+    return lambda: Kept(nodes, of_step(), of_slots())
 
 
 def _chunk_spans(starts: Sequence[tuple[int, Chunk]]) -> list[Span]:
@@ -215,6 +237,28 @@ def _row_spans(start: int, rows: Sequence[Row]) -> list[Span]:
             node = node.parent
         start = end
     return [Span(first, end, len(node), node=node.index) for node, first, end in ranges.values()]
+
+
+def _ragged_rows(
+    start: int, rows: Sequence[Row], generated: Generated, slots: Slots, dtype: torch.dtype, upload: Upload
+) -> Callable[[], StepRows]:
+    """The rows of a step, each with its own keys alone."""
+    widths = np.array([1 + len(row.guessed) for row in rows])
+    firsts = slots.starts_array[np.array([row.slot for row in rows])]
+    used = np.array([own_length(row, generated) - 1 for row in rows]) + widths
+    bounds = np.concatenate([[0], np.cumsum(widths)])
+    ends = firsts + used
+    last = np.repeat(ends - bounds[1:], widths)  # of each row's tokens, the place less its number among all
+    places, queries, keys, own = (
+        upload.add(some) for some in (last + np.arange(bounds[-1]), bounds, np.append(firsts, 0), used)
+    )
+    num_tokens, width, longest = int(bounds[-1]), int(widths.max()), int(used.max())
+
+    def laid_out() -> StepRows:
+        ragged = Ragged(queries().int(), keys().int(), own().int(), num_tokens, width, longest)
+        return StepRows(start, places(), (), ragged)
+
+    return laid_out
 
 
 def _rows(

@@ -273,6 +273,9 @@ def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monk
     backend = EngineBackend(llama)
     list(backend.answer(requests()[:1]))
     assert measured(backend)["engine"]["path"] == "expanded cache"
+    assert measured(backend)["engine"]["why_expanded"] == (
+        "a probe of shared prefixes differs by 0.01 of 0.0001 allowed"
+    )
     assert measured(backend)["check"]["ok"] is True
 
 

@@ -8,9 +8,11 @@ import torch
 from tiny_models import make_checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
+from evalkit.backends import measurement
 from evalkit.backends.base import Answer, Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.measurement import measure, measure_generation, prompt_tflop
+from evalkit.backends.shares import KernelShares
 from evalkit.commands.bench import items_of, load_cases, table
 from evalkit.engine.cache import head_shape
 from evalkit.engine.plan import TokenSequence, make_plan
@@ -37,6 +39,29 @@ def test_a_measurement_counts_every_token_and_its_shares_are_shares(backend: Eng
     assert 0 <= found.host_share < 1
     assert found.attention_share + found.linear_share + found.host_share <= 1.01
     assert "32" in table([found])
+
+
+def test_a_gpu_is_measured_by_whole_steps_and_its_profiler_and_never_waited_for(
+    backend: EngineBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Played on a CPU, where the profiler's ranges are the CPU's."""
+
+    def waits(*_: object) -> None:
+        raise AssertionError
+
+    network = backend.load().network
+    monkeypatch.setattr(measurement, "shares_of", KernelShares)
+    monkeypatch.setattr(torch.cuda, "synchronize", waits)
+    found, _ = measure(backend, "mmlu", items_of("mmlu", load_cases(), "smollm2-135m", None))
+    assert backend.session.engine is not None
+    counters = backend.session.engine.counters
+    in_steps = counters.prefill_seconds + counters.decode_seconds
+    assert found.host_share == pytest.approx(1 - in_steps / found.seconds)
+    assert 0.05 < found.attention_share < 1
+    assert 0.05 < found.linear_share < 1
+    assert found.attention_share + found.linear_share + found.host_share < 1
+    assert not network._forward_pre_hooks
+    assert not network._forward_hooks
 
 
 def test_the_peak_is_that_of_the_case(backend: EngineBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -58,11 +58,11 @@ def few_shot() -> list[TokenSequence]:
 def plain(model: PreTrainedModel, sequence: TokenSequence) -> list[float] | list[int]:
     """One sequence alone, no cache."""
     if not sequence.max_new_tokens:
-        logprobs = model(torch.tensor([sequence.ids])).logits[0].float().log_softmax(-1)
+        logprobs = model(torch.tensor([sequence.ids], device=model.device)).logits[0].float().log_softmax(-1)
         return [float(logprobs[position, token]) for position, token in sequence.targets]
     ids = list(sequence.ids)
     for _ in range(sequence.max_new_tokens):
-        ids.append(int(model(torch.tensor([ids])).logits[0, -1].argmax()))
+        ids.append(int(model(torch.tensor([ids], device=model.device)).logits[0, -1].argmax()))
     return ids[len(sequence.ids) :]
 
 

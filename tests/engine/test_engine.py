@@ -34,7 +34,7 @@ def test_every_family_gives_what_one_by_one_gives(networks, few_shot, agrees, fa
         pytest.skip("the smallest steps are tried on one family of each path")
     model = networks(family)
     plan = make_plan(few_shot)
-    engine = Engine(plan, choose_runner(model)(model, plan, budget.num_rows), budget)
+    engine = Engine(plan, choose_runner(model)[0](model, plan, budget.num_rows), budget)
     agrees(model, few_shot, dict(engine.run()))
     counters = engine.counters
     assert counters.num_prompt_tokens == plan.num_computed_tokens
@@ -46,14 +46,16 @@ def test_every_family_gives_what_one_by_one_gives(networks, few_shot, agrees, fa
 def test_the_path_is_chosen_by_what_the_network_is(networks, family: str) -> None:
     model = networks(family)
     before = model.config._attn_implementation
-    assert choose_runner(model) is (PackedRunner if family in PACKED else ExpandedRunner)
+    path, reason = choose_runner(model)
+    assert path is (PackedRunner if family in PACKED else ExpandedRunner)
+    assert (reason is None) is (path is PackedRunner)
     assert model.config._attn_implementation == before
 
 
 def test_a_network_on_several_devices_takes_the_expanded_path(networks) -> None:
     model = copy.deepcopy(networks("llama"))
     model.lm_head.to("meta")
-    assert choose_runner(model) is ExpandedRunner
+    assert choose_runner(model) == (ExpandedRunner, "several devices hold it")
 
 
 @pytest.mark.parametrize("runner", [PackedRunner, ExpandedRunner])
@@ -212,7 +214,7 @@ def test_half_precisions_stay_within_their_stated_tolerance(networks, few_shot, 
     model = copy.deepcopy(networks("llama")).to(dtype)
     sequences = [dataclasses.replace(sequence, max_new_tokens=0, targets=((9, 5),)) for sequence in few_shot[:6]]
     plan = make_plan(sequences)
-    found = dict(Engine(plan, choose_runner(model)(model, plan, 1), BUDGETS[1]).run())
+    found = dict(Engine(plan, choose_runner(model)[0](model, plan, 1), BUDGETS[1]).run())
     for number, sequence in enumerate(sequences):
         with torch.inference_mode():
             logits = model(torch.tensor([sequence.ids])).logits[0, 9].float()
