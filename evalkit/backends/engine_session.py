@@ -189,6 +189,7 @@ class EngineSession:
                 "max_batch_tokens": budget.num_tokens,
                 "max_rows": budget.num_rows,
                 "packed_linears": self._forwards.num_packed,
+                "fused_norms": self._forwards.num_fused_norms,
                 "attention": self._attention(),
                 "threads": torch.get_num_threads(),
             }

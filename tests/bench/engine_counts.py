@@ -185,7 +185,7 @@ def session_of(model: LoadedModel) -> EngineSession:
     nothing: Any = None
     session = EngineSession(ModelSpec("qwen-1_8b", "qwen-1_8b"), nothing, "auto", num_checked=0, prompt_lookup=True)
     session.loaded = model
-    session._runner = Told
+    session._runner, session._why_expanded = Told, None
     session._kernels = Kernels(causal=nothing_fused, attend=nothing_fused)
     session._forwards = Unchanged()  # type: ignore[assignment]
     return session
@@ -199,6 +199,7 @@ class Unchanged:
     """In place of FastForwards."""
 
     num_packed = 0
+    num_fused_norms = 0
 
     def __enter__(self) -> "Unchanged":
         return self

@@ -4,8 +4,7 @@ import random
 from collections.abc import Callable, Sequence
 
 import pytest
-import torch
-from networks import NETWORKS, VOCABULARY, network
+from networks import NETWORKS, VOCABULARY, network, plain
 from transformers import PreTrainedModel
 
 from evalkit.engine.engine import Continued, Result, Scored
@@ -52,18 +51,6 @@ def few_shot() -> list[TokenSequence]:
             else:
                 sequences.append(TokenSequence(ids, max_new_tokens=10, request=len(sequences)))
     return sequences
-
-
-@torch.inference_mode()
-def plain(model: PreTrainedModel, sequence: TokenSequence) -> list[float] | list[int]:
-    """One sequence alone, no cache."""
-    if not sequence.max_new_tokens:
-        logprobs = model(torch.tensor([sequence.ids], device=model.device)).logits[0].float().log_softmax(-1)
-        return [float(logprobs[position, token]) for position, token in sequence.targets]
-    ids = list(sequence.ids)
-    for _ in range(sequence.max_new_tokens):
-        ids.append(int(model(torch.tensor([ids], device=model.device)).logits[0, -1].argmax()))
-    return ids[len(sequence.ids) :]
 
 
 class Foreseen(PromptLookup):

@@ -4,6 +4,7 @@ devices, or needs a number on the host within a step, raises; what a GPU would b
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -197,8 +198,9 @@ def run_without_numbers(
     *,
     guesses: bool = False,
     kernels: Kernels | None = None,
+    fast: Callable[[PreTrainedModel], AbstractContextManager[object]] = nullcontext,
 ) -> list[Ran]:
-    """All steps of a plan on a fake GPU; `make` gives the network, in evaluation mode. Raises what a step that mixes
+    """All steps of a plan on a fake GPU; `make` gives the network, in evaluation mode, `fast` what is around it. Raises what a step that mixes
     devices, or waits for the GPU, raises."""
     mode = FakeTensorMode()
     with mode:
@@ -206,6 +208,7 @@ def run_without_numbers(
     plan = make_plan(sequences)
     runner = FakeRunner(network, mode, plan, budget.num_rows, kernels or kernels_for(dtype))
     lookup = Eager(plan, 1e6) if guesses else None
-    for _ in Engine(plan, runner, budget, lookup=lookup).run():
-        pass
+    with fast(network):
+        for _ in Engine(plan, runner, budget, lookup=lookup).run():
+            pass
     return runner.ran

@@ -25,6 +25,8 @@ from transformers import (
     Qwen2ForCausalLM,
 )
 
+from evalkit.engine.plan import TokenSequence
+
 VOCABULARY = 97
 POSITIONS = 512
 # Wide enough weights that attention decides something: with the usual 0.02 every token is about as likely.
@@ -99,3 +101,15 @@ def network(family: str) -> PreTrainedModel:
     with torch.random.fork_rng():
         torch.manual_seed(7)
         return NETWORKS[family]().eval()
+
+
+@torch.inference_mode()
+def plain(model: PreTrainedModel, sequence: TokenSequence) -> list[float] | list[int]:
+    """One sequence alone, no cache."""
+    if not sequence.max_new_tokens:
+        logprobs = model(torch.tensor([sequence.ids], device=model.device)).logits[0].float().log_softmax(-1)
+        return [float(logprobs[position, token]) for position, token in sequence.targets]
+    ids = list(sequence.ids)
+    for _ in range(sequence.max_new_tokens):
+        ids.append(int(model(torch.tensor([ids], device=model.device)).logits[0, -1].argmax()))
+    return ids[len(sequence.ids) :]

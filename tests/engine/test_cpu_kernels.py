@@ -66,6 +66,39 @@ def test_a_norm_of_another_kind_or_dtype_is_left_alone(module: nn.Module) -> Non
         assert "forward" not in module.__dict__
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@torch.inference_mode()
+def test_a_norm_on_a_gpu_is_one_pass_within_its_rounding(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    """Played on the CPU."""
+    monkeypatch.setattr(cpu_kernels, "_has_fused_norm", lambda weight: True)
+    module = SomeRMSNorm(dtype=dtype)
+    x = torch.randn(2, 7, 24, generator=torch.Generator().manual_seed(1)).to(dtype)
+    expected = module(x)
+    with FastForwards(module) as fast:
+        assert fast.num_fused_norms == 1
+        found = module(x)
+    assert found.dtype == dtype
+    ulp = torch.finfo(dtype).eps
+    torch.testing.assert_close(found.float(), expected.float(), atol=4 * ulp, rtol=2 * ulp)
+    shifted = SomeRMSNorm(offset=1.0, dtype=dtype)  # Gemma's kind
+    with FastForwards(shifted) as fast:
+        assert fast.num_fused_norms == 0
+
+
+def test_a_norm_that_fails_is_left_alone_and_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> torch.Tensor:
+        raise RuntimeError("no kernel image is available\nand more")
+
+    monkeypatch.setattr(cpu_kernels, "rms_norm", fails)
+    module = SomeRMSNorm()
+    with FastForwards(module) as fast:
+        assert fast.num_fused_norms == 0
+        assert "forward" not in module.__dict__
+    assert caplog.messages == ["1 norms are not run in one pass: no kernel image is available"]
+
+
 @torch.inference_mode()
 def test_an_operator_that_gives_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     module = nn.Linear(24, 40)

@@ -104,10 +104,10 @@ def test_slots_of_several_lengths_change_no_text(networks, few_shot, agrees, for
     lengths = sorted({len(node) + 4 for node in plan.nodes if node.generates})[:3]
     slots = Slots((*((length, 1) for length in lengths if length < longest), (longest, 2)))
     for budget in (Budget(4096, slots.num_slots, 100, slots), Budget(40, slots.num_slots, 6, slots)):
-        engine = Engine(plan, choose_runner(model)(model, plan, slots), budget)
+        engine = Engine(plan, choose_runner(model)[0](model, plan, slots), budget)
         texts = dict(engine.run())
         agrees(model, few_shot, texts)
-        again = Engine(plan, choose_runner(model)(model, plan, slots), budget, lookup=foreseen(plan, texts))
+        again = Engine(plan, choose_runner(model)[0](model, plan, slots), budget, lookup=foreseen(plan, texts))
         agrees(model, few_shot, dict(again.run()))
 
 

@@ -11,7 +11,7 @@ from networks import NETWORKS, VOCABULARY
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import PreTrainedModel
 
-from evalkit.engine import attention
+from evalkit.engine import attention, cpu_kernels
 from evalkit.engine.kernels import Kernels
 from evalkit.engine.plan import TokenSequence
 from evalkit.engine.scheduler import Budget
@@ -113,3 +113,21 @@ def test_a_prefill_step_launches_as_much_for_many_prompts_as_for_two() -> None:
     ]
     assert [len(one.step.chunks) for one in firsts] == [3, 25]
     assert firsts[0].launches == firsts[1].launches
+
+
+def test_a_norm_in_one_pass_is_one_launch_and_not_eight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_kernels, "_agrees", lambda *_: True)  # there is no number to compare
+    sequences, budget = continued(3), Budget(4096, 3, 20)
+    plainly = run_without_numbers(NETWORKS["llama"], sequences, budget, torch.bfloat16)
+    fused = run_without_numbers(NETWORKS["llama"], sequences, budget, torch.bfloat16, fast=cpu_kernels.FastForwards)
+    assert fused[-1].launches["rms_norm"] == 2 * LAYERS + 1
+    assert fused[-1].num_launches <= plainly[-1].num_launches - 7 * (2 * LAYERS + 1)
+
+
+def test_a_decoding_step_stays_within_its_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each layer: two norms, 7 matrices, 10 of the rotation, two residuals, 2 of the activation, and attention: two
+    writes, two kernels, what merges them, what lays queries and results out."""
+    monkeypatch.setattr(cpu_kernels, "_agrees", lambda *_: True)
+    sequences, budget = continued(3), Budget(4096, 3, 20)
+    ran = run_without_numbers(NETWORKS["llama"], sequences, budget, torch.bfloat16, fast=cpu_kernels.FastForwards)
+    assert ran[-1].num_launches <= LAYERS * (2 + 7 + 10 + 2 + 2 + 16) + 8

@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import plain
-from networks import NETWORKS
+from networks import NETWORKS, plain
 from transformers import PreTrainedModel
 
 from evalkit.engine.cuda_kernels import attend_fused, efficient, flash, prove
