@@ -52,5 +52,6 @@ def _benchmarks(card: Mapping[str, Any]) -> Iterator[str]:
     for name, table in (tables if isinstance(tables, Mapping) else {}).items():
         columns = table.get("columns") if isinstance(table, Mapping) else None
         for column in (columns if isinstance(columns, Mapping) else {}).values():
-            of_column = column.get("benchmark") if isinstance(column, Mapping) else None
-            yield str(of_column or table.get("benchmark") or name)
+            own = column if isinstance(column, Mapping) else {}
+            if (benchmark := own.get("benchmark", table.get("benchmark", name))) is not None:  # null: only shown
+                yield str(benchmark)
