@@ -23,7 +23,7 @@ LAYERS = (
     ("prompts", "answers", "metrics", "protocols", "data", "sandbox", "engine", "configuration"),
     ("task", "models", "store"),
     ("backends", "sampling"),
-    ("card", "ranks"),
+    ("card", "workers"),
     ("report", "evaluation", "tasks"),
     ("commands",),
     ("cli",),

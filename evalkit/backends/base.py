@@ -46,7 +46,7 @@ OWN_DRAWS = "evalkit's: by seed, prompt, sample number and token alone"
 
 @dataclass(frozen=True)
 class Part:
-    """Items that one process answers together."""
+    """Items that one worker answers together."""
 
     items: tuple[Item, ...]
     checked: frozenset[str] = frozenset()  # ids of those that are answered again by the plain path
@@ -56,8 +56,9 @@ class Part:
 class Divisible(Protocol):
     """A backend that knows how its work is best shared among several processes."""
 
-    def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
-        """All items in parts, the most costly first. Errors as `answer` raises them before the first answer."""
+    def divide(self, items: Sequence[Item], num_processes: int, on_gpus: bool) -> list[Part]:
+        """All items in parts, the most costly first; no weights are loaded for it. Errors as `answer` raises them
+        before the first answer."""
         ...
 
     def answer_part(self, part: Part) -> Iterator[Answer]:
@@ -76,6 +77,16 @@ class PreparesNext(Protocol):
 
     def prepare(self, items: Sequence[Item]) -> None:
         """Told before `answer` is called for what comes first."""
+        ...
+
+
+@runtime_checkable
+class SpreadsModel(Protocol):
+    """A backend whose one copy of the model takes several GPUs at once."""
+
+    @property
+    def tensor_parallel_size(self) -> int:
+        """How many."""
         ...
 
 

@@ -107,9 +107,11 @@ class EngineBackend:
         """See PreparesNext."""
         self.session.prepare(items)
 
-    def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
+    def divide(self, items: Sequence[Item], num_processes: int, on_gpus: bool) -> list[Part]:
         """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
-        return self.session.divide(items, num_processes)
+        from evalkit.backends.engine_parts import parts_of  # takes torch, as `session` does
+
+        return parts_of(items, self.facts(), num_processes, self.num_checked, on_gpus)
 
     def answer_part(self, part: Part) -> Iterator[Answer]:
         """See Divisible."""

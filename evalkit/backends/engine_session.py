@@ -15,7 +15,7 @@ from evalkit.backends.finite import not_finite
 from evalkit.engine.budget import choose_budget
 from evalkit.engine.cpu_kernels import FastForwards, products
 from evalkit.engine.engine import Continued, Engine, NotFiniteError, Watcher
-from evalkit.engine.partition import CPU, GPU, Rates, divide
+from evalkit.engine.partition import CPU, GPU, Rates
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
@@ -87,18 +87,6 @@ class EngineSession:
             self._prepared = self._next, _in_thread(partial(_plan_of, self._next, self.load(), self.encodings))
             self._next = None
         return found
-
-    def divide(self, items: Sequence[Item], num_processes: int) -> list[Part]:
-        """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
-        model = self.load()
-        batch = make_batch(items, model, self.encodings)
-        plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
-        checked = {items[index][0] for index in sample_of(plan.leaves, self.num_checked)}
-        parts = []
-        for share in divide(plan, num_processes, self._rates()):
-            asked = tuple(items[number] for number in share.sequences)
-            parts.append(Part(asked, frozenset(name for name, _ in asked if name in checked)))
-        return parts
 
     def answer_part(self, part: Part) -> Iterator[Answer]:
         """See Divisible."""

@@ -6,12 +6,11 @@ are a sweep.
 
 import gc
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import nullcontext
 from importlib import import_module
-from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -20,32 +19,15 @@ from evalkit.configuration.compose import run_jobs
 from evalkit.errors import EvalkitError, tell
 from evalkit.evaluation.provenance import command
 from evalkit.machine.interrupt import leave
-from evalkit.ranks.place import place_from
-
-if TYPE_CHECKING:
-    from evalkit.ranks.follower import Follower
-    from evalkit.ranks.leader import Leader
+from evalkit.workers.settings import refuse_launcher
 
 
 def run(arguments: Sequence[str]) -> int:
     """One run, or those of a sweep; the exit code is that of the first that failed, and the others run all the same.
 
-    Raises ConfigError for a launcher's environment that is no rank's.
+    Raises ConfigError in a process of a launcher's.
     """
-    place = place_from(os.environ)
-    # By its name: only a run of several processes loads torch before its configuration is known to be right.
-    ranks = import_module("evalkit.ranks.rendezvous").meet(place) if place is not None else None
-    with ranks or nullcontext():
-        try:
-            code = _run_jobs(arguments, ranks)
-        except EvalkitError as error:
-            code = tell(error, "evalkit")
-        if code and ranks is not None:
-            sys.exit(code)  # inside, so that the other ranks are told
-    return code
-
-
-def _run_jobs(arguments: Sequence[str], ranks: "Leader | Follower | None") -> int:
+    refuse_launcher(os.environ, shlex.join(arguments))
     codes: list[int] = []
     process = os.getpid()
     config_dirs = plugins.current_config_dirs()
@@ -55,7 +37,7 @@ def _run_jobs(arguments: Sequence[str], ranks: "Leader | Follower | None") -> in
             for folder in reversed(config_dirs):  # in a launcher's own process they are not known
                 plugins.use_config_dir(folder)
             # By its name: what a run takes is imported once its configuration is known to be right.
-            import_module("evalkit.commands.run_config").run_config(config, ranks)
+            import_module("evalkit.commands.run_config").run_config(config)
         except EvalkitError as error:
             tell(error, "evalkit")
             if os.getpid() != process:  # a launcher's own process: Hydra takes the error to this one
@@ -65,15 +47,13 @@ def _run_jobs(arguments: Sequence[str], ranks: "Leader | Follower | None") -> in
             traceback.clear_frames(error.__traceback__)  # Hydra keeps it, and so the model, until the sweep ends
             raise
         finally:
-            if ranks is not None:
-                ranks.end_job()
             free_memory()
 
     try:
         run_jobs(job, arguments)
     except KeyboardInterrupt:
         message = f"evalkit: interrupted; every finished answer is kept. To go on, run again: {command()}\n"
-        ranks.interrupted(message) if ranks is not None else leave(message)
+        leave(message)
     return codes[0] if codes else 0
 
 

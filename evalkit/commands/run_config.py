@@ -22,29 +22,24 @@ from evalkit.evaluation.task_run import Settings
 from evalkit.machine.home import CACHES, expanded, let_caches_lie_in
 from evalkit.models.identity import refuse_another
 from evalkit.models.packages import require_packages
-from evalkit.ranks.follower import Follower
-from evalkit.ranks.leader import Leader
-from evalkit.ranks.place import started_alone_by_accelerate
-from evalkit.ranks.shared import share
 from evalkit.report.closing import failed_checks, render_closing_table
 from evalkit.report.files import write_pages
 from evalkit.store.durable import Locking
 from evalkit.task import Switched, Task, with_protocol
+from evalkit.types import Summary
+from evalkit.workers.backend import over_workers
+from evalkit.workers.cluster import require_ray
+from evalkit.workers.settings import Workers, started_alone_by_accelerate, workers_from
 
 log = logging.getLogger(__name__)
 
 
-def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> None:
-    """Build what a composed configuration describes, and run it. Raises EvalkitError.
-
-    ranks: the other processes of the run, or, in one of those, rank 0, for which it answers.
-    """
+def run_config(config: DictConfig) -> None:
+    """Build what a composed configuration describes, and run it. Raises EvalkitError."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr, force=True)
     _quiet_libraries()
     _find_place_for_caches(config.results_dir)
-    if isinstance(ranks, Follower):
-        ranks.serve(lambda: build(config, "backend"))
-        return
+    workers = workers_of(config)
     tasks, backend, settings = build_run(config)
     if isinstance(backend, LoadsCheckpoint) and (said := refuse_another(backend.checkpoint)):
         log.info("%s", said)
@@ -54,14 +49,29 @@ def run_config(config: DictConfig, ranks: Leader | Follower | None = None) -> No
             sys.stdout.flush()
         return
     if started_alone_by_accelerate(os.environ):
-        log.warning("accelerate started one process; for several on a CPU: accelerate launch --multi_gpu …")
-    summaries = run_tasks(tasks, share(backend, ranks) if ranks is not None else backend, settings)
+        log.warning("accelerate started one process, which makes the run alone; for several: evalkit … workers=N")
+    summaries = _run(tasks, backend, settings, workers)
     write_pages(settings.folder)
     runs = runs_of(summaries, settings.card)
     sys.stdout.write(render_closing_table(runs))
     sys.stdout.write(failed_checks(runs))
     sys.stdout.write(f"\nreport: {settings.folder / 'report.md'}\n")
     sys.stdout.flush()
+
+
+def _run(tasks: Sequence[Task], backend: Backend, settings: Settings, workers: Workers | None) -> list[Summary]:
+    if workers is None:
+        return run_tasks(tasks, backend, settings)
+    with over_workers(backend, workers, settings.config) as backends:
+        return run_tasks(tasks, backends, settings)
+
+
+def workers_of(config: DictConfig) -> Workers | None:
+    """The keys `workers` and `ray`. Raises ConfigError, also where Ray is not installed."""
+    workers = workers_from(config.workers, config.ray, os.environ)
+    if workers is not None:
+        require_ray()
+    return workers
 
 
 def build_run(config: DictConfig) -> tuple[list[Task], Backend, Settings]:

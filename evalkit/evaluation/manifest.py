@@ -91,11 +91,11 @@ class Manifest:
 
 def _with_other_processes(session: Session, measured: Json) -> Session:
     """The session with what the other processes of the run took; the largest of them all counts as its memory."""
-    ranks: Any = measured.get("ranks", []) if isinstance(measured, dict) else []
+    workers: Any = measured.get("workers", []) if isinstance(measured, dict) else []
     return replace(
         session,
-        cpu_seconds=round(session.cpu_seconds + sum(rank["cpu_seconds"] for rank in ranks), 3),
-        peak_memory_bytes=max([session.peak_memory_bytes, *(rank["peak_memory_bytes"] for rank in ranks)]),
+        cpu_seconds=round(session.cpu_seconds + sum(worker["cpu_seconds"] for worker in workers), 3),
+        peak_memory_bytes=max([session.peak_memory_bytes, *(worker["peak_memory_bytes"] for worker in workers)]),
     )
 
 

