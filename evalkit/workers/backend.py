@@ -11,11 +11,11 @@ from evalkit.backends.finite import largest_difference
 from evalkit.models.base import ModelFacts
 from evalkit.types import ErrorOutput, Json
 from evalkit.workers.cluster import Cluster, open_cluster
-from evalkit.workers.crew import Answered, Crew, Event, Finished, Lost, Tally
+from evalkit.workers.crew import Answered, Crew, Event, Finished, Lost, Member
 from evalkit.workers.hand_out import DEADLY, HandOut
 from evalkit.workers.needs import needs_of
 from evalkit.workers.settings import Workers
-from evalkit.workers.worker import Description, describe, setting_here
+from evalkit.workers.worker import describe, setting_here
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class WorkersBackend:
         self._own, self._workers, self._config = own, workers, config
         self._cluster: Cluster | None = None
         self._crew_so_far: Crew | None = None
-        self._tallies: dict[str, Tally] = {}
+        self._took_part: dict[int, Member] = {}  # in the present call, by number
         self._checks: list[Mapping[str, Any]] = []
         self._told: Mapping[str, Json] = {}  # the provenance of a worker that has answered
         if isinstance(own, Draws):
@@ -68,8 +68,8 @@ class WorkersBackend:
         measured = own.get("measured")
         ran: dict[str, Json] = {**(measured if isinstance(measured, dict) else {})}
         ran.pop("check", None)
-        if self._tallies:
-            ran["workers"] = [{"worker": name, **_rounded(tally)} for name, tally in self._tallies.items()]
+        if self._took_part:
+            ran["workers"] = [_told(member) for _, member in sorted(self._took_part.items())]
         if (check := merged(self._checks)) is not None:
             ran["check"] = check
         return {**own, "measured": ran}
@@ -78,7 +78,7 @@ class WorkersBackend:
         """Each item's output, as it ends on whichever worker. Raises EngineError where no worker is left, and what a
         worker's backend raises."""
         crew = self._crew
-        self._tallies, self._checks = {}, []
+        self._took_part, self._checks = {}, []
         crew.look_around()  # they start, and load, while the work is divided
         crew.begin_call()
         parts = self._divide(items, crew.wanted)
@@ -92,7 +92,7 @@ class WorkersBackend:
                 yield from self._follow(event, hand_out)
 
     def _follow(self, event: Event, hand_out: HandOut) -> Iterator[Answer]:
-        self._tallies[str(event.member)] = event.member.tally
+        self._took_part[event.member.number] = event.member
         if isinstance(event, Answered):
             if hand_out.answered(event.answer[0]):
                 yield event.answer
@@ -126,12 +126,8 @@ class WorkersBackend:
             number = None if workers.number == "auto" else workers.number
             self._cluster = cluster = open_cluster(workers.address, max(cores, number or 1))
             needs = needs_of(self._own, cluster.machines(), number)
-            setting, driver = setting_here(self._config), self._describe()
-            self._crew_so_far = Crew(cluster, needs, number, setting, driver)
+            self._crew_so_far = Crew(cluster, needs, number, setting_here(self._config), describe(self._own))
         return self._crew_so_far
-
-    def _describe(self) -> Description:
-        return describe(self._own)
 
     def _divide(self, items: Sequence[Item], num_workers: int) -> list[Part]:
         if isinstance(self._own, Divisible):
@@ -177,5 +173,8 @@ def _plan_line(parts: Sequence[Part], num_workers: int) -> str:
     return line + (f"; {idle} of them have nothing to do" if idle > 0 else "")
 
 
-def _rounded(tally: Tally) -> dict[str, Json]:
-    return {**asdict(tally), "seconds": round(tally.seconds, 3), "cpu_seconds": round(tally.cpu_seconds, 3)}
+def _told(member: Member) -> dict[str, Json]:
+    """Which worker, where, and what it did, as the manifest keeps it."""
+    tally, where = member.tally, member.described
+    did = {**asdict(tally), "seconds": round(tally.seconds, 3), "cpu_seconds": round(tally.cpu_seconds, 3)}
+    return {"worker": member.number, **({"process": where.pid, "host": where.host} if where else {}), **did}
