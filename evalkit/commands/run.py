@@ -16,17 +16,19 @@ from omegaconf import DictConfig
 
 from evalkit import plugins
 from evalkit.configuration.compose import run_jobs
-from evalkit.errors import EvalkitError, tell
+from evalkit.errors import ConfigError, EvalkitError, tell
 from evalkit.evaluation.provenance import command
 from evalkit.machine.interrupt import leave
-from evalkit.workers.settings import refuse_launcher
+from evalkit.workers.settings import has_first_beside_it, refuse_launcher
 
 
 def run(arguments: Sequence[str]) -> int:
     """One run, or those of a sweep; the exit code is that of the first that failed, and the others run all the same.
 
-    Raises ConfigError in a process of a launcher's.
+    Raises ConfigError in the first of a launcher's processes; the others leave it to that one.
     """
+    if has_first_beside_it(os.environ):
+        return ConfigError.exit_code
     refuse_launcher(os.environ, shlex.join(arguments))
     codes: list[int] = []
     process = os.getpid()

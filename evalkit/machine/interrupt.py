@@ -4,6 +4,8 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -19,6 +21,36 @@ def end_by_signal() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Inside, a signal waits, as long as nothing blocks, and is heard at the end; a second one leaves at once.
+
+    For calls into a library that swallows an exception which a signal's handler raises in it, or that puts handlers of
+    its own in place of those that are there.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+        if len(came) > 1:
+            _leave(number, frame)
+
+    for number, handler in before.items():
+        if callable(handler):
+            signal.signal(number, note)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if came and callable(heard := before[signal.Signals(came[0])]):
+            heard(came[0], None)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

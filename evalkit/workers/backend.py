@@ -105,13 +105,8 @@ class WorkersBackend:
 
     def _make_good(self, lost: Lost, hand_out: HandOut) -> Iterator[Answer]:
         """What a worker leaves behind is asked again; a question that killed too many is given up."""
-        num_open, deadly = 0, list[str]()
-        if lost.part is not None:
-            num_open = len(hand_out.unfinished(lost.part))
-            if lost.with_machine:
-                hand_out.give_back(lost.part)
-            else:
-                deadly = hand_out.lost(lost.part)
+        num_open = len(hand_out.unfinished(lost.part)) if lost.part else 0
+        deadly = hand_out.lost(lost.part) if lost.part else []
         again = f"its {num_open - len(deadly):,} unfinished questions are asked again" if num_open else "it had no work"
         log.warning("%s %s; %s", lost.member, lost.why, again)
         for name in deadly:

@@ -6,21 +6,20 @@ import importlib.util
 import logging
 import os
 import shutil
-import signal
+import socket
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError, EngineError
-from evalkit.machine.interrupt import SIGNALS
+from evalkit.machine.interrupt import held_back
 from evalkit.workers.needs import Machine
 
 INSTALL = "workers=N needs the package ray: pip install 'evalkit[ray]'"
 _OBJECT_STORE = 2**28  # bytes of shared memory on this machine: questions on their way, no model
 _LONGEST_FOLDER = 40  # characters; Ray's sockets lie below, whose names the kernel allows 107
+_ANSWER_SECONDS = 10.0  # of a cluster's port
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning, and the GPUs of a worker that asked for none
@@ -62,7 +61,7 @@ class Cluster:
 
     def close(self) -> None:
         """End what was started here, or leave the cluster: its workers of this run end."""
-        with _own_signals(), contextlib.suppress(Exception):
+        with held_back(), contextlib.suppress(Exception):
             self.ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -79,6 +78,8 @@ def open_cluster(address: str | None, num_cpus: int) -> Cluster:
     # Here and by its name: an extra, and slow to import.
     ray = importlib.import_module("ray")
     _silence(ray)
+    if address is not None:
+        _require_answer(address)
     folder = _folder() if address is None else None
     here = {
         "num_cpus": num_cpus,
@@ -87,7 +88,7 @@ def open_cluster(address: str | None, num_cpus: int) -> Cluster:
         "_temp_dir": str(folder),
     }
     try:
-        with _own_signals():
+        with held_back():
             ray.init(
                 address="local" if address is None else address,
                 log_to_driver=False,
@@ -98,11 +99,25 @@ def open_cluster(address: str | None, num_cpus: int) -> Cluster:
     except (RuntimeError, ValueError, OSError, TimeoutError, AssertionError) as error:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        reason = " ".join(str(error).split())[:300]
-        where = "started on this machine" if address is None else f"reached at {address}"
-        mend = "" if address is None else "; is it up (`ray status`), of the same Ray and Python as here?"
-        raise EngineError(f"Ray cannot be {where}: {reason}{mend}") from None
+        raise _without_ray(address, error) from None
     return Cluster(ray, folder)
+
+
+def _without_ray(address: str | None, error: Exception) -> EngineError:
+    reason = " ".join(str(error).split())[:300]
+    where = "started on this machine" if address is None else f"reached at {address}"
+    mend = "" if address is None else "; is it up (`ray status`), of the same Ray and Python as here?"
+    return EngineError(f"Ray cannot be {where}: {reason}{mend}")
+
+
+def _require_answer(address: str) -> None:
+    """Ray itself would ask for minutes where nobody is. Raises EngineError."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdecimal():
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
+        except OSError as error:
+            raise _without_ray(address, error) from None
 
 
 def _folder() -> Path:
@@ -116,17 +131,3 @@ def _silence(ray: Any) -> None:
     inside: Any = sys.modules.get("ray._private.worker")
     if hasattr(inside, "print_to_stdstream"):
         inside.print_to_stdstream = lambda *_, **__: None
-
-
-@contextlib.contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray puts handlers of its own in place of those that end a run in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias
 
 from evalkit.backends.base import Answer, Part
 from evalkit.errors import EngineError, ModelError
+from evalkit.machine.interrupt import held_back
 from evalkit.machine.memory import is_out_of_memory
 from evalkit.types import Json
 from evalkit.workers.cluster import Cluster
@@ -20,6 +21,7 @@ _TICK = 1.0  # seconds between two looks at who is there
 _PATIENCE = 600.0  # seconds in which a machine that can hold a worker is waited for: a cluster may have to start one
 _FAILED_STARTS = 3  # in a row, after which no further worker is started
 _FRUITLESS = 10  # workers in a row that died without an answer between them
+_DIED = "died (killed, out of memory, or its machine is gone)"
 
 State: TypeAlias = Literal["starting", "loading", "idle", "busy"]
 
@@ -76,7 +78,6 @@ class Lost:
     member: Member
     part: Part | None
     why: str  # "died …"
-    with_machine: bool  # the questions are not to blame
 
 
 Event: TypeAlias = Answered | Finished | Lost
@@ -116,8 +117,7 @@ class Crew:
     def wait_for_first(self) -> None:
         """Until a worker is there and is as it must be. Raises EvalkitError where none comes."""
         while not any(member.described for member in self._members):
-            for _ in self.events():
-                pass
+            self.events()
 
     def look_around(self) -> None:
         """Start workers where some are wanted and fit. Raises EngineError, or ModelError, where none is left."""
@@ -163,60 +163,67 @@ class Crew:
         member.part, member.state = part, "busy"
         member.waiting = member.actor.answer.options(num_returns="streaming").remote(part)
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> list[Event]:
         """What the workers say next, waiting a moment for it. Raises EvalkitError that one of them raised, and where
         none is left."""
-        self.look_around()
+        with held_back():  # Ray swallows an interrupt that is raised in it
+            self.look_around()
+            return self._next_events()
+
+    def _next_events(self) -> list[Event]:
         waiting = {member.waiting: member for member in self._members if member.waiting is not None}
         if not waiting:
             time.sleep(_TICK / 10)
-            return
-        ready, _ = self._ray.wait(list(waiting), num_returns=1, timeout=_TICK)
-        for said in ready:
-            member = waiting[said]
-            self._members.remove(member)  # to the end: who speaks much is not heard before the others
-            self._members.append(member)
-            yield from self._hear(member)
+            return []
+        [*ready], _ = self._ray.wait(list(waiting), num_returns=1, timeout=_TICK)
+        if not ready:
+            return []
+        member = waiting[ready[0]]
+        self._members.remove(member)  # to the end: who speaks much is not heard before the others
+        self._members.append(member)
+        event = self._hear(member)
+        return [event] if event is not None else []
 
-    def _hear(self, member: Member) -> Iterator[Event]:
+    def _hear(self, member: Member) -> Event | None:
         try:
             if member.state == "busy":
-                yield from self._hear_busy(member)
-            elif member.state == "starting":
+                return self._hear_busy(member)
+            if member.state == "starting":
                 self._compare(member, self._ray.get(member.waiting))
-            elif member.state == "loading":
-                self.provenance = self.provenance or self._ray.get(member.waiting)
-                self._ray.get(member.waiting)
-                self._failed_starts = 0
-                member.state, member.waiting = "idle", None
+            else:
+                self._begin(member, self._ray.get(member.waiting))
         except self._ray.exceptions.RayTaskError as error:
             cause: BaseException = error.cause
             if not is_out_of_memory(cause):
                 raise cause from None
             self._ray.kill(member.actor)
-            yield self._lose(member, f"ran out of memory ({' '.join(str(cause).split())[:200]})", with_machine=False)
-        except self._ray.exceptions.RayError as error:
-            gone = "node has died" in str(error) or "node was" in str(error)
-            why = "is gone with its machine" if gone else "died (killed, or out of memory?)"
-            yield self._lose(member, why, with_machine=gone)
+            return self._lose(member, f"ran out of memory ({' '.join(str(cause).split())[:200]})")
+        except self._ray.exceptions.RayError:
+            return self._lose(member, _DIED)
+        return None
 
-    def _hear_busy(self, member: Member) -> Iterator[Event]:
+    def _begin(self, member: Member, provenance: Mapping[str, Json]) -> None:
+        """A worker has its weights."""
+        self.provenance = self.provenance or provenance
+        self._failed_starts = 0
+        member.state, member.waiting = "idle", None
+
+    def _hear_busy(self, member: Member) -> Event | None:
         try:
             said = self._ray.get(next(member.waiting))
         except StopIteration:
             member.state, member.waiting, member.part = "idle", None, None
-            return
+            return None
         if isinstance(said, PartReport):
             tally = member.tally
             tally.num_parts += 1
             tally.seconds += said.seconds
             tally.cpu_seconds += said.cpu_seconds
             tally.peak_memory_bytes = max(tally.peak_memory_bytes, said.peak_memory_bytes)
-            yield Finished(member, said)
-        else:
-            self._fruitless = 0
-            member.tally.num_answers += 1
-            yield Answered(member, said)
+            return Finished(member, said)
+        self._fruitless = 0
+        member.tally.num_answers += 1
+        return Answered(member, said)
 
     def _compare(self, member: Member, described: Description) -> None:
         """Refuse a worker that is not as the driver is, before it loads its weights."""
@@ -236,7 +243,7 @@ class Crew:
         log.warning("%s; it takes no part", self._refusal)
         self._looked_at = -_TICK
 
-    def _lose(self, member: Member, why: str, with_machine: bool) -> Lost:
+    def _lose(self, member: Member, why: str) -> Lost:
         self._members.remove(member)
         part = member.part
         if part is None:
@@ -245,7 +252,7 @@ class Crew:
         doing = {"starting": " while it started", "loading": " while it loaded the model"}.get(member.state, "")
         self._last_end = f"{member} {why}{doing}"
         self._looked_at = -_TICK  # whoever can take its place is looked for at once
-        return Lost(member, part, why + doing, with_machine)
+        return Lost(member, part, why + doing)
 
     def begin_call(self) -> None:
         """Count anew what each worker does."""

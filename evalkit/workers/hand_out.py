@@ -43,10 +43,6 @@ class HandOut:
         """A part's questions without an answer."""
         return [item for item in part.items if item[0] in self._open]
 
-    def give_back(self, part: Part) -> None:
-        """Ask what is open of a part again, first of all: its worker is gone, and no question's fault it was."""
-        self._put(self.unfinished(part), part)
-
     def lost(self, part: Part) -> list[str]:
         """A worker died over a part: ask what is open again. The questions that killed too often, which are not asked
         again and are answered by this.

@@ -34,17 +34,19 @@ def workers_from(workers: Any, ray: Any, environment: Mapping[str, str]) -> Work
 def refuse_launcher(environment: Mapping[str, str], words: str) -> None:
     """Raise ConfigError in one of several processes that a launcher started: evalkit starts its own.
 
-    words: of the command line. An error without a text is of a process beside the first, which says it for all.
+    words: of the command line.
     """
     number = environment.get("WORLD_SIZE", "1")
-    if number == "1":
-        return
-    if environment.get("RANK", "0") != "0":
-        raise ConfigError("")
-    raise ConfigError(
-        f"a launcher (accelerate launch, torchrun) started {number} processes, which would all make the same run; "
-        f"evalkit starts its own: evalkit {words} workers={number}"
-    )
+    if number != "1":
+        raise ConfigError(
+            f"a launcher (accelerate launch, torchrun) started {number} processes, which would all make the same run; "
+            f"evalkit starts its own: evalkit {words} workers={number}"
+        )
+
+
+def has_first_beside_it(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher started another process before this one, which says what there is to say."""
+    return environment.get("WORLD_SIZE", "1") != "1" and environment.get("RANK", "0") != "0"
 
 
 def started_alone_by_accelerate(environment: Mapping[str, str]) -> bool:

