@@ -64,7 +64,7 @@ def _examples() -> Iterator[tuple[str, str]]:
     yield f"evalkit -m model={model},{other} task={second}", "a sweep"
     yield f"evalkit task={second} --config-dir FOLDER", "with tasks, models, cards of your own: FOLDER/task/NAME.yaml"
     yield f"evalkit task={first} backend=openai backend.url=http://localhost:8000/v1", "a model behind a server"
-    yield f"accelerate launch --multi_gpu --num_processes 8 -m evalkit task={second}", "several GPUs or processes"
+    yield f"evalkit task={second} workers=8", "several GPUs or processes; machines: ray.address=HOST:PORT"
 
 
 def _columns(rows: list[tuple[str, str]]) -> str:

@@ -321,7 +321,7 @@ def test_parts_for_several_processes_give_the_same_samples(model: Path, task_bui
     whole = dict(EngineBackend(spec, num_checked=0).answer(items))
     random.Random(0).shuffle(items)
     backend = EngineBackend(spec, num_checked=0)
-    parts = backend.divide(items, 3)
+    parts = backend.divide(items, 3, on_gpus=False)
     assert len(parts) > 1
     found = {name: output for part in parts for name, output in backend.answer_part(part)}
     assert {n: o.text for n, o in found.items() if isinstance(o, GenerateOutput)} == {
