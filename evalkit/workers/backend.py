@@ -8,6 +8,7 @@ from typing import Any
 
 from evalkit.backends.base import Answer, Backend, Divisible, Draws, Item, Part
 from evalkit.backends.finite import largest_difference
+from evalkit.machine.interrupt import held_back
 from evalkit.models.base import ModelFacts
 from evalkit.types import ErrorOutput, Json
 from evalkit.workers.cluster import Cluster, open_cluster
@@ -49,10 +50,11 @@ class WorkersBackend:
     def close(self) -> None:
         """End the workers, and what was started for them."""
         crew, cluster, self._crew_so_far, self._cluster = self._crew_so_far, self._cluster, None, None
-        if crew is not None:
-            crew.close()
-        if cluster is not None:
-            cluster.close()
+        with held_back():
+            if crew is not None:
+                crew.close()
+            if cluster is not None:
+                cluster.close()
 
     def fingerprint(self) -> Mapping[str, Json]:
         """See Backend. On a cluster it waits for a worker: only there it is known in which dtype it will run."""

@@ -46,6 +46,16 @@ class Cluster:
         """Whether it was started here, for this run alone."""
         return self._folder is not None
 
+    def here(self, num_cpus: int) -> dict[str, Any]:
+        """How Ray is started on this machine."""
+        return {
+            "address": "local",
+            "num_cpus": num_cpus,
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE,
+            "_temp_dir": str(self._folder),
+        }
+
     def machines(self) -> list[Machine]:
         """Those that are there now."""
         return [
@@ -61,7 +71,7 @@ class Cluster:
 
     def close(self) -> None:
         """End what was started here, or leave the cluster: its workers of this run end."""
-        with held_back(), contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
             self.ray.shutdown()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -80,27 +90,20 @@ def open_cluster(address: str | None, num_cpus: int) -> Cluster:
     _silence(ray)
     if address is not None:
         _require_answer(address)
-    folder = _folder() if address is None else None
-    here = {
-        "num_cpus": num_cpus,
-        "include_dashboard": False,
-        "object_store_memory": _OBJECT_STORE,
-        "_temp_dir": str(folder),
-    }
+    cluster = Cluster(ray, _folder() if address is None else None)
     try:
         with held_back():
             ray.init(
-                address="local" if address is None else address,
-                log_to_driver=False,
-                logging_level=logging.CRITICAL,
-                configure_logging=False,
-                **(here if address is None else {}),
-            )
+                log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False,
+                **({"address": address} if address else cluster.here(num_cpus)),
+            )  # fmt: skip
     except (RuntimeError, ValueError, OSError, TimeoutError, AssertionError) as error:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
+        cluster.close()
         raise _without_ray(address, error) from None
-    return Cluster(ray, folder)
+    except BaseException:  # an interrupt, above all
+        cluster.close()
+        raise
+    return cluster
 
 
 def _without_ray(address: str | None, error: Exception) -> EngineError:

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _TICK = 1.0  # seconds between two looks at who is there
 _PATIENCE = 600.0  # seconds in which a machine that can hold a worker is waited for: a cluster may have to start one
+_TELL_AFTER = 60.0  # seconds without a worker
 _FAILED_STARTS = 3  # in a row, after which no further worker is started
 _FRUITLESS = 10  # workers in a row that died without an answer between them
 _DIED = "died (killed, out of memory, or its machine is gone)"
@@ -106,13 +107,9 @@ class Crew:
         self._refusal: str | None = None
         self._looked_at = -_TICK
         self._without_since: float | None = None
+        self._told = False  # that a worker is waited for
         self.wanted = 0
         self.provenance: Mapping[str, Json] = {}  # of the first worker that has its weights
-
-    @property
-    def members(self) -> list[Member]:
-        """Those that are there, or on their way."""
-        return list(self._members)
 
     def wait_for_first(self) -> None:
         """Until a worker is there and is as it must be. Raises EvalkitError where none comes."""
@@ -124,6 +121,10 @@ class Crew:
         if time.monotonic() - self._looked_at < _TICK:
             return
         self._looked_at = time.monotonic()
+        with held_back():
+            self._start_wanted()
+
+    def _start_wanted(self) -> None:
         room = capacity(self._cluster.machines(), self.needs)
         self.wanted = (room if self._number is None else self._number) - self._num_refused
         may_start = self._failed_starts < _FAILED_STARTS and self._fruitless < _FRUITLESS
@@ -146,8 +147,12 @@ class Crew:
         if not self._members and self._num_started:
             raise EngineError(f"no worker is left: {self._last_end}")
         self._without_since = self._without_since or time.monotonic()
-        if not room and time.monotonic() - self._without_since > _PATIENCE:
+        seconds = time.monotonic() - self._without_since
+        if not room and seconds > _PATIENCE:
             raise EngineError(f"no worker could be started: no machine of the cluster has {self.needs}")
+        if seconds > _TELL_AFTER and not self._told:
+            log.info("waiting for a worker: %s free on a machine, as `ray status` shows", self.needs)
+            self._told = True
 
     def idle(self) -> Iterator[Member]:
         """Workers that have their weights and nothing to do."""
@@ -161,7 +166,8 @@ class Crew:
     def give(self, member: Member, part: Part) -> None:
         """Let an idle worker answer a part."""
         member.part, member.state = part, "busy"
-        member.waiting = member.actor.answer.options(num_returns="streaming").remote(part)
+        with held_back():
+            member.waiting = member.actor.answer.options(num_returns="streaming").remote(part)
 
     def events(self) -> list[Event]:
         """What the workers say next, waiting a moment for it. Raises EvalkitError that one of them raised, and where

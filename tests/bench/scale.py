@@ -3,8 +3,9 @@
     python tests/bench/scale.py --data-dir DATA
 
 Real: the prompts of the four benchmarks in Qwen's own tokens (`pip install --no-deps dashscope`), how the engine cuts
-them into parts, and what rank 0 does alone (tokenising, planning, cutting), measured here. Assumed, and printed: a GPU's
-rates, and that a model's answers are as long as the benchmark's own solutions. Nothing here was run on a GPU.
+them into parts, and what the driver does alone (tokenising, planning, cutting), measured here. Measured before, and
+printed: what Ray takes to start, to carry a part and to carry an answer. Assumed, and printed: a GPU's rates, and that a
+model's answers are as long as the benchmark's own solutions. Nothing here was run on a GPU.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from evalkit.models.qwen_tokenizer import END_OF_TEXT, QwenTokenizer, load_qwen_
 from evalkit.types import GenerateRequest
 
 TASKS = ("ceval", "mmlu", "gsm8k", "humaneval")
-PROCESSES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,19 @@ class Gpu:
     flops: float = 4e14  # of bfloat16 matrix products, reached in prefill: 40 % of the data sheet's 989 TFLOP/s
     bytes_per_second: float = 2e12  # of weights in a decoding step: 60 % of 3.35 TB/s
     seconds_per_layer: float = 3e-4  # of kernel launches in a step: plain transformers, no compiled graph
+
+
+@dataclass(frozen=True)
+class Ray:
+    """What Ray adds; measured on two cores with ray 2.60."""
+
+    start: float = 7.0  # seconds until it is up, while nothing else happens; joining a cluster takes 1
+    actor: float = 5.0  # until a worker has loaded its libraries, all of them at once on cores of their own
+    per_part: float = 0.005  # to pickle a part's questions, carry them, and report
+    per_answer: float = 0.0003  # of the driver, for all workers one after the other: 6,000 answers took 1.7 s
+
+
+RAY = Ray()
 
 
 @dataclass(frozen=True)
@@ -67,7 +81,7 @@ MODELS = (Model("1.8B", 1.84e9, 24, 1), Model("7B", 7.7e9, 32, 1), Model("72B", 
 
 @dataclass(frozen=True)
 class Work:
-    """One benchmark: its plan, how long each answer will be, and what rank 0 does before anybody answers."""
+    """One benchmark: its plan, how long each answer will be, and what the driver does before anybody answers."""
 
     task: str
     plan: Plan
@@ -118,19 +132,22 @@ def true_cost(share: Share, lengths: Sequence[int], rates: Rates) -> float:
 class Outcome:
     """A whole card on so many engines."""
 
-    seconds: float  # rank 0's own work included
+    seconds: float  # the driver's own work and Ray's start included
     span: float  # of answering
     idle: float  # share of all engines' time while answering
     most_idle: float  # of the engine that idles most
     repeated: float  # prompt tokens computed more than once by the cuts, of all computed
     num_parts: int
+    overlapped: float  # the span, if a task's first parts were handed out while the last of the task before run
 
 
 def simulate(works: Sequence[Work], num_engines: int, model: Model, gpu: Gpu) -> Outcome:
-    """Task after task, as a run answers them; every engine takes the next part when it runs dry."""
+    """Task after task, as a run answers them; every worker takes the next part when it runs dry, and the driver takes
+    the answers one by one. Ray starts while the driver tokenises the first task's prompts."""
     rates, rate = model.rates(gpu), model.prefill_rate(gpu)
     span, serial, num_parts, tokens, distinct = 0.0, 0.0, 0, 0, 0
     busy = [0.0] * num_engines
+    through = [(0.0, engine) for engine in range(num_engines)]  # as if there were one task
     for work in works:
         started = time.perf_counter()
         shares = divide(work.plan, num_engines, GPU)
@@ -141,30 +158,43 @@ def simulate(works: Sequence[Work], num_engines: int, model: Model, gpu: Gpu) ->
             seconds = true_cost(share, work.lengths, rates) / rate
             now, engine = free[0]
             busy[engine] += seconds
-            heapreplace(free, (now + seconds, engine))
-        span += max(now for now, _ in free)
+            heapreplace(free, (now + RAY.per_part + seconds, engine))
+            now, engine = through[0]
+            heapreplace(through, (now + RAY.per_part + seconds, engine))
+        span += max(*(now for now, _ in free), RAY.per_answer * len(work.lengths))
         num_parts += len(shares)
         tokens += sum(share.num_tokens for share in shares)
         distinct += work.plan.num_computed_tokens
     idle = 1 - sum(busy) / (span * num_engines)
-    return Outcome(span + serial, span, idle, 1 - min(busy) / span, 1 - distinct / tokens, num_parts)
+    serial += max(0.0, RAY.start + RAY.actor - works[0].serial_seconds)
+    overlapped = max(now for now, _ in through)
+    return Outcome(span + serial, span, idle, 1 - min(busy) / span, 1 - distinct / tokens, num_parts, overlapped)
 
 
 def scaling_table(works: Sequence[Work], model: Model, gpu: Gpu) -> tuple[str, list[dict[str, float]]]:
     lines = [
-        "| processes | parts | prefixes computed again | idle, mean | idle, most | answering | speed-up | whole run |"
+        "| workers | parts | prefixes computed again | idle, mean | idle, most | answering | speed-up | if tasks "
+        "overlapped | whole run |"
     ]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = []
     first: float | None = None
-    for number in PROCESSES:
+    for number in WORKERS:
         found = simulate(works, number, model, gpu)
         first = first or found.span
-        rows.append({"processes": number, "idle": found.idle, "speed_up": first / found.span, "seconds": found.seconds})
+        rows.append(
+            {
+                "workers": number,
+                "overlapped": first / found.overlapped,
+                "idle": found.idle,
+                "speed_up": first / found.span,
+                "seconds": found.seconds,
+            }
+        )
         lines.append(
             f"| {number} | {found.num_parts:,} | {100 * found.repeated:.0f} % | {100 * found.idle:.0f} % | "
             f"{100 * found.most_idle:.0f} % | {duration(found.span)} | {first / found.span:.1f} | "
-            f"{duration(found.seconds)} |"
+            f"{first / found.overlapped:.1f} | {duration(found.seconds)} |"
         )
     return "\n".join(lines), rows
 
@@ -213,9 +243,9 @@ def main() -> int:
         prompt = sum(len(sequence.ids) for sequence in work.plan.sequences)
         say(
             f"{work.task}: {len(work.lengths):,} questions, {prompt:,} prompt tokens, {work.plan.num_computed_tokens:,} "
-            f"computed, {sum(work.lengths):,} decoded; rank 0 alone: {work.serial_seconds:.1f} s"
+            f"computed, {sum(work.lengths):,} decoded; the driver alone: {work.serial_seconds:.1f} s"
         )  # fmt: skip
-    say(f"assumed: {gpu}")
+    say(f"assumed: {gpu}; {RAY}")
     for model in MODELS:
         say(f"  {model}: prefill {model.prefill_rate(gpu):,.0f} tokens/s, a step {model.rates(gpu).step:,.0f} of them")
     model = next(model for model in MODELS if model.name == options.model)

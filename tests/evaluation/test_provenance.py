@@ -52,8 +52,10 @@ def test_the_commit_and_whether_it_is_dirty_are_those_of_the_checkout(tmp_path: 
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
         return json.loads(done.stdout)
 
-    (tmp_path / "evalkit" / "evaluation").mkdir(parents=True)
-    for name in ("__init__.py", "types.py", "evaluation/__init__.py", "evaluation/provenance.py"):
+    for folder in ("evaluation", "machine"):
+        (tmp_path / "evalkit" / folder).mkdir(parents=True)
+    machine = ("machine/__init__.py", "machine/versions.py")
+    for name in ("__init__.py", "types.py", "evaluation/__init__.py", "evaluation/provenance.py", *machine):
         (tmp_path / "evalkit" / name).write_bytes((ROOT / "evalkit" / name).read_bytes())
     assert state() is None
     git("init", "-q")
