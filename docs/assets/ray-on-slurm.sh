@@ -10,8 +10,10 @@ srun bash -c '
     if [ "$SLURM_NODEID" = 0 ]; then exec ray start --block --head --port="${ADDRESS##*:}" --include-dashboard=false; fi
     until ray start --block --address="$ADDRESS"; do sleep 5; done' >"ray-$SLURM_JOB_ID.log" 2>&1 &
 trap 'kill $! 2>/dev/null || true' EXIT
-until ray status --address "$ADDRESS" >/dev/null 2>&1; do
+for _ in $(seq 60); do
+    if said=$(ray status --address "$ADDRESS" 2>&1); then break; fi
     kill -0 $! || { echo "Ray did not start: see ray-$SLURM_JOB_ID.log" >&2; exit 1; }
     sleep 2
 done
+ray status --address "$ADDRESS" >/dev/null 2>&1 || { echo "Ray does not answer: ${said##*$'\n'}" >&2; exit 1; }
 evalkit workers=auto ray.address="$ADDRESS" "$@"

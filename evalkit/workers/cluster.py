@@ -97,7 +97,7 @@ def open_cluster(address: str | None, num_cpus: int) -> Cluster:
                 log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False,
                 **({"address": address} if address else cluster.here(num_cpus)),
             )  # fmt: skip
-    except (RuntimeError, ValueError, OSError, TimeoutError, AssertionError) as error:
+    except (RuntimeError, ValueError, OSError, AssertionError, ray.exceptions.RayError) as error:
         cluster.close()
         raise _without_ray(address, error) from None
     except BaseException:  # an interrupt, above all
