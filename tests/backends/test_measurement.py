@@ -57,8 +57,8 @@ def test_a_gpu_is_measured_by_whole_steps_and_its_profiler_and_never_waited_for(
     counters = backend.session.engine.counters
     in_steps = counters.prefill_seconds + counters.decode_seconds
     assert found.host_share == pytest.approx(1 - in_steps / found.seconds)
-    assert 0.05 < found.attention_share < 1
-    assert 0.05 < found.linear_share < 1
+    assert 0 < found.attention_share < 1
+    assert 0 < found.linear_share < 1
     assert found.attention_share + found.linear_share + found.host_share < 1
     assert not network._forward_pre_hooks
     assert not network._forward_hooks
