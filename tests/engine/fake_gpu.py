@@ -200,11 +200,13 @@ def run_without_numbers(
     kernels: Kernels | None = None,
     fast: Callable[[PreTrainedModel], AbstractContextManager[object]] = nullcontext,
 ) -> list[Ran]:
-    """All steps of a plan on a fake GPU; `make` gives the network, in evaluation mode, `fast` what is around it. Raises what a step that mixes
-    devices, or waits for the GPU, raises."""
+    """All steps of a plan on a fake GPU; `make` gives the network, `fast` what is around it.
+
+    Raises what a step that mixes devices, or waits for the GPU, raises.
+    """
     mode = FakeTensorMode()
     with mode:
-        network = moved(make(), dtype)
+        network = moved(make().eval(), dtype)
     plan = make_plan(sequences)
     runner = FakeRunner(network, mode, plan, budget.num_rows, kernels or kernels_for(dtype))
     lookup = Eager(plan, 1e6) if guesses else None
