@@ -20,7 +20,7 @@ from evalkit.engine.layout import Generated, Reads, Segment, own_length, reads_o
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.runner import StepResult, catch_out_of_memory, read
 from evalkit.engine.scheduler import Chunk, Row, Step
-from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.slots import Slots, slots_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,7 +53,7 @@ class ExpandedRunner:
         """slots: as PackedRunner has them; kernels: for its sake, this path leaves attention to the network."""
         self._network = network
         self._plan = plan
-        self._store = KeyValueStore(slots if isinstance(slots, Slots) else Slots.alike(slots, slot_length(plan)))
+        self._store = KeyValueStore(slots_of(slots, plan))
         self._num_layers = int(text_config(network).num_hidden_layers)
         self._cache_name = cache_name(network)
         self._takes_positions = "position_ids" in signature(network.forward).parameters

@@ -16,7 +16,7 @@ from evalkit.engine.last_layer import LastLayer
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
-from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.slots import Slots, slots_of
 from evalkit.machine.memory import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class PackedRunner:
         self._kernels = kernels
         self._network = network
         self._plan = plan
-        self._store = KeyValueStore(slots if isinstance(slots, Slots) else Slots.alike(slots, slot_length(plan)))
+        self._store = KeyValueStore(slots_of(slots, plan))
         self._last_layer = LastLayer(network)
         self._attention_before: str = network.config._attn_implementation
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from evalkit.engine.plan import Node, Plan
-from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.slots import Slots, slot_length, slots_of
 from evalkit.errors import EngineError
 
 # sequence, tokens of the step, most -> tokens that may follow the sequence's newest one
@@ -33,7 +33,7 @@ class Budget:
 
     def slots_for(self, plan: Plan) -> Slots:
         """Where the rows of a plan keep their own tokens."""
-        return self.slots or Slots.alike(self.num_rows, slot_length(plan))
+        return slots_of(self.slots or self.num_rows, plan)
 
 
 @dataclass(frozen=True)

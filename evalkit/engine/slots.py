@@ -69,6 +69,11 @@ class Slots:
         return np.asarray(self.kind_of, dtype=np.int64)
 
 
+def slots_of(wanted: Slots | int, plan: Plan) -> Slots:
+    """Slots for a plan's rows; a number stands for so many of the longest."""
+    return wanted if isinstance(wanted, Slots) else Slots.alike(wanted, slot_length(plan))
+
+
 def slot_length(plan: Plan) -> int:
     """Tokens that a slot of any sequence must hold: a prompt's own ones and all that may be decoded behind them."""
     lengths = (len(node) + plan.sequences[node.sequences[0]].max_new_tokens for node in plan.nodes if node.generates)
