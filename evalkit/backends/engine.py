@@ -111,7 +111,7 @@ class EngineBackend:
         """Neighbours in the prefix tree together. Raises ModelError for a sequence beyond the model's length."""
         from evalkit.backends.engine_parts import parts_of  # takes torch, as `session` does
 
-        return parts_of(items, self.facts(), num_processes, self.num_checked, on_gpus)
+        return parts_of(items, self.facts(), self.encodings, num_processes, self.num_checked, on_gpus)
 
     def answer_part(self, part: Part) -> Iterator[Answer]:
         """See Divisible."""

@@ -9,17 +9,25 @@ from evalkit.backends.engine_check import sample_of
 from evalkit.engine.partition import CPU, GPU, divide
 from evalkit.engine.plan import make_plan
 from evalkit.models.base import LoadedModel, ModelFacts
+from evalkit.models.continuations import Encodings
 
 
-def parts_of(items: Sequence[Item], facts: ModelFacts, num_engines: int, num_checked: int, on_gpus: bool) -> list[Part]:
+def parts_of(
+    items: Sequence[Item],
+    facts: ModelFacts,
+    encodings: Encodings,
+    num_engines: int,
+    num_checked: int,
+    on_gpus: bool,
+) -> list[Part]:
     """Neighbours in the prefix tree together, the most costly part first.
 
-    num_checked: questions of all parts that are answered again by the plain path. Raises ModelError for a sequence
-    beyond the model's length.
+    encodings: what is tokenised already; it is taken out. num_checked: questions of all parts that are answered again
+    by the plain path. Raises ModelError for a sequence beyond the model's length.
     """
     network: Any = None  # encoding and planning need none
     model = LoadedModel(network, facts.tokenizer, frozenset(), facts.max_length, {}, facts.num_embeddings)
-    batch = make_batch(items, model)
+    batch = make_batch(items, model, encodings)
     plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
     checked = {items[index][0] for index in sample_of(plan.leaves, num_checked)}
     parts = []

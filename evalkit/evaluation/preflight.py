@@ -31,8 +31,8 @@ class KeepsEncodings(Protocol):
     """A backend that answers with the token ids that were made before it loaded its model."""
 
     @property
-    def encodings(self) -> Encodings:
-        """Of the requests that it will be asked."""
+    def encodings(self) -> Encodings | None:
+        """Of the requests that it will be asked; None where those who answer for it make their own."""
         ...
 
 

@@ -10,6 +10,7 @@ from evalkit.backends.base import Answer, Backend, Divisible, Draws, Item, Part
 from evalkit.backends.finite import largest_difference
 from evalkit.machine.interrupt import held_back
 from evalkit.models.base import ModelFacts
+from evalkit.models.continuations import Encodings
 from evalkit.types import ErrorOutput, Json
 from evalkit.workers.cluster import Cluster, open_cluster
 from evalkit.workers.crew import Answered, Crew, Event, Finished, Lost, Member
@@ -141,6 +142,11 @@ class WorkersBackendWithFacts(WorkersBackend):
         self._crew.look_around()
         facts: ModelFacts = self._own.facts()  # type: ignore[attr-defined]  # over_workers() has looked
         return facts
+
+    @property
+    def encodings(self) -> Encodings | None:
+        """See KeepsEncodings: what the forecast looked at is divided without being tokenised again."""
+        return getattr(self._own, "encodings", None)
 
 
 def over_workers(own: Backend, workers: Workers, config: Mapping[str, Any]) -> WorkersBackend:
