@@ -10,6 +10,7 @@ peak is the process's. The tokenizer is Qwen's own, from the wheel `dashscope` (
 
 import importlib.util
 import json
+import os
 import shutil
 import sys
 import time
@@ -52,10 +53,7 @@ def make(folder: Path, bits: int | None = None) -> None:
     if bits is not None:
         how = {"bits": bits, "group_size": GROUP, "sym": True, "desc_act": False, "quant_method": "gptq"}
         config |= {"bf16": False, "fp16": True, "quantization_config": how}
-    spec = importlib.util.find_spec("dashscope")
-    if spec is None or not spec.submodule_search_locations:
-        raise SystemExit("Qwen's vocabulary is not installed: pip install --no-deps dashscope")
-    shutil.copy(Path(spec.submodule_search_locations[0]) / "resources" / "qwen.tiktoken", folder)
+    copy_vocabulary(folder)
     (folder / "config.json").write_text(json.dumps(config, indent=2))
     (folder / "generation_config.json").write_text(json.dumps(GENERATION))
     generator = torch.Generator().manual_seed(0)
@@ -63,6 +61,17 @@ def make(folder: Path, bits: int | None = None) -> None:
         write_qwen_weights(folder, config, generator, torch.bfloat16)
     else:
         write_gptq(folder, config, bits, generator)
+
+
+def copy_vocabulary(folder: Path) -> None:
+    """Qwen's own, from where it is installed or from QWEN_VOCABULARY, a file."""
+    spec = importlib.util.find_spec("dashscope")
+    if "QWEN_VOCABULARY" in os.environ:
+        shutil.copy(os.environ["QWEN_VOCABULARY"], folder / "qwen.tiktoken")
+    elif spec is not None and spec.submodule_search_locations:
+        shutil.copy(Path(spec.submodule_search_locations[0]) / "resources" / "qwen.tiktoken", folder)
+    else:
+        raise SystemExit("Qwen's vocabulary is not installed: pip install --no-deps dashscope")
 
 
 def write_gptq(folder: Path, config: dict[str, Any], bits: int, generator: torch.Generator) -> None:
