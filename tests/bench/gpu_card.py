@@ -44,6 +44,8 @@ TASKS = ("ceval", "mmlu", "gsm8k", "humaneval")
 END_OF_TEXT = "<|endoftext|>"
 RAISED = 1e4  # a logit that no other one reaches
 NUM_KERNELS = 12  # of a profile's table
+NUM_PROFILED = 1500  # questions
+WINDOWS = {"texts": ((5, 2), (60, 6)), "choices": ((4, 3),)}  # of what is profiled: first step, steps
 
 
 class Forced:
@@ -348,11 +350,10 @@ def run(options: argparse.Namespace, folder: Path, report: dict[str, Any]) -> No
     report["model_work"] = time.perf_counter() - whole
     report["engine"] = backend.session.ran["engine"]
     say(f"all of it {report['model_work']:.1f} s; {json.dumps(report['engine'])}")
-    if options.profile:
-        for name in names:
-            for first, number in ((4, 4), (60, 8)) if forced[name] else ((4, 3),):
-                for line in profiled(backend, asked[name][0], forced[name], first, number):
-                    say(line if line.startswith(" ") else f"{name}, {line}")
+    for name in names if options.profile else ():
+        for first, number in WINDOWS["texts" if forced[name] else "choices"]:
+            for line in profiled(backend, asked[name][0][:NUM_PROFILED], forced[name], first, number):
+                say(line if line.startswith(" ") else f"{name}, {line}")
 
 
 if __name__ == "__main__":
