@@ -28,19 +28,23 @@ class EngineBackend:
         max_batch_tokens: int | Literal["auto"] = "auto",
         num_checked: int = 16,
         prompt_lookup: bool = True,
+        cuda_graphs: bool = True,
     ) -> None:
         """max_batch_tokens: per forward pass; num_checked: questions answered again by the plain path, 0 for none;
-        prompt_lookup: guess at tokens to decode, several in a step, where that pays (see engine.prompt_lookup)."""
+        prompt_lookup: guess at tokens to decode, several in a step, where that pays (see engine.prompt_lookup);
+        cuda_graphs: on a GPU, launch steps by graphs (see engine.graphs)."""
         if max_batch_tokens != "auto" and (type(max_batch_tokens) is not int or max_batch_tokens < 1):
             raise ConfigError(f"backend.max_batch_tokens={max_batch_tokens}: use auto or a whole number from 1 up")
         if type(num_checked) is not int or num_checked < 0:
             raise ConfigError(f"backend.num_checked={num_checked}: use a whole number from 0 up")
-        if type(prompt_lookup) is not bool:
-            raise ConfigError(f"backend.prompt_lookup={prompt_lookup}: use true or false")
+        for name, value in (("prompt_lookup", prompt_lookup), ("cuda_graphs", cuda_graphs)):
+            if type(value) is not bool:
+                raise ConfigError(f"backend.{name}={value}: use true or false")
         self.model = model
         self.max_batch_tokens = max_batch_tokens
         self.num_checked = num_checked
         self.prompt_lookup = prompt_lookup
+        self.cuda_graphs = cuda_graphs
 
     @cached_property
     def found(self) -> Checkpoint:
@@ -71,7 +75,13 @@ class EngineBackend:
 
         encodings = self.encodings if "_facts" in vars(self) else None
         return EngineSession(
-            self.model, self.found, self.max_batch_tokens, self.num_checked, self.prompt_lookup, encodings
+            self.model,
+            self.found,
+            self.max_batch_tokens,
+            self.num_checked,
+            self.prompt_lookup,
+            encodings,
+            cuda_graphs=self.cuda_graphs,
         )
 
     def load(self) -> LoadedModel:

@@ -14,7 +14,9 @@ from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.backends.finite import not_finite
 from evalkit.engine.budget import choose_budget
 from evalkit.engine.cpu_kernels import FastForwards, products
+from evalkit.engine.cuda_graphs import CudaRecorder
 from evalkit.engine.engine import Continued, Engine, NotFiniteError, Watcher
+from evalkit.engine.graphs import Graphs
 from evalkit.engine.partition import CPU, GPU, Rates
 from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
@@ -39,6 +41,8 @@ class EngineSession:
         num_checked: int,
         prompt_lookup: bool,
         encodings: Encodings | None = None,
+        *,
+        cuda_graphs: bool = True,
     ) -> None:
         """See EngineBackend; encodings: of what is asked later, tokenised already."""
         self.model = model
@@ -46,12 +50,14 @@ class EngineSession:
         self.max_batch_tokens = max_batch_tokens
         self.num_checked = num_checked
         self.prompt_lookup = prompt_lookup
+        self.cuda_graphs = cuda_graphs
         self.encodings = encodings
         self._next: list[Item] | None = None
         self._prepared: tuple[list[Item], Future[tuple[Batch, Plan]]] | None = None
         self.engine: Engine | None = None  # of the last call, for its counters
         self.loaded: LoadedModel | None = None
         self.ran: dict[str, Json] = {}  # how it was run, for the provenance
+        self._budget: Budget | None = None  # of the last call
         self.check: dict[str, Json] | None = None  # what the comparison of the last answers with the plain path found
 
     def load(self) -> LoadedModel:
@@ -62,6 +68,9 @@ class EngineSession:
             self._kernels = choose_kernels(self.loaded.network)
             with self._forwards:
                 self._runner, self._why_expanded = choose_runner(self.loaded.network, self._kernels)
+            device = self.loaded.network.device
+            takes_graphs = self.cuda_graphs and device.type == "cuda" and self._why_expanded is None
+            self._graphs = Graphs(CudaRecorder(device)) if takes_graphs else None
         return self.loaded
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
@@ -106,6 +115,8 @@ class EngineSession:
             self.engine = None  # with the error, which ends here, all that holds its keys and values
         if waiting:
             yield from self._one_by_one(waiting, model)
+        if self._budget is not None:
+            self.ran.update(self._describe(self._budget))  # graphs were made meanwhile
         check.run(model)
         self.ran["check"] = self.check = check.describe(model.network.dtype)
 
@@ -150,8 +161,9 @@ class EngineSession:
         """An engine for one plan on the loaded model's best path, within the device's budget."""
         network = self.load().network
         budget = choose_budget(network, plan, self.max_batch_tokens)
+        self._budget = budget
         self.ran = self._describe(budget)
-        runner = self._runner(network, plan, budget.slots_for(plan), self._kernels)
+        runner = self._runner(network, plan, budget.slots_for(plan), self._kernels, self._graphs)
         lookup = PromptLookup(plan, self._rates().step) if self.prompt_lookup else None
         return Engine(plan, runner, budget, end_of_text_ids, watchers, lookup, ends or {})
 
@@ -169,6 +181,11 @@ class EngineSession:
             return self._kernels.describe()
         return products(self.load().network.dtype, self._kernels.precision)
 
+    def _about_graphs(self) -> dict[str, Json]:
+        if self._graphs is not None:
+            return {"graphs": self._graphs.describe()}
+        return {"graphs": "off"} if self.load().network.device.type == "cuda" and not self.cuda_graphs else {}
+
     def _describe(self, budget: Budget) -> dict[str, Json]:
         return {
             "engine": {
@@ -179,6 +196,7 @@ class EngineSession:
                 "packed_linears": self._forwards.num_packed,
                 "fused_norms": self._forwards.num_fused_norms,
                 "attention": self._attention(),
+                **self._about_graphs(),
                 "threads": torch.get_num_threads(),
             }
         }

@@ -32,7 +32,7 @@ _WIDTH = 47  # of most of the examples
 _DEEPER_KEYS = (
     ("model.…", "path (hub id, folder or .gguf), name, revision, dtype, device, device_map, weights, max_length"),
     ("tasks.NAME.…", "split, num_fewshot, protocol; NAME+SWITCH:VALUE flips one switch: evalkit protocols lists them"),
-    ("backend.…", "max_batch_tokens, num_checked, prompt_lookup; url, concurrency, … with backend=openai"),
+    ("backend.…", "max_batch_tokens, num_checked, prompt_lookup, cuda_graphs; url, concurrency, … with backend=openai"),
 )
 
 

@@ -9,11 +9,12 @@ Key/value heads serve several query heads: those are laid behind one another as 
 read once for all of them.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -93,17 +94,25 @@ class PackedStep:
     kept: Kept | None = None  # None: chunk by chunk
 
 
-_ACTIVE: ContextVar[PackedStep] = ContextVar("evalkit_packed_step")
+# layer, query, key, value, scale -> what `shared_prefix_attention` gives
+Attends: TypeAlias = Callable[[int, Tensor, Tensor, Tensor, float], Tensor]
+
+_ACTIVE: ContextVar[Attends] = ContextVar("evalkit_attends")
 
 
 @contextmanager
-def packed(step: PackedStep) -> Iterator[None]:
-    """Within it the registered attention function serves this step."""
-    token = _ACTIVE.set(step)
+def attending(attends: Attends) -> Iterator[None]:
+    """Within it the registered attention function does this."""
+    token = _ACTIVE.set(attends)
     try:
         yield
     finally:
         _ACTIVE.reset(token)
+
+
+def packed(step: PackedStep) -> AbstractContextManager[None]:
+    """Within it the registered attention function serves this step."""
+    return attending(partial(attend_packed, step))
 
 
 def register() -> None:
@@ -126,11 +135,20 @@ def shared_prefix_attention(
     if unknown or attention_mask is not None:
         raise EngineError(f"shared-prefix attention does not know {', '.join(unknown) or 'this mask'}")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    return attend_packed(_ACTIVE.get(), int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
+    return _ACTIVE.get()(int(module.layer_idx), query, key, value, scale), None  # type: ignore[arg-type]
 
 
-def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """One layer of one step; shapes as `shared_prefix_attention`. New keys and values go to the store."""
+def attend_packed(
+    step: PackedStep,
+    layer: int,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scale: float,
+    out: Tensor | None = None,
+) -> Tensor:
+    """One layer of one step; shapes as `shared_prefix_attention`. New keys and values go to the store, the result to
+    `out` if it is given."""
     groups = query.shape[1] // key.shape[1]
     merged = _Merged(query, groups, key.shape[1], value.shape[-1])
     _keep(step, layer, key, value)
@@ -148,7 +166,7 @@ def attend_packed(step: PackedStep, layer: int, query: Tensor, key: Tensor, valu
         with matmul_precision(step.kernels.precision if queries.shape[2] >= LARGE else None):
             part = (step.kernels.attend or attend)(queries, keys, values, scale, None)
         merged.add(span.start, *part)
-    return merged.result()
+    return merged.result(out)
 
 
 class _Merged:
@@ -210,10 +228,13 @@ class _Merged:
         self._out[rows].lerp_(out[0].transpose(0, 1).to(torch.float32), weight[..., None])
         torch.logaddexp(old, new, out=old)
 
-    def result(self) -> Tensor:
-        """[1, tokens, heads, head size] in the queries' dtype."""
+    def result(self, given: Tensor | None = None) -> Tensor:
+        """[1, tokens, heads, head size] in the queries' dtype, in memory that is given or new."""
         rows, num_heads, size = self._out.shape
         by_token = self._out.view(rows // self._groups, self._groups, num_heads, size).transpose(1, 2)
+        if given is not None:
+            given[0].view(by_token.shape).copy_(by_token)
+            return given
         out = by_token.reshape(1, rows // self._groups, num_heads * self._groups, size)
         return out.to(self._queries.dtype)
 

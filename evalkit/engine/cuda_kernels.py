@@ -139,14 +139,14 @@ def why_not(probe: Callable[[], float], dtype: torch.dtype, device: torch.device
     try:
         difference = probe()
     except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:  # built without it, or changed
-        _refuse_broken(device, error)
+        refuse_broken(device, error)
         return f"{type(error).__name__}: {first_line(error)}"
     tolerance = _TOLERANCES.get(dtype, 0.0)
     # A NaN is not below anything.
     return None if difference <= tolerance else f"differs by {difference:.2g} of {tolerance:g} allowed"
 
 
-def _refuse_broken(device: torch.device, error: Exception) -> None:
+def refuse_broken(device: torch.device, error: Exception) -> None:
     """Some errors of a GPU stay: every later call would fail, somewhere else."""
     try:
         if device.type == "cuda":

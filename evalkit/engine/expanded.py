@@ -25,6 +25,8 @@ from evalkit.engine.slots import Slots, slots_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from evalkit.engine.graphs import Graphs
+
 MAX_PADDING = 0.1  # of a forward pass's new tokens
 MAX_LAID_OUT = 8192  # tokens laid out for all rows of a forward pass together
 MAX_LOGITS = 256 * 2**20 // 4  # float32 values
@@ -49,8 +51,15 @@ class ExpandedRunner:
 
     takes_guesses: ClassVar[bool] = False  # rows of one token each are one batch, whatever lies before them
 
-    def __init__(self, network: "PreTrainedModel", plan: Plan, slots: Slots | int, kernels: Kernels = PLAIN) -> None:
-        """slots: as PackedRunner has them; kernels: for its sake, this path leaves attention to the network."""
+    def __init__(
+        self,
+        network: "PreTrainedModel",
+        plan: Plan,
+        slots: Slots | int,
+        kernels: Kernels = PLAIN,
+        graphs: "Graphs | None" = None,
+    ) -> None:
+        """slots: as PackedRunner has them; kernels, graphs: for its sake, this path leaves all to the network."""
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(slots_of(slots, plan))

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from evalkit.engine.attention import ATTENTION_NAME, packed, register
+from evalkit.engine.attention import ATTENTION_NAME, PackedStep, register
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.draws import choose
+from evalkit.engine.graphs import Graphs, Inputs, Size, eagerly, padded
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.last_layer import LastLayer
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
@@ -86,10 +87,18 @@ class PackedRunner:
         """Whether a step goes on while the host does something else: on a GPU."""
         return self._network.device.type == "cuda"
 
-    def __init__(self, network: "PreTrainedModel", plan: Plan, slots: Slots | int, kernels: Kernels = PLAIN) -> None:
-        """slots: a number stands for so many of the longest."""
+    def __init__(
+        self,
+        network: "PreTrainedModel",
+        plan: Plan,
+        slots: Slots | int,
+        kernels: Kernels = PLAIN,
+        graphs: Graphs | None = None,
+    ) -> None:
+        """slots: a number stands for so many of the longest; graphs: of this network, for some sizes of step."""
         register()
         self._kernels = kernels
+        self._graphs = graphs
         self._network = network
         self._plan = plan
         self._store = KeyValueStore(slots_of(slots, plan))
@@ -116,6 +125,9 @@ class PackedRunner:
         """See Launches."""
         segments = segments_of(step, self._plan, generated)
         reads = reads_of(step, self._plan, generated)
+        ids, positions, keep = spelt(segments, reads)
+        own = Size(len(ids), len(keep))
+        size = own if self._graphs is None else self._graphs.size_of(own)
         with catch_out_of_memory():
             layout = lay_out(
                 step,
@@ -124,13 +136,24 @@ class PackedRunner:
                 self._network.device,
                 self._network.dtype,
                 self._kernels,
-                [*spelt(segments, reads), *reads.numbers()],
+                [padded(ids, positions, keep, size), *reads.numbers()],
             )
-        ids, positions, keep, *wanted = layout.numbers
-        reading_last = self._last_layer.reading(keep, len(ids))
-        with torch.inference_mode(), packed(layout), reading_last, catch_out_of_memory():
+        numbers, *wanted = layout.numbers
+        with torch.inference_mode(), catch_out_of_memory():
+            logits, num_padding = self._logits(Inputs(numbers, size, own), layout)
+            return reading(logits, reads, wanted, num_padding)
+
+    def _logits(self, inputs: Inputs, step: PackedStep) -> tuple[Tensor, int]:
+        """[places read, vocabulary], and how many tokens were computed besides the step's own."""
+        if self._graphs is None:
+            return eagerly(inputs, step, self._forward), 0
+        return self._graphs.logits(inputs, step, self._forward)
+
+    def _forward(self, ids: Tensor, positions: Tensor, keep: Tensor) -> Tensor:
+        with self._last_layer.reading(keep, len(ids)):
             out = self._network(input_ids=ids[None], position_ids=positions[None], use_cache=False, logits_to_keep=keep)
-            return reading(out.logits[0], reads, wanted)
+        logits: Tensor = out.logits[0]
+        return logits
 
     def release(self, nodes: Iterable[Node]) -> None:
         """See Runner."""
@@ -159,10 +182,10 @@ def read(logits: Tensor, reads: Reads) -> StepResult:
     return reading(logits, reads, [torch.tensor(some, device=logits.device) for some in reads.numbers()])()
 
 
-def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Callable[[], StepResult]:
+def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor], num_padding: int = 0) -> Callable[[], StepResult]:
     """As `read`, begun: what waits for the result. wanted: `reads.numbers()` on the logits' device."""
     if not reads.places:
-        return lambda: StepResult((), {})
+        return lambda: StepResult((), {}, num_padding)
     rows, ids, decoding = wanted
     wide = logits.float()
     norms = wide.logsumexp(dim=-1)
@@ -188,7 +211,7 @@ def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Callable[
         for (_, sequence), pair in zip(reads.decoding, decoded, strict=True):
             tokens.setdefault(sequence, []).append(pair)
         scored = zip(reads.targets, numbers[:num_targets], strict=True)
-        return StepResult(tuple([(s, n, value) for (_, _, s, n), value in scored]), tokens)
+        return StepResult(tuple([(s, n, value) for (_, _, s, n), value in scored]), tokens, num_padding)
 
     return result
 

@@ -286,6 +286,7 @@ def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monk
         ({"max_batch_tokens": "many"}, r"backend.max_batch_tokens=many"),
         ({"num_checked": -1}, r"backend.num_checked=-1"),
         ({"prompt_lookup": "sometimes"}, r"backend.prompt_lookup=sometimes"),
+        ({"cuda_graphs": "maybe"}, r"backend.cuda_graphs=maybe"),
     ],
 )
 def test_a_setting_that_cannot_be_meant_is_refused_before_anything_loads(setting: dict, message: str) -> None:
