@@ -2,11 +2,11 @@
 
 import logging
 import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from evalkit.backends.base import Backend, PreparesNext
+from evalkit.backends.base import Backend, LoadsCheckpoint, PreparesNext
 from evalkit.errors import ConfigError, DataError
 from evalkit.evaluation.contract import provenance_of
 from evalkit.evaluation.forecast import calibrate, forecast
@@ -24,6 +24,7 @@ from evalkit.evaluation.preflight import (
 )
 from evalkit.evaluation.progress import EtaLogger, shown_prompt, told_every_minute
 from evalkit.evaluation.task_run import Settings, TaskRun
+from evalkit.machine.threads import in_thread
 from evalkit.models.continuations import Encodings
 from evalkit.store.durable import lacks_of_disk, require_writable
 from evalkit.store.run_name import folders_of, task_of
@@ -41,10 +42,11 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
     Everything that can be wrong with settings, data, model files and folders is found before weights load.
     Raises EvalkitError.
     """
+    fingerprint_of = _reading(backend)
     named, questions = _questions(tasks, settings)
     for task in tasks:
         provenance_of(task)  # HumanEval's sandbox proves itself here, before weights load
-    fingerprint = dict(backend.fingerprint())
+    fingerprint = dict(fingerprint_of())
     folder, lock = settings.folder, settings.results_lock
     require_writable(folder)
     if of_disk := lacks_of_disk(folder, lock):
@@ -94,6 +96,13 @@ def run_tasks(tasks: Sequence[Task], backend: Backend, settings: Settings) -> li
             summaries += _run_together(backend, now)
             now = after
     return summaries
+
+
+def _reading(backend: Backend) -> Callable[[], Mapping[str, Json]]:
+    """What gives a backend's fingerprint; a checkpoint's files, which are large, are read from now on."""
+    if not isinstance(backend, LoadsCheckpoint):
+        return backend.fingerprint
+    return in_thread(backend.fingerprint, "fingerprint").result
 
 
 def _prepare(backend: Backend, now: Sequence[TaskRun], after: Sequence[TaskRun]) -> None:
