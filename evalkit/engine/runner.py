@@ -1,7 +1,7 @@
 """A step into tensors, through the network, and back into numbers."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 
@@ -141,7 +141,8 @@ class PackedRunner:
         numbers, *wanted = layout.numbers
         with torch.inference_mode(), catch_out_of_memory():
             logits, num_padding = self._logits(Inputs(numbers, size, own), layout)
-            return reading(logits, reads, wanted, num_padding)
+            wait = reading(logits, reads, wanted)
+        return (lambda: replace(wait(), num_padding=num_padding)) if num_padding else wait
 
     def _logits(self, inputs: Inputs, step: PackedStep) -> tuple[Tensor, int]:
         """[places read, vocabulary], and how many tokens were computed besides the step's own."""
@@ -182,10 +183,10 @@ def read(logits: Tensor, reads: Reads) -> StepResult:
     return reading(logits, reads, [torch.tensor(some, device=logits.device) for some in reads.numbers()])()
 
 
-def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor], num_padding: int = 0) -> Callable[[], StepResult]:
+def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Callable[[], StepResult]:
     """As `read`, begun: what waits for the result. wanted: `reads.numbers()` on the logits' device."""
     if not reads.places:
-        return lambda: StepResult((), {}, num_padding)
+        return lambda: StepResult((), {})
     rows, ids, decoding = wanted
     wide = logits.float()
     norms = wide.logsumexp(dim=-1)
@@ -211,7 +212,7 @@ def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor], num_padding:
         for (_, sequence), pair in zip(reads.decoding, decoded, strict=True):
             tokens.setdefault(sequence, []).append(pair)
         scored = zip(reads.targets, numbers[:num_targets], strict=True)
-        return StepResult(tuple([(s, n, value) for (_, _, s, n), value in scored]), tokens, num_padding)
+        return StepResult(tuple([(s, n, value) for (_, _, s, n), value in scored]), tokens)
 
     return result
 

@@ -22,6 +22,7 @@ from evalkit.backends.engine_batch import Question, encode, watcher
 from evalkit.backends.reference import ReferenceBackend, generate
 from evalkit.engine import runner
 from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.graphs import Graphs
 from evalkit.engine.runner import PackedRunner, StepTooLargeError
 from evalkit.engine.scheduler import Step
 from evalkit.errors import ConfigError, ModelError
@@ -292,6 +293,16 @@ def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monk
 def test_a_setting_that_cannot_be_meant_is_refused_before_anything_loads(setting: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         EngineBackend(ModelSpec(name="none", path="nowhere"), **setting)
+
+
+def test_graphs_are_no_part_of_what_a_model_is_and_are_told_of(llama: ModelSpec) -> None:
+    backend = EngineBackend(llama, cuda_graphs=False)
+    assert backend.fingerprint() == EngineBackend(llama).fingerprint()
+    answers = dict(backend.answer(requests()[:2]))
+    assert "graphs" not in measured(backend)["engine"]  # there is no GPU
+    backend.session._graphs = Graphs(SimpleNamespace(is_full=True))
+    assert dict(backend.answer(requests()[:2])) == answers
+    assert measured(backend)["engine"]["graphs"] == "0 sizes, 0 steps"
 
 
 class Letters:
