@@ -1,8 +1,9 @@
 """Requests into the engine's token sequences, and its results back into outputs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TypeAlias
 
 from evalkit.backends.base import Item
 from evalkit.engine.draws import draws_of
@@ -156,13 +157,32 @@ def _continued(question: Question, index: int, max_length: int) -> TokenSequence
     return TokenSequence(ids, max_new_tokens=min(question.request.max_new_tokens, room), request=index, draws=draws)
 
 
-def watcher(question: Question, tokenizer: TextTokenizer) -> Watcher:
+class MayEnd(dict[int, bool]):
+    """By token: whether a stop string may end within its bytes. Looked at once for each token of all texts."""
+
+    def __init__(self, stops: Sequence[bytes], bytes_behind: Callable[..., bytes]) -> None:
+        super().__init__()
+        self._stops, self._bytes_behind = stops, bytes_behind
+
+    def __missing__(self, token: int) -> bool:
+        own = self._bytes_behind((token,), after=())
+        ends = (stop[-length:] for stop in self._stops for length in range(1, len(stop)))
+        self[token] = any(stop in own for stop in self._stops) or any(own.startswith(end) for end in ends)
+        return self[token]
+
+
+# Of questions with the same stop strings, with or without special tokens in the text: what is known of their tokens.
+KnownEnds: TypeAlias = dict[tuple[tuple[str, ...], bool], MayEnd]
+
+
+def watcher(question: Question, tokenizer: TextTokenizer, known: KnownEnds | None = None) -> Watcher:
     """Tells whether the decoded tokens hold one of the question's stop strings, looking at the newest only.
 
-    A find is confirmed on the whole text, so that the answer is that of decoding everything each time.
+    A find is confirmed on the whole text, so that the answer is that of decoding everything each time. known: what
+    the watchers of one plan share.
     """
     assert isinstance(question.request, GenerateRequest)
-    stops = question.request.stop
+    stops = tuple(question.request.stop)
     keep_special = question.request.special_tokens != "unseen"
     prompt = question.encoded.prompt_ids
     decode = decoder(tokenizer, keep_special=keep_special)
@@ -171,24 +191,33 @@ def watcher(question: Question, tokenizer: TextTokenizer) -> Watcher:
         whole = decode(token_ids, after=prompt)
         return any(stop in whole for stop in stops)
 
-    if isinstance(tokenizer, SpellsBytes) and not any(_BROKEN in stop for stop in stops):
-        return _watch_bytes(stops, holds, partial(tokenizer.bytes_behind, keep_special=keep_special), prompt)
-    return _watch_text(stops, holds, decode, prompt)
+    if not isinstance(tokenizer, SpellsBytes) or any(_BROKEN in stop for stop in stops):
+        return _watch_text(stops, holds, decode, prompt)
+    bytes_behind = partial(tokenizer.bytes_behind, keep_special=keep_special)
+    wanted = [stop.encode("utf-8", "surrogatepass") for stop in stops]
+    known = {} if known is None else known
+    may_end = known.setdefault((stops, keep_special), MayEnd(wanted, bytes_behind))
+    return _watch_bytes(wanted, holds, may_end, bytes_behind, prompt)
 
 
 def _watch_bytes(
-    stops: Sequence[str], holds: Watcher, bytes_behind: Callable[..., bytes], prompt: Sequence[int]
+    stops: Sequence[bytes],
+    holds: Watcher,
+    may_end: Mapping[int, bool],
+    bytes_behind: Callable[..., bytes],
+    prompt: Sequence[int],
 ) -> Watcher:
     """A stop string without U+FFFD stands in a text exactly where its bytes stand in the text's."""
-    wanted = [stop.encode("utf-8", "surrogatepass") for stop in stops]
-    before = max(map(len, wanted), default=1) - 1  # bytes of a stop string that may stand in front of a new token
+    before = max(map(len, stops), default=1) - 1  # bytes of a stop string that may stand in front of a new token
     tail, seen = bytes_behind((), after=prompt), 0
 
     def watch(token_ids: Sequence[int]) -> bool:
         nonlocal tail, seen
+        if not may_end[token_ids[-1]]:
+            return False
         tail += bytes_behind(token_ids[seen:], after=())
         seen = len(token_ids)
-        for stop in wanted:
+        for stop in stops:
             if stop in tail:
                 return holds(token_ids)
         tail = tail[max(0, len(tail) - before) :]

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 
 from evalkit.backends.base import Answer, Item, Part
-from evalkit.backends.engine_batch import Batch, make_batch, watcher
+from evalkit.backends.engine_batch import Batch, KnownEnds, make_batch, watcher
 from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.backends.finite import not_finite
 from evalkit.engine.budget import choose_budget
@@ -134,8 +134,9 @@ class EngineSession:
             yield item[0], ErrorOutput(message, len(encoded.prompt_ids), encoded.truncated)
 
     def _run(self, batch: Batch, plan: Plan, check: PlainCheck, model: LoadedModel) -> Iterator[Answer]:
+        known: KnownEnds = {}
         watchers = {
-            number: watcher(batch.questions[sequence.request], model.tokenizer)
+            number: watcher(batch.questions[sequence.request], model.tokenizer, known)
             for number, sequence in enumerate(batch.sequences)
             if isinstance(batch.questions[sequence.request].request, GenerateRequest)
         }

@@ -1,7 +1,10 @@
 """A step spelt out: its token ids and positions, which logits are read, and who attends to what."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +19,13 @@ from evalkit.engine.scheduler import Chunk, Row, Step
 from evalkit.engine.slots import Slots
 from evalkit.engine.upload import Numbers, Upload
 
-Generated = Mapping[int, Sequence[int]]  # sequence -> the tokens decoded for it so far
+Generated = Mapping[int, Sequence[int]]  # sequence -> the tokens decoded for it so far, as far as they are known
+OwnLengths: TypeAlias = npt.NDArray[np.int64]  # by row: see own_length
+NOTHING: Collection[int] = frozenset()
+_PARENT = attrgetter("leaf.parent.index")
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):
     """Tokens of one node or row that run in a step."""
 
     ids: tuple[int, ...]
@@ -34,7 +39,7 @@ class Reads:
     places: tuple[tuple[int, int], ...]  # (segment, offset in it): one row of logits each
     targets: tuple[tuple[int, int, int, int], ...]  # (row of logits, token id, sequence, target's number)
     decoding: tuple[tuple[int, int], ...]  # (row of logits, sequence), a sequence's places in their order
-    draws: tuple[Draw | None, ...]  # for each of these, how its token is drawn
+    draws: tuple[Draw | None, ...]  # for each of these, how its token is drawn; empty: all take the likeliest one
 
     def numbers(self) -> tuple[list[int], list[int], list[int]]:
         """Rows of the targets and their token ids, rows that are decoded."""
@@ -42,15 +47,21 @@ class Reads:
         return rows, ids, [row for row, _ in self.decoding]
 
 
-def segments_of(step: Step, plan: Plan, generated: Generated) -> list[Segment]:
-    """The step's chunks, then its rows."""
+def segments_of(step: Step, plan: Plan, generated: Generated, pending: Collection[int] = NOTHING) -> list[Segment]:
+    """The step's chunks, then its rows.
+
+    pending: sequences whose newest token is not known yet, for it is chosen by a step whose result is not read: a 0
+    stands for it.
+    """
     chunks = [
         Segment(plan.ids(chunk.node, chunk.start, chunk.end), chunk.node.start + chunk.start) for chunk in step.chunks
     ]
-    texts = [generated[row.sequence] for row in step.rows]
     rows = [
-        Segment((text[-1], *row.guessed), row.leaf.end + len(text) - 1)
-        for row, text in zip(step.rows, texts, strict=True)
+        Segment((0,), row.leaf.end + len(text))
+        if row.sequence in pending
+        else Segment((text[-1], *row.guessed), row.leaf.end + len(text) - 1)
+        for row in step.rows
+        if (text := generated[row.sequence]) is not None
     ]
     return chunks + rows
 
@@ -65,13 +76,12 @@ def spelt(segments: Sequence[Segment], reads: Reads) -> tuple[Numbers, Numbers, 
     return ids, positions, [first[segment] + offset for segment, offset in reads.places]
 
 
-def reads_of(step: Step, plan: Plan, generated: Generated) -> Reads:
+def reads_of(step: Step, plan: Plan, generated: Generated, pending: Collection[int] = NOTHING) -> Reads:
     """Logits are read behind a chunk's scored positions, behind a prompt to be continued and behind each token of
-    a row."""
+    a row. pending: see segments_of."""
     places: list[tuple[int, int]] = []
     targets: list[tuple[int, int, int, int]] = []
     decoding: list[tuple[int, int]] = []
-    numbers: list[int] = []  # of the tokens that are decoded, in their texts
     for segment, chunk in enumerate(step.chunks):
         row_of: dict[int, int] = {}
         for offset, sequence, number in chunk.node.reads:
@@ -81,25 +91,53 @@ def reads_of(step: Step, plan: Plan, generated: Generated) -> Reads:
                     places.append((segment, offset - chunk.start))
                 token = plan.sequences[sequence].targets[number][1]
                 targets.append((row_of[offset], token, sequence, number))
-        if chunk.node.generates and chunk.end == len(chunk.node):
+        if chunk.starts_row:
             decoding.append((row_of.get(len(chunk.node) - 1, len(places)), chunk.node.sequences[0]))
-            numbers.append(0)
             if len(chunk.node) - 1 not in row_of:
                 places.append((segment, chunk.end - 1 - chunk.start))
-    for segment, row in enumerate(step.rows, start=len(step.chunks)):
-        first = len(generated[row.sequence])
-        for offset in range(1 + len(row.guessed)):
-            decoding.append((len(places), row.sequence))
-            numbers.append(first + offset)
-            places.append((segment, offset))
-    sequences = plan.sequences
-    draws = tuple(
-        [
-            None if (found := sequences[sequence].draws) is None else (found, place)
-            for (_, sequence), place in zip(decoding, numbers, strict=True)
-        ]
-    )
-    return Reads(tuple(places), tuple(targets), tuple(decoding), draws)
+    num_started, first = len(decoding), len(places)
+    decoding += enumerate([row.sequence for row in step.rows for _ in range(1 + len(row.guessed))], start=first)
+    of_rows = enumerate(step.rows, start=len(step.chunks))
+    places += [(segment, offset) for segment, row in of_rows for offset in range(1 + len(row.guessed))]
+    draws = [plan.sequences[sequence].draws for _, sequence in decoding]
+    if draws.count(None) == len(draws):
+        return Reads(tuple(places), tuple(targets), tuple(decoding), ())
+    lengths = _num_decoded(step.rows, generated, pending)
+    numbers = [n + place for row, n in zip(step.rows, lengths, strict=True) for place in range(1 + len(row.guessed))]
+    drawn = zip(draws, [0] * num_started + numbers, strict=True)
+    draw_of = tuple([None if draw is None else (draw, place) for draw, place in drawn])
+    return Reads(tuple(places), tuple(targets), tuple(decoding), draw_of)
+
+
+def unread_of(step: Step, unread: Mapping[int, int]) -> tuple[list[int], list[int]]:
+    """Which of the step's tokens are chosen by the step before it, and where among that one's they are.
+
+    unread: by sequence, the place of its token among those.
+    """
+    to: list[int] = []
+    source: list[int] = []
+    if not unread:
+        return to, source
+    place = step.num_prompt_tokens
+    for row in step.rows:
+        if row.sequence in unread:
+            to.append(place)
+            source.append(unread[row.sequence])
+        place += 1 + len(row.guessed)
+    return to, source
+
+
+def _num_decoded(rows: Sequence[Row], generated: Generated, pending: Collection[int] = NOTHING) -> list[int]:
+    """Tokens decoded for each row, those included whose result is not read."""
+    if not pending:
+        return [len(generated[row.sequence]) for row in rows]
+    return [len(generated[row.sequence]) + (row.sequence in pending) for row in rows]
+
+
+def _own_lengths(rows: Sequence[Row], generated: Generated, pending: Collection[int]) -> OwnLengths:
+    """`own_length` of each row."""
+    lengths = zip(rows, _num_decoded(rows, generated, pending), strict=True)
+    return np.array([row.leaf.end - row.leaf.start + decoded for row, decoded in lengths], dtype=np.int64)
 
 
 def own_length(row: Row, generated: Generated) -> int:
@@ -115,8 +153,10 @@ def lay_out(
     dtype: torch.dtype,
     kernels: Kernels,
     numbers: Sequence[Numbers] = (),
+    pending: Collection[int] = NOTHING,
 ) -> PackedStep:
-    """All the step's tokens behind one another. numbers: what is to travel to the device with the layout."""
+    """All the step's tokens behind one another. numbers: what is to travel to the device with the layout; pending: see
+    segments_of."""
     starts: list[tuple[int, Chunk]] = []
     place = 0
     for chunk in step.chunks:
@@ -128,7 +168,8 @@ def lay_out(
     rows = None
     if step.rows:
         lay_out_rows = _rows if kernels.rows is None else _ragged_rows
-        rows = lay_out_rows(place, step.rows, generated, store.layout, dtype, upload)
+        own = _own_lengths(step.rows, generated, pending)
+        rows = lay_out_rows(place, step.rows, own, store.layout, dtype, upload)
     together = starts and kernels.causal is not None
     ragged = _ragged(starts, place, upload) if together else None
     kept = _kept(starts, store.layout, upload) if together else None
@@ -198,46 +239,45 @@ def _above(node: Node) -> list[Node]:
 def _row_spans(start: int, rows: Sequence[Row]) -> list[Span]:
     """Rows stand in the plan's order: those that share a node are one range."""
     ranges: dict[int, tuple[Node, int, int]] = {}
-    for row in rows:
-        end = start + 1 + len(row.guessed)
-        node = row.leaf.parent
-        while node is not None and node.index >= 0:
+    for _, siblings in groupby(rows, key=_PARENT):
+        row, *others = siblings
+        end = start + 1 + len(row.guessed) + sum([1 + len(other.guessed) for other in others])
+        for node in _above(row.leaf):
             first = ranges[node.index][1] if node.index in ranges else start
             ranges[node.index] = (node, first, end)
-            node = node.parent
         start = end
     return [Span(first, end, len(node), node=node.index) for node, first, end in ranges.values()]
 
 
 def _ragged_rows(
-    start: int, rows: Sequence[Row], generated: Generated, slots: Slots, dtype: torch.dtype, upload: Upload
+    start: int, rows: Sequence[Row], own: OwnLengths, slots: Slots, dtype: torch.dtype, upload: Upload
 ) -> Callable[[], StepRows]:
     """The rows of a step, each with its own keys alone."""
     widths = np.array([1 + len(row.guessed) for row in rows])
     firsts = slots.starts_array[np.array([row.slot for row in rows])]
-    used = np.array([own_length(row, generated) - 1 for row in rows]) + widths
+    used = own - 1 + widths
     bounds = np.concatenate([[0], np.cumsum(widths)])
     ends = firsts + used
     last = np.repeat(ends - bounds[1:], widths)  # of each row's tokens, the place less its number among all
-    places, queries, keys, own = (
+    places, queries, keys, lengths = (
         upload.add(some) for some in (last + np.arange(bounds[-1]), bounds, np.append(firsts, 0), used)
     )
     num_tokens, width, longest = int(bounds[-1]), int(widths.max()), int(used.max())
 
     def laid_out() -> StepRows:
-        ragged = Ragged(queries().int(), keys().int(), own().int(), num_tokens, width, longest)
+        ragged = Ragged(queries().int(), keys().int(), lengths().int(), num_tokens, width, longest)
         return StepRows(start, places(), (), ragged)
 
     return laid_out
 
 
 def _rows(
-    start: int, rows: Sequence[Row], generated: Generated, slots: Slots, dtype: torch.dtype, upload: Upload
+    start: int, rows: Sequence[Row], own: OwnLengths, slots: Slots, dtype: torch.dtype, upload: Upload
 ) -> Callable[[], StepRows]:
     """The rows of a step, those whose slots are of one kind in one batch."""
     widths = np.array([1 + len(row.guessed) for row in rows])
     slot = np.array([row.slot for row in rows])
-    newest = np.array([own_length(row, generated) - 1 for row in rows])
+    newest = own - 1
     if widths.max() > 1:
         row_of = np.repeat(np.arange(len(rows)), widths)
         number = np.arange(len(row_of)) - np.repeat(np.cumsum(widths) - widths, widths)

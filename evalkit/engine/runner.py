@@ -14,7 +14,7 @@ from evalkit.engine.draws import choose
 from evalkit.engine.graphs import Graphs, Inputs, Size, eagerly, padded
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.last_layer import LastLayer
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt, unread_of
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
 from evalkit.engine.slots import Slots, slots_of
@@ -72,8 +72,34 @@ class Launches(Protocol):
         ...
 
     def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
-        """Begin a step; what waits for its result. Raises StepTooLargeError, waiting does not."""
+        """Begin a step; what waits for its result. Raises StepTooLargeError, waiting does not.
+
+        The result of the step begun before it may be unread, of no other one. Tokens that this one chooses are taken
+        from it where the device keeps them: `generated` does not have them yet. No draw and no guess may depend on one.
+        """
         ...
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The tokens that a step chose, on the device."""
+
+    tokens: Tensor | None  # [places], in the order of Reads.decoding; None: there are none
+    place_of: Mapping[int, int]  # by sequence
+
+    @classmethod
+    def of(cls, logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Self:
+        """wanted: see `reading`."""
+        if not reads.decoding:
+            return cls(None, {})
+        of_rows = logits if len(reads.decoding) == len(logits) else logits[wanted[2]]
+        # Of the logits: rounding makes some log-probabilities equal.
+        drawn = torch.tensor(choose(of_rows, reads.draws), device=logits.device) if reads.draws else None
+        tokens = of_rows.argmax(dim=-1) if drawn is None else drawn
+        return cls(tokens, {sequence: place for place, (_, sequence) in enumerate(reads.decoding)})
+
+
+_NONE_CHOSEN = Chosen(None, {})
 
 
 class PackedRunner:
@@ -103,6 +129,7 @@ class PackedRunner:
         self._plan = plan
         self._store = KeyValueStore(slots_of(slots, plan))
         self._last_layer = LastLayer(network)
+        self._unread = _NONE_CHOSEN  # by the step begun last, until its result is read
         self._attention_before: str = network.config._attn_implementation
 
     def __enter__(self) -> Self:
@@ -123,8 +150,9 @@ class PackedRunner:
 
     def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
         """See Launches."""
-        segments = segments_of(step, self._plan, generated)
-        reads = reads_of(step, self._plan, generated)
+        unread = self._unread
+        segments = segments_of(step, self._plan, generated, unread.place_of)
+        reads = reads_of(step, self._plan, generated, unread.place_of)
         ids, positions, keep = spelt(segments, reads)
         own = Size(len(ids), len(keep))
         size = own if self._graphs is None else self._graphs.size_of(own)
@@ -136,13 +164,29 @@ class PackedRunner:
                 self._network.device,
                 self._network.dtype,
                 self._kernels,
-                [padded(ids, positions, keep, size), *reads.numbers()],
+                [padded(ids, positions, keep, size), *reads.numbers(), *unread_of(step, unread.place_of)],
+                unread.place_of,
             )
-        numbers, *wanted = layout.numbers
+        numbers, *wanted, to, source = layout.numbers
         with torch.inference_mode(), catch_out_of_memory():
+            if unread.tokens is not None and len(to):
+                numbers.index_copy_(0, to, unread.tokens.index_select(0, source))
             logits, num_padding = self._logits(Inputs(numbers, size, own), layout)
-            wait = reading(logits, reads, wanted)
-        return (lambda: replace(wait(), num_padding=num_padding)) if num_padding else wait
+            chosen = Chosen.of(logits, reads, wanted)
+            wait = reading(logits, reads, wanted, chosen.tokens)
+        return self._until_read(chosen, (lambda: replace(wait(), num_padding=num_padding)) if num_padding else wait)
+
+    def _until_read(self, chosen: Chosen, wait: Callable[[], StepResult]) -> Callable[[], StepResult]:
+        """Keep what a step chose for the next one, unless its result is read before that is begun."""
+        self._unread = chosen
+
+        def result() -> StepResult:
+            found = wait()
+            if self._unread is chosen:
+                self._unread = _NONE_CHOSEN
+            return found
+
+        return result
 
     def _logits(self, inputs: Inputs, step: PackedStep) -> tuple[Tensor, int]:
         """[places read, vocabulary], and how many tokens were computed besides the step's own."""
@@ -180,37 +224,29 @@ class catch_out_of_memory:  # noqa: N801
 def read(logits: Tensor, reads: Reads) -> StepResult:
     """Log-probabilities of targets and the next tokens, the most likely or drawn ones, from logits [rows, vocabulary],
     in float32; a drawn token's log-probability is the model's own, at temperature 1."""
-    return reading(logits, reads, [torch.tensor(some, device=logits.device) for some in reads.numbers()])()
+    wanted = [torch.tensor(some, device=logits.device) for some in reads.numbers()]
+    return reading(logits, reads, wanted, Chosen.of(logits, reads, wanted).tokens)()
 
 
-def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Callable[[], StepResult]:
-    """As `read`, begun: what waits for the result. wanted: `reads.numbers()` on the logits' device."""
+def reading(logits: Tensor, reads: Reads, wanted: Sequence[Tensor], chosen: Tensor | None) -> Callable[[], StepResult]:
+    """As `read`, begun: what waits for the result. wanted: `reads.numbers()` on the logits' device; chosen: the tokens
+    that are decoded."""
     if not reads.places:
         return lambda: StepResult((), {})
     rows, ids, decoding = wanted
     wide = logits.float()
     norms = wide.logsumexp(dim=-1)
     found = [wide[rows, ids] - norms[rows]] if reads.targets else []
-    if reads.decoding:
-        of_rows = logits if len(reads.decoding) == len(logits) else logits[decoding]
-        # Of the logits: rounding makes some log-probabilities equal.
-        if any(draw is not None for draw in reads.draws):
-            chosen = torch.tensor(choose(of_rows, reads.draws), device=logits.device)
-        else:
-            chosen = of_rows.argmax(dim=-1)
+    if chosen is not None:
         found += [wide[decoding, chosen] - norms[decoding], chosen.float()]  # ids are below 2 ** 24: exact
     values = _fetch(torch.cat(found))
 
     def result() -> StepResult:
         numbers, num_targets, num_decoded = values(), len(reads.targets), len(reads.decoding)
-        decoded = zip(
-            map(int, numbers[num_targets + num_decoded :]),
-            numbers[num_targets : num_targets + num_decoded],
-            strict=True,
-        )
-        tokens: dict[int, list[tuple[int, float]]] = {}
-        for (_, sequence), pair in zip(reads.decoding, decoded, strict=True):
-            tokens.setdefault(sequence, []).append(pair)
+        logprobs, new = numbers[num_targets : num_targets + num_decoded], numbers[num_targets + num_decoded :]
+        tokens: dict[int, list[tuple[int, float]]] = {sequence: [] for _, sequence in reads.decoding}
+        for (_, sequence), token, logprob in zip(reads.decoding, new, logprobs, strict=True):
+            tokens[sequence].append((int(token), logprob))
         scored = zip(reads.targets, numbers[:num_targets], strict=True)
         return StepResult(tuple([(s, n, value) for (_, _, s, n), value in scored]), tokens)
 

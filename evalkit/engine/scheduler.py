@@ -8,11 +8,14 @@ ends frees its slot for the next prompt, one that has outgrown its slot moves to
 from bisect import insort
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import TypeAlias
 
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.slots import Slots, slot_length, slots_of
 from evalkit.errors import EngineError
+
+_IN_THE_PLAN = attrgetter("leaf.index")
 
 # sequence, tokens of the step, most -> tokens that may follow the sequence's newest one
 Guess: TypeAlias = Callable[[int, int, int], tuple[int, ...]]
@@ -45,6 +48,16 @@ class Chunk:
     end: int
     slot: int | None  # where a sequence to be continued keeps its own keys and values
     keep: bool  # later steps need this chunk's keys and values
+
+    @property
+    def ends_prompt(self) -> bool:
+        """Nothing is wanted behind it of the sequences that end with its node, if any does."""
+        return self.end == len(self.node) and not self.node.generates
+
+    @property
+    def starts_row(self) -> bool:
+        """It ends a prompt that is to be continued."""
+        return self.end == len(self.node) and self.node.generates
 
 
 @dataclass(frozen=True)
@@ -82,7 +95,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Progress:
-    """What a step finished."""
+    """What the result of a step finished."""
 
     computed: tuple[int, ...]  # sequences all of whose prompt tokens are through and that ask for no more
     released: tuple[Node, ...]  # nodes whose keys and values nobody needs any longer
@@ -90,7 +103,8 @@ class Progress:
 
 
 class Scheduler:
-    """Hands out steps until every sequence has ended. `commit` or `back_off` follows every `schedule`."""
+    """Hands out steps until every sequence has ended. `back_off`, or `launched` and some time later `landed`, follows
+    every `schedule`: what a step computes is known when it is launched, and which texts it ends when it has landed."""
 
     def __init__(self, plan: Plan, budget: Budget) -> None:
         if min(budget.num_tokens, budget.num_rows, budget.num_reads) < 1:
@@ -99,16 +113,23 @@ class Scheduler:
         self._budget = budget
         self._next = 0  # the first node not computed to its end
         self._done = 0  # tokens computed of that node
+        self._slot: int | None = None  # of that node, where some are
         self._users = [len(node.children) + node.generates for node in plan.nodes]
-        self._rows: list[Row] = []  # the one that waited longest first
+        self._rows: dict[int, Row] = {}  # by sequence, the one that waited longest first
+        self._full: dict[int, Row] = {}  # likewise: as long as they may become, once the steps launched have landed
         self._slots = budget.slots_for(plan)
         assert self._slots.kinds[-1][0] >= slot_length(plan), "the longest slots hold every sequence"
         self._free = [  # by kind, the lowest slot last
             list(range(first + number - 1, first - 1, -1))
             for first, (_, number) in zip(self._slots.firsts, self._slots.kinds, strict=True)
         ]
-        self._slot_of: dict[int, int] = {}  # node index -> slot, from its first chunk on
         self._own: dict[int, int] = {}  # sequence -> tokens in its slot once its newest one is through
+        self._most = {  # the same at most
+            node.sequences[0]: len(node) + plan.sequences[node.sequences[0]].max_new_tokens
+            for node in plan.nodes
+            if node.generates
+        }
+        self._gaps = False  # whether slots were freed since rows closed up
 
     @property
     def budget(self) -> Budget:
@@ -116,18 +137,29 @@ class Scheduler:
         return self._budget
 
     @property
+    def num_rows(self) -> int:
+        """Sequences that are decoding and may become longer."""
+        return len(self._rows)
+
+    @property
+    def has_prompts(self) -> bool:
+        """Some prompt tokens are not computed yet."""
+        return self._next < len(self._plan.nodes)
+
+    @property
     def finished(self) -> bool:
         """Every sequence has ended."""
-        return self._next == len(self._plan.nodes) and not self._rows
+        return not self.has_prompts and not self._rows and not self._full
 
     def schedule(self, guess: Guess | None = None) -> Step:
-        """The next step; at least one token unless finished."""
-        rows = [row for row in self._rows if self._room(row) >= 0]
+        """The next step; at least one token unless finished, or unless all that is left waits for a step to land."""
+        own, lengths = self._own, self._slots.lengths
+        rows = [row for sequence, row in self._rows.items() if own[sequence] <= lengths[row.slot]]
         rows = rows[: min(self._budget.num_tokens, self._budget.num_reads)]
         chunks = self._fill(self._budget.num_tokens - len(rows), self._budget.num_reads - len(rows))
         over = _over(chunks)
-        kept = tuple(replace(chunk, keep=chunk.node.index not in over) for chunk in chunks)
-        step = Step(kept, tuple(sorted(rows, key=lambda row: row.leaf.index)))
+        kept = tuple([replace(chunk, keep=False) if chunk.node.index in over else chunk for chunk in chunks])
+        step = Step(kept, tuple(sorted(rows, key=_IN_THE_PLAN)))
         return replace(step, rows=self._guessed(step, guess)) if rows and guess is not None else step
 
     def _room(self, row: Row) -> int:
@@ -144,7 +176,7 @@ class Scheduler:
             most = min(spare, self._room(row))
             guessed = guess(row.sequence, num_tokens, most) if most else ()
             spare -= len(guessed)
-            rows.append(replace(row, guessed=guessed) if guessed else row)
+            rows.append(Row(row.sequence, row.leaf, row.slot, guessed) if guessed else row)
         return tuple(rows)
 
     def _fill(self, num_tokens: int, num_reads: int) -> list[Chunk]:
@@ -153,7 +185,7 @@ class Scheduler:
         place, done = self._next, self._done
         while num_tokens > 0 and place < len(self._plan.nodes):
             node = self._plan.nodes[place]
-            slot = self._slot_of.get(node.index)
+            slot = self._slot if done else None
             if node.generates and slot is None:
                 free = free or [list(slots) for slots in self._free]
                 kind = self._shortest(len(node) + 1, free)
@@ -177,85 +209,88 @@ class Scheduler:
         fitting = (kind for kind, slots in enumerate(free) if slots and self._slots.kinds[kind][0] >= num_tokens)
         return next(fitting, None)
 
-    def commit(self, step: Step, ended: Collection[int], decoded: Mapping[int, int] | None = None) -> Progress:
-        """Book a step that ran; `ended` are the sequences whose decoding it ended.
-
-        decoded: the tokens that each sequence got, where it is not one.
-        """
-        computed: list[int] = []
+    def launched(self, step: Step) -> tuple[Node, ...]:
+        """Book what a step computes; the nodes whose keys and values nobody needs behind it."""
         released: list[Node] = []
-        started: list[Row] = []
+        if len(step.rows) < len(self._rows):  # those that had to wait are first in turn
+            for row in step.rows:
+                self._rows[row.sequence] = self._rows.pop(row.sequence)
+        own = self._own
+        for row in step.rows:
+            own[row.sequence] += 1
         for chunk in step.chunks:
-            self._take_slot(chunk)
-            if chunk.end < len(chunk.node):
-                self._done = chunk.end
-                continue
-            self._next, self._done = chunk.node.index + 1, 0
-            if chunk.node.generates:
-                assert chunk.slot is not None
-                started.append(Row(chunk.node.sequences[0], chunk.node, chunk.slot))
-                self._own[chunk.node.sequences[0]] = len(chunk.node)
-            else:
-                computed.extend(chunk.node.sequences)
-                if not self._users[chunk.node.index]:
-                    self._release(chunk.node, released)
-        ran = [replace(row, guessed=()) if row.guessed else row for row in step.rows]
-        for row in (*ran, *started):
-            self._own[row.sequence] += decoded.get(row.sequence, 1) if decoded else 1
-        self._turn(ran, started, ended, released)
-        return Progress(tuple(computed), tuple(released), (*self._move_up(), *self._close_up()))
+            self._compute(chunk, released)
+        running = [*step.rows, *(self._rows[c.node.sequences[0]] for c in step.chunks if c.starts_row)]
+        for row in running:
+            if own[row.sequence] >= self._most[row.sequence]:
+                self._full[row.sequence] = self._rows.pop(row.sequence)
+        return tuple(released)
 
-    def _take_slot(self, chunk: Chunk) -> None:
-        if chunk.slot is not None and chunk.node.index not in self._slot_of:
-            free = self._free[self._slots.kind_of[chunk.slot]]
-            if free[-1] == chunk.slot:
-                free.pop()
-            else:
-                free.remove(chunk.slot)
-            self._slot_of[chunk.node.index] = chunk.slot
+    def _compute(self, chunk: Chunk, released: list[Node]) -> None:
+        node = chunk.node
+        if chunk.slot is not None and not chunk.start:
+            self._free[self._slots.kind_of[chunk.slot]].remove(chunk.slot)
+        if chunk.end < len(node):
+            self._done, self._slot = chunk.end, chunk.slot
+            return
+        self._next, self._done, self._slot = node.index + 1, 0, None
+        if node.generates:
+            assert chunk.slot is not None
+            sequence = node.sequences[0]
+            self._rows[sequence] = Row(sequence, node, chunk.slot)
+            self._own[sequence] = len(node) + 1
+        elif not self._users[node.index]:
+            self._release(node, released)
+
+    def landed(self, step: Step, ended: Collection[int], decoded: Mapping[int, int] | None = None) -> Progress:
+        """Book a step's result; `ended` are the sequences whose decoding it ended.
+
+        decoded: the tokens that each sequence got, where it is not one; no other step may be launched then.
+        """
+        computed = [s for chunk in step.chunks if chunk.ends_prompt for s in chunk.node.sequences]
+        released: list[Node] = []
+        for sequence, number in (decoded or {}).items():
+            self._own[sequence] += number - 1
+        for sequence in ended:
+            row = self._full.pop(sequence, None) or self._rows.pop(sequence)
+            self._give_back(row.slot)
+            del self._own[sequence]
+            self._users[row.leaf.index] -= 1
+            self._release(row.leaf, released)
+        return Progress(tuple(computed), tuple(released), (*self._move_up(), *self._close_up()))
 
     def _give_back(self, slot: int) -> None:
         """The lowest slot is taken first: used slots stay together."""
         insort(self._free[self._slots.kind_of[slot]], slot, key=lambda free: -free)
+        self._gaps = True
 
-    def _place(self, row: Row, slot: int) -> Row:
-        """A row whose keys and values go to another slot."""
+    def _move(self, row: Row, kind: int) -> tuple[int, int]:
+        """A row's keys and values go to the lowest free slot of a kind."""
+        slot = self._free[kind].pop()
         self._give_back(row.slot)
-        self._slot_of[row.leaf.index] = slot
-        return replace(row, slot=slot)
-
-    def _turn(self, ran: Collection[Row], started: list[Row], ended: Collection[int], released: list[Node]) -> None:
-        """Rows that ran go behind those that had to wait; ended ones give their slots back."""
-        of_step = {row.sequence for row in ran}
-        waited = [row for row in self._rows if row.sequence not in of_step]
-        self._rows = []
-        for row in [*waited, *ran, *started]:
-            if row.sequence not in ended:
-                self._rows.append(row)
-                continue
-            self._give_back(row.slot)
-            del self._slot_of[row.leaf.index], self._own[row.sequence]
-            self._users[row.leaf.index] -= 1
-            self._release(row.leaf, released)
+        self._rows[row.sequence] = replace(row, slot=slot)
+        return row.slot, slot
 
     def _move_up(self) -> Iterator[tuple[int, int]]:
         """Rows that have outgrown their slots move to the shortest free ones that hold their next token."""
-        for place, row in enumerate(self._rows):
-            if self._room(row) < 0 and (kind := self._shortest(self._own[row.sequence], self._free)) is not None:
-                self._rows[place] = self._place(row, self._free[kind].pop())
-                yield row.slot, self._rows[place].slot
+        if len(self._slots.kinds) == 1:
+            return
+        for row in [row for row in self._rows.values() if self._room(row) < 0]:
+            if (kind := self._shortest(self._own[row.sequence], self._free)) is not None:
+                yield self._move(row, kind)
 
     def _close_up(self) -> Iterator[tuple[int, int]]:
         """Once no prompt is left to refill slots, rows move into the lowest ones of their kinds: a step's attention
         goes over all slots up to the highest in use."""
-        if self._next < len(self._plan.nodes):
+        if self.has_prompts or not self._gaps:
             return
-        kinds = [self._slots.kind_of[row.slot] for row in self._rows]
+        kinds = [self._slots.kind_of[row.slot] for row in (*self._rows.values(), *self._full.values())]
         ends = [first + kinds.count(kind) for kind, first in enumerate(self._slots.firsts)]
-        for place, (row, kind) in enumerate(zip(self._rows, kinds, strict=True)):
+        for row in list(self._rows.values()):
+            kind = self._slots.kind_of[row.slot]
             if row.slot >= ends[kind]:
-                self._rows[place] = self._place(row, self._free[kind].pop())
-                yield row.slot, self._rows[place].slot
+                yield self._move(row, kind)
+        self._gaps = False
 
     def _release(self, node: Node, released: list[Node]) -> None:
         """A node without users is given up, and with it its share in the node above."""

@@ -374,7 +374,7 @@ def test_watching_bytes_finds_what_decoding_everything_finds(ids: list[int], sto
     assert found == next((k for k, text in enumerate(texts, 1) if any(stop in text for stop in stops)), None)
 
 
-def test_watching_bytes_looks_at_each_token_once() -> None:
+def test_watching_bytes_spells_a_token_once_unless_a_stop_string_may_end_with_it() -> None:
     asked = []
 
     class Counting(Bytes):
@@ -386,7 +386,9 @@ def test_watching_bytes_looks_at_each_token_once() -> None:
     watch = watcher(question, Counting())
     for length in range(1, 600):
         assert not watch([97] * length)
-    assert len(asked) == 599
+    assert asked == [97]
+    watch([97] * 599 + [10])
+    assert asked == [97, 10, *[97] * 599, 10]
 
 
 def test_watching_decodes_a_few_tokens_however_long_the_text_is() -> None:

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -30,11 +30,10 @@ from evalkit.configuration.compose import build, compose
 from evalkit.engine.attention import PackedStep
 from evalkit.engine.budget import _NUM_ROWS
 from evalkit.engine.kernels import Kernels
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt
-from evalkit.engine.plan import Plan, make_plan
-from evalkit.engine.runner import PackedRunner, StepResult
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt, unread_of
+from evalkit.engine.plan import make_plan
+from evalkit.engine.runner import Chosen, PackedRunner, StepResult
 from evalkit.engine.scheduler import Step
-from evalkit.engine.slots import Slots
 from evalkit.evaluation.loop import questions_of
 from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel, ModelFacts
@@ -66,8 +65,7 @@ class Counts:
     full_steps: int = 0  # of at least FULL rows and nothing else
     full_rows: int = 0  # of all of those
     full_seconds: float = 0.0  # the host's, of all of those
-    own_keys_gb: float = 0.0  # rows' own tokens, as the layout has them read
-    needed_keys_gb: float = 0.0  # the same without a padded one
+    own_keys_gb: float = 0.0  # rows' own tokens
     shared_keys_gb: float = 0.0
 
 
@@ -77,12 +75,12 @@ class Script:
 
     texts: Sequence[Sequence[int]]  # by sequence, the end of text included
 
-    def result(self, reads: Reads, generated: Generated) -> StepResult:
-        """As runner.read."""
+    def result(self, reads: Reads, generated: Generated, unread: Collection[int]) -> StepResult:
+        """As runner.read; unread: sequences of which one token more is decoded than `generated` has."""
         tokens: dict[int, list[tuple[int, float]]] = {}
         for _, sequence in reads.decoding:
             text, found = self.texts[sequence], tokens.setdefault(sequence, [])
-            place = len(generated.get(sequence, ())) + len(found)
+            place = len(generated[sequence]) + (sequence in unread) + len(found)
             found.append((text[min(place, len(text) - 1)], -1.0))
         return StepResult(tuple((sequence, number, -1.0) for _, _, sequence, number in reads.targets), tokens)
 
@@ -90,14 +88,10 @@ class Script:
 class Told(PackedRunner):
     """A PackedRunner whose network is a script."""
 
-    takes_guesses: ClassVar[bool] = True
-    overlaps: ClassVar[bool] = False
+    overlaps: ClassVar[bool] = True
     script: ClassVar[Script]
     counts: ClassVar[Counts]
     clock: ClassVar[dict[str, float]]
-
-    def __init__(self, network: Any, plan: Plan, slots: Slots, kernels: Kernels) -> None:
-        super().__init__(network, plan, slots, kernels)
 
     def __enter__(self) -> "Told":
         return self
@@ -106,31 +100,40 @@ class Told(PackedRunner):
 
     def move_slots(self, moves: Any) -> None: ...
 
-    def run(self, step: Step, generated: Generated) -> StepResult:
-        """Lays the step out and counts it; its own time is taken off the loop's."""
-        segments = segments_of(step, self._plan, generated)
-        reads = reads_of(step, self._plan, generated)
-        numbers = [*spelt(segments, reads), *reads.numbers()]
-        layout = lay_out(step, generated, self._store, torch.device("cpu"), torch.bfloat16, self._kernels, numbers)
+    def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
+        """Lays the step out and counts it; the counting's own time is taken off the loop's."""
+        unread = self._unread.place_of
+        segments = segments_of(step, self._plan, generated, unread)
+        reads = reads_of(step, self._plan, generated, unread)
+        numbers = [*spelt(segments, reads), *reads.numbers(), *unread_of(step, unread)]
+        device = torch.device("cpu")
+        layout = lay_out(step, generated, self._store, device, torch.bfloat16, self._kernels, numbers, unread)
         began, counts = time.process_time(), self.counts
         if not step.chunks and len(step.rows) >= FULL:
             self.clock["full"] += began - self.clock["ended"]  # what follows the step before belongs to this one
             counts.full_steps += 1
             counts.full_rows += len(step.rows)
-        count_keys(counts, layout, step, generated)
-        result = self.script.result(reads, generated)
+        count_keys(counts, layout, step)
+        result = self.script.result(reads, generated, unread)
+        self._unread = chosen = Chosen(None, {sequence: place for place, (_, sequence) in enumerate(reads.decoding)})
         self.clock["ended"] = time.process_time()
         self.clock["counting"] += self.clock["ended"] - began
-        return result
+
+        def wait() -> StepResult:
+            if self._unread is chosen:
+                self._unread = Chosen(None, {})
+            return result
+
+        return wait
 
 
-def count_keys(counts: Counts, layout: PackedStep, step: Step, generated: Generated) -> None:
+def count_keys(counts: Counts, layout: PackedStep, step: Step) -> None:
     """Keys and values that one step's attention reads, all layers together."""
     counts.shared_keys_gb += sum(span.length for span in layout.spans) * BYTES_PER_TOKEN / 1e9
-    own = sum(len(row.leaf) + len(generated[row.sequence]) + len(row.guessed) for row in step.rows)
-    counts.needed_keys_gb += own * BYTES_PER_TOKEN / 1e9
-    for batch in layout.rows.batches if layout.rows is not None else ():
-        counts.own_keys_gb += batch.mask.shape[0] * batch.mask.shape[-1] * BYTES_PER_TOKEN / 1e9
+    if layout.rows is not None and layout.rows.ragged is not None:
+        used = layout.rows.ragged.used
+        assert used is not None
+        counts.own_keys_gb += int(used.sum()) * BYTES_PER_TOKEN / 1e9
     counts.prompt_steps += bool(step.chunks)
 
 
@@ -186,7 +189,7 @@ def session_of(model: LoadedModel) -> EngineSession:
     session = EngineSession(ModelSpec("qwen-1_8b", "qwen-1_8b"), nothing, "auto", num_checked=0, prompt_lookup=True)
     session.loaded = model
     session._runner, session._why_expanded = Told, None
-    session._kernels = Kernels(causal=nothing_fused, attend=nothing_fused)
+    session._kernels = Kernels(causal=nothing_fused, rows=nothing_fused, attend=nothing_fused)
     session._forwards = Unchanged()  # type: ignore[assignment]
     return session
 
@@ -236,8 +239,8 @@ def main() -> int:
             f"{counts.rows} rows, {counts.reads} reads: {counts.steps} steps ({counts.prompt_steps} with prompts), "
             f"{counts.prompt_tokens:,} prompt tokens, {counts.decoded:,} decoded, {counts.guessed:,} guessed and "
             f"{counts.right:,} of them right; host {counts.loop_seconds:.1f} s, "
-            f"{1e3 * counts.loop_seconds / counts.steps:.1f} ms a step{full(counts)}; keys read: own {counts.own_keys_gb:,.0f} GB of "
-            f"{counts.needed_keys_gb:,.0f} needed, shared {counts.shared_keys_gb:,.0f} GB"
+            f"{1e3 * counts.loop_seconds / counts.steps:.1f} ms a step{full(counts)}; keys read: own {counts.own_keys_gb:,.0f} GB, "
+            f"shared {counts.shared_keys_gb:,.0f} GB"
         )
     say(json.dumps([vars(counts) for counts in found]))
     return 0

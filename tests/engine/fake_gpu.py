@@ -111,6 +111,8 @@ class Ran:
 class FakeRunner(PackedRunner):
     """Runs the steps of a plan as PackedRunner does, without numbers: every token is TOKEN."""
 
+    overlaps = False
+
     def __init__(self, network: PreTrainedModel, mode: FakeTensorMode, plan: Any, slots: int, kernels: Kernels) -> None:
         super().__init__(network, plan, slots, kernels)
         self._mode = mode

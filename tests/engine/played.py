@@ -1,6 +1,6 @@
 """A runner that computes nothing: what it says follows from the text alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import ClassVar
 
@@ -37,13 +37,20 @@ class Played:
         self.calls += 1
         if self.calls in self.failures and step.num_tokens > 1:
             raise StepTooLargeError
+        return StepResult((), self.tokens(step, generated))
+
+    def tokens(
+        self, step: Step, generated: Generated, unread: Mapping[int, int] | None = None
+    ) -> dict[int, list[tuple[int, float]]]:
+        """unread: by sequence, a token that is not among those generated yet."""
         tokens: dict[int, list[tuple[int, float]]] = {}
         for chunk in step.chunks:
-            if chunk.node.generates and chunk.end == len(chunk.node):
+            if chunk.starts_row:
                 sequence = chunk.node.sequences[0]
                 tokens[sequence] = [(self.next(self.plan.sequences[sequence].ids), 0.0)]
         for row in step.rows:
-            text = [*self.plan.sequences[row.sequence].ids, *generated[row.sequence], *row.guessed]
+            newest = [unread[row.sequence]] if unread and row.sequence in unread else []
+            text = [*self.plan.sequences[row.sequence].ids, *generated[row.sequence], *newest, *row.guessed]
             ends = range(len(text) - len(row.guessed), len(text) + 1)
-            tokens[row.sequence] = [(self.next(text[:end]), 0.0) for end in ends]
-        return StepResult((), tokens)
+            tokens[row.sequence] = [(self.next(text[:end]), float(end)) for end in ends]
+        return tokens

@@ -56,7 +56,7 @@ def test_packed_attention_is_causal_attention_over_each_path(heads: int, kv_head
         now = slice(place, place + step.num_tokens)
         outs.append(attend_packed(layout, 0, query[:, :, now], key[:, :, now], value[:, :, now], scale))
         place += step.num_tokens
-        store.release(scheduler.commit(step, ()).released)
+        store.release([*scheduler.launched(step), *scheduler.landed(step, ()).released])
     found = torch.cat(outs, dim=1)
     for number in range(len(sequences)):
         path = list(reversed(list(plan.leaves[number].path())))

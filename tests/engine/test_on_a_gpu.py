@@ -73,6 +73,7 @@ def test_guessed_tokens_change_no_text(networks, few_shot, agrees, foreseen, fam
     plan, budget, kernels = make_plan(few_shot), BUDGETS[0], choose_kernels(model)
     texts = ran(model, few_shot, budget, kernels)
     runner = PackedRunner(model, plan, budget.num_rows, kernels)
+    assert runner.overlaps  # without guesses steps are begun ahead, with them each is waited for: `ran` is the former
     engine = Engine(plan, runner, budget, lookup=foreseen(plan, texts))
     agrees(model, few_shot, dict(engine.run()))
     assert 0 < engine.counters.num_right_guesses < engine.counters.num_guessed_tokens
@@ -104,11 +105,10 @@ def test_decoded_log_probabilities_are_those_of_the_text_in_one_piece(networks, 
 
 def test_running_out_of_memory_halves_the_steps_and_loses_nothing(networks, few_shot, agrees) -> None:
     class Reluctant(PackedRunner):
-        def run(self, step: Step, generated: Generated) -> StepResult:
-            result = super().run(step, generated)
+        def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
             if step.num_tokens > 100:
                 raise StepTooLargeError
-            return result
+            return super().launch(step, generated)
 
     model = on_gpu(networks, "llama")
     plan = make_plan(few_shot)

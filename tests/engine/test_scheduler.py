@@ -83,9 +83,10 @@ class Replay:
             if self.decoded[number] == self.plan.sequences[number].max_new_tokens:
                 ended.add(number)
         self._write(step, right)
-        progress = self.scheduler.commit(step, ended, {number: 1 + count for number, count in right.items()})
+        released = self.scheduler.launched(step)
+        progress = self.scheduler.landed(step, ended, {number: 1 + count for number, count in right.items()})
         self.ends += [*progress.computed, *ended]
-        self.held -= {node.index for node in progress.released}
+        self.held -= {node.index for node in (*released, *progress.released)}
         for source, target in progress.moved:
             self.written[target] = self.written[source]
             assert len(self.written[target]) <= self.slots.lengths[target]
@@ -245,16 +246,21 @@ def test_rows_close_up_once_no_prompt_is_left_to_refill_their_slots() -> None:
         assert sorted(row.slot for row in step.rows) == list(range(len(step.rows)))
 
 
+def book(scheduler: Scheduler, step: Step) -> None:
+    scheduler.launched(step)
+    scheduler.landed(step, ())
+
+
 def test_rows_take_turns_when_memory_allows_only_some_of_them() -> None:
     sequences = [TokenSequence((n, n), max_new_tokens=99, request=n) for n in range(4)]
     scheduler = Scheduler(make_plan(sequences), Budget(8, 4, 8))
-    scheduler.commit(scheduler.schedule(), ())
+    book(scheduler, scheduler.schedule())
     scheduler.back_off(scheduler.schedule())  # four rows are two too many
     turns = []
     for _ in range(6):
         step = scheduler.schedule()
         turns.append({row.sequence for row in step.rows})
-        scheduler.commit(step, ())
+        book(scheduler, step)
     assert all(len(turn) == 2 for turn in turns)
     assert all(turns[place] | turns[place + 1] == {0, 1, 2, 3} for place in range(5))
 
