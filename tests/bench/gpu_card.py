@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,9 +33,8 @@ from torch.profiler import DeviceType, ProfilerActivity, profile
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.configuration.compose import build, compose
-from evalkit.engine import runner
 from evalkit.engine.layout import Generated, Reads
-from evalkit.engine.runner import PackedRunner, StepResult
+from evalkit.engine.runner import Chosen, PackedRunner, StepResult
 from evalkit.engine.scheduler import Step
 from evalkit.evaluation.loop import questions_of
 from evalkit.models.spec import ModelSpec
@@ -54,34 +53,35 @@ class Forced:
     def __init__(self, texts: Sequence[Sequence[int]]) -> None:
         self.texts = texts
         self.generated: Generated = {}
+        self.unread: Container[int] = ()  # sequences whose newest token is not among those yet
 
     @contextmanager
     def __call__(self) -> Iterator[None]:
-        reading, launch = runner.reading, PackedRunner.launch
+        choose, launch = Chosen.of, PackedRunner.launch
         forced = self
 
         def noting(self: PackedRunner, step: Step, generated: Generated) -> Callable[[], StepResult]:
-            forced.generated = generated
+            forced.generated, forced.unread = generated, self._unread.place_of
             return launch(self, step, generated)
 
-        def raised(logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Callable[[], StepResult]:
+        def raised(logits: Tensor, reads: Reads, wanted: Sequence[Tensor]) -> Chosen:
             if reads.decoding:
                 rows = [row for row, _ in reads.decoding]
                 self.upload(logits, rows, self.next_tokens(reads))
-            return reading(logits, reads, wanted)
+            return choose(logits, reads, wanted)
 
-        runner.reading, PackedRunner.launch = raised, noting  # type: ignore[method-assign]
+        Chosen.of, PackedRunner.launch = raised, noting  # type: ignore[method-assign, assignment]
         try:
             yield
         finally:
-            runner.reading, PackedRunner.launch = reading, launch  # type: ignore[method-assign]
+            Chosen.of, PackedRunner.launch = choose, launch  # type: ignore[method-assign]
 
     def next_tokens(self, reads: Reads) -> list[int]:
         """Behind each place that is read."""
         asked: Counter[int] = Counter()
         tokens = []
         for _, sequence in reads.decoding:
-            place = len(self.generated.get(sequence, ())) + asked[sequence]
+            place = len(self.generated.get(sequence, ())) + (sequence in self.unread) + asked[sequence]
             asked[sequence] += 1
             text = self.texts[sequence]
             tokens.append(text[min(place, len(text) - 1)])
