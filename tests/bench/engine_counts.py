@@ -189,6 +189,7 @@ def session_of(model: LoadedModel) -> EngineSession:
     session = EngineSession(ModelSpec("qwen-1_8b", "qwen-1_8b"), nothing, "auto", num_checked=0, prompt_lookup=True)
     session.loaded = model
     session._runner, session._why_expanded = Told, None
+    session._graphs = None
     session._kernels = Kernels(causal=nothing_fused, rows=nothing_fused, attend=nothing_fused)
     session._forwards = Unchanged()  # type: ignore[assignment]
     return session
