@@ -13,9 +13,10 @@ from evalkit.backends.engine_batch import Batch, KnownEnds, make_batch, watcher
 from evalkit.backends.engine_check import PlainCheck, sample_of
 from evalkit.backends.finite import not_finite
 from evalkit.engine.budget import choose_budget
-from evalkit.engine.cpu_kernels import FastForwards, products
+from evalkit.engine.cpu_kernels import products
 from evalkit.engine.cuda_graphs import CudaRecorder
 from evalkit.engine.engine import Continued, Engine, NotFiniteError, Watcher
+from evalkit.engine.forwards import FastForwards
 from evalkit.engine.graphs import Graphs
 from evalkit.engine.partition import CPU, GPU, Rates
 from evalkit.engine.plan import Plan, make_plan
@@ -196,6 +197,7 @@ class EngineSession:
                 "max_rows": budget.num_rows,
                 "packed_linears": self._forwards.num_packed,
                 "fused_norms": self._forwards.num_fused_norms,
+                **({"elementwise": self._forwards.elementwise} if self._forwards.elementwise else {}),
                 "attention": self._attention(),
                 **self._about_graphs(),
                 "threads": torch.get_num_threads(),

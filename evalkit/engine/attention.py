@@ -21,7 +21,15 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from evalkit.engine.cache import KeyValueStore, Pair
-from evalkit.engine.kernels import Kernels, Ragged, attend, mask_by_query, matmul_precision
+from evalkit.engine.kernels import (
+    Kernels,
+    MergeKernel,
+    Ragged,
+    attend,
+    mask_by_query,
+    matmul_precision,
+    merge_plainly,
+)
 from evalkit.engine.scheduler import Chunk
 from evalkit.errors import EngineError
 
@@ -150,7 +158,7 @@ def attend_packed(
     """One layer of one step; shapes as `shared_prefix_attention`. New keys and values go to the store, the result to
     `out` if it is given."""
     groups = query.shape[1] // key.shape[1]
-    merged = _Merged(query, groups, key.shape[1], value.shape[-1])
+    merged = _Merged(query, groups, key.shape[1], value.shape[-1], step.kernels.merge or merge_plainly)
     _keep(step, layer, key, value)
     if step.ragged is not None and step.kernels.causal is not None:
         queries, keys, values = (t[0, :, : step.ragged.num_tokens].transpose(0, 1) for t in (query, key, value))
@@ -172,7 +180,7 @@ def attend_packed(
 class _Merged:
     """Running result over parts of the keys, held as [tokens, groups, key/value heads, head size]."""
 
-    def __init__(self, query: Tensor, groups: int, num_heads: int, value_size: int) -> None:
+    def __init__(self, query: Tensor, groups: int, num_heads: int, value_size: int, merge: MergeKernel) -> None:
         _, _, num_tokens, size = query.shape
         # Memory order [token, group, head, size]: then a head's queries are evenly spaced over tokens and groups.
         by_token = query[0].transpose(0, 1).reshape(num_tokens, num_heads, groups, size)
@@ -180,6 +188,7 @@ class _Merged:
         self._out = query.new_empty(num_tokens * groups, num_heads, value_size, dtype=torch.float32)
         self._lse = query.new_empty(num_tokens * groups, num_heads, dtype=torch.float32)
         self._groups = groups
+        self._merge = merge
 
     def mask(self, rows: RowBatch) -> Tensor:
         """The mask of a batch of rows for its queries, as `batch` has them."""
@@ -221,12 +230,8 @@ class _Merged:
         self._lse[rows].view(num_tokens, self._groups, kv_heads).copy_(by_group.permute(2, 1, 0))
 
     def add(self, start: int, out: Tensor, lse: Tensor) -> None:
-        """Merge a further part: softmax over both is the mean of both, weighted by their exp(lse)."""
-        rows = slice(start * self._groups, start * self._groups + out.shape[2])
-        old, new = self._lse[rows], lse[0].transpose(0, 1)
-        weight = torch.sigmoid(new - old)
-        self._out[rows].lerp_(out[0].transpose(0, 1).to(torch.float32), weight[..., None])
-        torch.logaddexp(old, new, out=old)
+        """Merge a further part, as `queries` has its tokens."""
+        self._merge(self._out, self._lse, start * self._groups, out, lse)
 
     def result(self, given: Tensor | None = None) -> Tensor:
         """[1, tokens, heads, head size] in the queries' dtype, in memory that is given or new."""

@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 MAX_RELATIVE_DIFFERENCE = 1e-5  # to torch's own product; float32 arithmetic in another order gives some 1e-6
 # Of a norm, to its largest output. The halves: one rounding, where transformers' rounds before the weight, too.
-_NORM_DIFFERENCES = {torch.float32: MAX_RELATIVE_DIFFERENCE, torch.float16: 2**-10, torch.bfloat16: 2**-7}
+NORM_DIFFERENCES = {torch.float32: MAX_RELATIVE_DIFFERENCE, torch.float16: 2**-10, torch.bfloat16: 2**-7}
 _PACKED_ROWS = 1024  # rows of input that the packing is tuned for; it serves one row as well
 _NUM_PROBE_ROWS = 5
 _NUM_TIMINGS = 3
 _WORTH_IT = 0.85
 _MEMORY_MARGIN = 2  # packed weights are a second copy: pack where this many of them are free
 
-Forwards: TypeAlias = dict[nn.Module, Callable[..., Tensor]]
+Forwards: TypeAlias = dict[nn.Module, Callable[..., Any]]
 
 
 def attention_precision() -> str | None:
@@ -68,42 +68,6 @@ def products(dtype: torch.dtype, precision: str | None) -> str:
     return f"{str(dtype).removeprefix('torch.')} products, {'by' if has_units else 'without'} units for them"
 
 
-class FastForwards:
-    """While entered, every float32 nn.Linear of a network on a CPU runs on packed weights, and there and on a GPU every
-    RMSNorm in one pass over its input; outside, all is as it was.
-
-    Packing happens once, when first entered. It may be entered again while it is in force.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        self._network = network
-        self._forwards: Forwards | None = None
-        self._depth = 0
-
-    @property
-    def num_packed(self) -> int:
-        """Modules that run on packed weights."""
-        return sum(not _is_rms_norm(module) for module in self._forwards or {})
-
-    @property
-    def num_fused_norms(self) -> int:
-        """Norms that run in one pass."""
-        return len(self._forwards or {}) - self.num_packed
-
-    def __enter__(self) -> "FastForwards":
-        if self._forwards is None:
-            self._forwards = {**pack(self._network), **fuse_norms(self._network)}
-        self._depth += 1
-        for module, forward in self._forwards.items():
-            module.__dict__["forward"] = forward
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._depth -= 1
-        for module in (self._forwards or {}) if not self._depth else ():
-            module.__dict__.pop("forward", None)
-
-
 @torch.inference_mode()
 def pack(network: nn.Module) -> Forwards:
     """For each module that can run packed, the forward to use; empty where packing does not pay or differs."""
@@ -118,8 +82,8 @@ def pack(network: nn.Module) -> Forwards:
     if not all(_agrees(linear, forwards[linear], linear.in_features) for linear in _one_per_shape(linears)):
         return {}
     for module in network.modules():
-        parts = _swiglu_parts(module)
-        if parts is not None and all(part in packed_of for part in parts):
+        parts = swiglu_parts(module)
+        if parts is not None and all(part in packed_of and part.bias is None for part in parts):
             gate, up, down = parts
             gated = partial(_swiglu, packed_of[gate], packed_of[up], forwards[down])
             if _agrees(module, gated, gate.in_features):
@@ -133,7 +97,7 @@ def fuse_norms(network: nn.Module) -> Forwards:
     fused: Forwards = {}
     lost: list[str] = []
     for module in network.modules():
-        if _is_rms_norm(module) and not _is_wrapped(module):
+        if is_rms_norm(module) and not is_wrapped(module):
             weight, epsilon = cast("tuple[Tensor, float]", (module.weight, module.variance_epsilon))
             forward = partial(rms_norm, normalized_shape=weight.shape, weight=weight, eps=epsilon)
             if not _has_fused_norm(weight):
@@ -150,12 +114,13 @@ def fuse_norms(network: nn.Module) -> Forwards:
     return fused
 
 
-def _is_rms_norm(module: nn.Module) -> bool:
+def is_rms_norm(module: nn.Module) -> bool:
+    """Whether a module is an RMSNorm of transformers' kind, by name and attributes."""
     return type(module).__name__.endswith("RMSNorm") and hasattr(module, "variance_epsilon")
 
 
 def _has_fused_norm(weight: Tensor) -> bool:
-    return _is_float32_on_cpu(weight) or (weight.device.type == "cuda" and weight.dtype in _NORM_DIFFERENCES)
+    return _is_float32_on_cpu(weight) or (weight.device.type == "cuda" and weight.dtype in NORM_DIFFERENCES)
 
 
 def _is_float32_on_cpu(weight: Tensor) -> bool:
@@ -163,25 +128,25 @@ def _is_float32_on_cpu(weight: Tensor) -> bool:
 
 
 def _is_plain(module: nn.Module) -> TypeGuard[nn.Linear]:
-    return type(module) is nn.Linear and not _is_wrapped(module) and _is_float32_on_cpu(module.weight)
+    return type(module) is nn.Linear and not is_wrapped(module) and _is_float32_on_cpu(module.weight)
 
 
-def _is_wrapped(module: nn.Module) -> bool:
+def is_wrapped(module: nn.Module) -> bool:
     """Whether somebody has put a forward of their own in front, as accelerate does to move tensors between devices."""
     return "forward" in module.__dict__
 
 
-def _swiglu_parts(module: nn.Module) -> list[nn.Linear] | None:
-    """Gate, up and down of down_proj(silu(gate_proj(x)) * up_proj(x)) without biases, as Llama's and its relatives'
-    MLPs are; None for any other module."""
+def swiglu_parts(module: nn.Module) -> list[nn.Linear] | None:
+    """Gate, up and down of down_proj(silu(gate_proj(x)) * up_proj(x)), as Llama's and its relatives' MLPs are; None for
+    any other module."""
     children = dict(module.named_children())
-    if _is_wrapped(module) or children.keys() != {"gate_proj", "up_proj", "down_proj", "act_fn"}:
+    if is_wrapped(module) or children.keys() != {"gate_proj", "up_proj", "down_proj", "act_fn"}:
         return None
     if type(children.pop("act_fn")).__name__ not in ("SiLU", "SiLUActivation"):
         return None
     parts = [children[name] for name in ("gate_proj", "up_proj", "down_proj")]
     linears = [part for part in parts if isinstance(part, nn.Linear)]
-    return linears if len(linears) == len(parts) and all(part.bias is None for part in linears) else None
+    return linears if len(linears) == len(parts) else None
 
 
 def _can_pack(linears: list[nn.Linear]) -> bool:
@@ -212,7 +177,7 @@ def _agrees(module: nn.Module, forward: Callable[..., Tensor], width: int, like:
     probe = torch.randn(1, _NUM_PROBE_ROWS, width, generator=generator)
     probe = probe if like is None else probe.to(device=like.device, dtype=like.dtype)
     expected, found = module(probe), forward(probe)
-    tolerance = _NORM_DIFFERENCES[probe.dtype]
+    tolerance = NORM_DIFFERENCES[probe.dtype]
     difference = (found.float() - expected.float()).abs().max()
     return found.dtype == expected.dtype and bool(difference <= tolerance * expected.float().abs().max())
 

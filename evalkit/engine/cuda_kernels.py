@@ -5,8 +5,10 @@ log-sum-exps. Each is compared with the formula on the GPU at hand before it is 
 missing or differs; the formula then serves, slower and with the scores in memory.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import accumulate, pairwise
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +18,7 @@ from torch.nn.functional import pad
 from evalkit.engine.cache import KeyValueStore, Pair, head_shape
 from evalkit.engine.kernels import (
     Kernels,
+    MergeKernel,
     Ragged,
     RaggedKernel,
     attend_plainly,
@@ -23,6 +26,7 @@ from evalkit.engine.kernels import (
     largest,
     mask_behind,
     mask_by_query,
+    merge_plainly,
 )
 from evalkit.engine.slots import Slots
 from evalkit.errors import EngineError
@@ -34,6 +38,7 @@ if TYPE_CHECKING:
 _TOLERANCES = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 _PROBE_LENGTHS = (37, 1, 150)  # of chunks; more than one tile, less than one, and a single token
 _PROBE_SLOTS, _PROBE_KEYS, _PROBE_WIDTHS = (4, 0, 2, 5, 1), (140, 3, 64, 1, 31), (1, 3, 2, 1, 3)  # of rows
+_LSE_SPREAD = 9.0  # of a probe's log-sum-exps: from one part alone to both alike
 _CAUSAL_FROM_THE_END = 2  # custom_mask_type: a sequence's last query sees all its keys, each before it one less
 _BIAS_ALIGNMENT = 8  # elements that a row of the efficient kernel's bias must be a multiple of in memory
 
@@ -124,24 +129,41 @@ def prove(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, s
         "rows": why_not(lambda: _rows_differ(kernel, random, heads, kv_heads, size), dtype, device),
         "parts": why_not(lambda: _parts_differ(random, heads // kv_heads, kv_heads, size), dtype, device),
     }
+    if device.type == "cuda":
+        merges = partial(merges_differ, lambda: triton_kernels().merge, random, kv_heads, size)
+        tried["merges"] = why_not(merges, torch.float32, device)  # which results are held in
     refused = {name: reason for name, reason in tried.items() if reason is not None}
     return Kernels(
         causal=None if "chunks" in refused else kernel,
         rows=None if "rows" in refused else kernel,
         attend=None if "parts" in refused else attend_fused,
+        merge=triton_kernels().merge if "merges" in tried.keys() - refused.keys() else None,
         refused=refused,
     )
 
 
-def why_not(probe: Callable[[], float], dtype: torch.dtype, device: torch.device) -> str | None:
+def triton_kernels() -> ModuleType:
+    """The project's own kernels. Raises ImportError where Triton is missing: it is optional, torch's CUDA builds bring
+    it."""
+    from evalkit.engine import triton_kernels as kernels
+
+    return kernels
+
+
+def why_not(
+    probe: Callable[[], float],
+    dtype: torch.dtype,
+    device: torch.device,
+    tolerances: Mapping[torch.dtype, float] = _TOLERANCES,
+) -> str | None:
     """Why an operator is not used: its probe's exception, or by how much it differs from the formula at most; None
     where it agrees. Raises EngineError where the GPU takes no more work after it."""
     try:
         difference = probe()
-    except (RuntimeError, NotImplementedError, TypeError, ValueError) as error:  # built without it, or changed
+    except Exception as error:  # noqa: BLE001 - built without it, or changed; a compiler within raises what it likes
         refuse_broken(device, error)
         return f"{type(error).__name__}: {first_line(error)}"
-    tolerance = _TOLERANCES.get(dtype, 0.0)
+    tolerance = tolerances.get(dtype, 0.0)
     # A NaN is not below anything.
     return None if difference <= tolerance else f"differs by {difference:.2g} of {tolerance:g} allowed"
 
@@ -212,6 +234,19 @@ def _parts_differ(random: Callable[..., Tensor], groups: int, kv_heads: int, siz
         key, value = (random(len(last), kv_heads, 82, size)[:, :, :41] for _ in range(2))
         expected = attend_plainly(query, key, value, size**-0.5, mask)
         worst.append(_difference(attend_fused(query, key, value, size**-0.5, mask), expected))
+    return largest(worst)
+
+
+def merges_differ(kernel: Callable[[], MergeKernel], random: Callable[..., Tensor], heads: int, size: int) -> float:
+    """Parts of some of the rows, and of one."""
+    merge, worst = kernel(), []
+    for start, num_rows in ((2, 67), (5, 1)):
+        total, total_lse = random(71, heads, size).float(), random(71, heads).float() * _LSE_SPREAD
+        found, part = (total.clone(), total_lse.clone()), random(1, num_rows, heads, size).transpose(1, 2)
+        lse = random(1, heads, num_rows).float() * _LSE_SPREAD
+        merge(*found, start, part, lse)
+        merge_plainly(total, total_lse, start, part, lse)
+        worst.append(_difference(found, (total, total_lse)))
     return largest(worst)
 
 

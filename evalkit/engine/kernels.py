@@ -28,6 +28,7 @@ class Ragged:
 # [tokens, heads, size] and its log-sum-exps [heads, tokens] (float32)
 RaggedKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Ragged, float], Pair]
 AttendKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Pair]  # as `attend`
+MergeKernel: TypeAlias = Callable[[Tensor, Tensor, int, Tensor, Tensor], None]  # as `merge_plainly`
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,12 @@ class Kernels:
     causal: RaggedKernel | None = None  # a step's chunks, each one's tokens among themselves
     rows: RaggedKernel | None = None  # a step's rows, each one's tokens over its own keys in the store
     attend: AttendKernel | None = None
+    merge: MergeKernel | None = None
     refused: Mapping[str, str] = field(default_factory=dict, compare=False)  # what was tried and left: part -> why
 
     def describe(self) -> str:
         """What serves a GPU's attention, part by part, with the reason where it is the formula."""
-        used = {"chunks": self.causal, "rows": self.rows, "parts": self.attend}
+        used = {"chunks": self.causal, "rows": self.rows, "parts": self.attend, "merges": self.merge}
         return ", ".join(f"{name} {self._how(name, kernel)}" for name, kernel in used.items())
 
     def _how(self, name: str, kernel: object) -> str:
@@ -108,6 +110,17 @@ def attend_plainly(
         scores = scores + mask
     lse = scores.logsumexp(dim=-1)
     return ((scores - lse[..., None]).exp() @ value.float()).to(query.dtype), lse
+
+
+def merge_plainly(total: Tensor, total_lse: Tensor, start: int, out: Tensor, lse: Tensor) -> None:
+    """Merge a further part of the keys into total [rows, heads, size] and total_lse [rows, heads], float32, in place,
+    from row `start` on: out [1, heads, rows, size] and lse [1, heads, rows]. Softmax over both parts is the mean of
+    both, weighted by their exp(lse)."""
+    rows = slice(start, start + out.shape[2])
+    old, new = total_lse[rows], lse[0].transpose(0, 1)
+    weight = torch.sigmoid(new - old)
+    total[rows].lerp_(out[0].transpose(0, 1).to(torch.float32), weight[..., None])
+    torch.logaddexp(old, new, out=old)
 
 
 def largest(differences: Iterable[float]) -> float:

@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from evalkit.engine import cpu_kernels
-from evalkit.engine.cpu_kernels import FastForwards, attention_precision, products
+from evalkit.engine.cpu_kernels import attention_precision, products
+from evalkit.engine.forwards import FastForwards
 
 
 class SomeRMSNorm(nn.Module):

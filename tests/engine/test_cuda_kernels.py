@@ -153,7 +153,7 @@ def test_operators_that_keep_their_contract_are_used() -> None:
             kernels = prove(CPU, torch.float32, heads, kv_heads, 16)
             assert kernels == EFFICIENT
             assert not kernels.refused
-            assert kernels.describe() == "chunks fused, rows fused, parts fused"
+            assert kernels.describe() == "chunks fused, rows fused, parts fused, merges by the formula"
 
 
 def test_flash_attention_agrees_too_and_is_that_of_the_half_precisions(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +212,7 @@ def test_a_gpu_without_a_kernel_is_warned_of_and_the_reason_is_kept(
     assert selection.choose_kernels(model) is refused  # type: ignore[arg-type]
     assert caplog.messages == [
         "slow attention on cuda:0 in torch.bfloat16: "
-        "chunks fused, rows padded and masked, parts by the formula (differs by 0.4 of 0.03 allowed)"
+        "chunks fused, rows padded and masked, parts by the formula (differs by 0.4 of 0.03 allowed), merges by the formula"
     ]
 
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from evalkit.engine.cpu_kernels import FastForwards
 from evalkit.engine.engine import Continued, Engine, Scored
 from evalkit.engine.expanded import MAX_PADDING, ExpandedRunner
+from evalkit.engine.forwards import FastForwards
 from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup

@@ -1,17 +1,21 @@
 """Whole plans on fake CUDA tensors: no operation mixes devices or waits for the GPU within a step, and what a step asks
 of the GPU is counted and stays within its budget."""
 
+import dataclasses
 import random
 from collections.abc import Callable
 
 import pytest
 import torch
-from fake_gpu import Launches, Ran, run_without_numbers
+from fake_gpu import Launches, Ran, kernels_for, run_without_numbers
+from fake_triton import STAND_INS, fuse_all
 from networks import NETWORKS, VOCABULARY
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from transformers import PreTrainedModel
 
-from evalkit.engine import attention, cpu_kernels
+from evalkit.engine import attention, cpu_kernels, forwards
+from evalkit.engine.elementwise import Elementwise
+from evalkit.engine.forwards import FastForwards
 from evalkit.engine.kernels import Kernels
 from evalkit.engine.plan import TokenSequence
 from evalkit.engine.scheduler import Budget
@@ -115,19 +119,46 @@ def test_a_prefill_step_launches_as_much_for_many_prompts_as_for_two() -> None:
     assert firsts[0].launches == firsts[1].launches
 
 
+@pytest.fixture
+def proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever can be fused is: there is no number to compare."""
+    monkeypatch.setattr(cpu_kernels, "_agrees", lambda *_: True)
+    monkeypatch.setattr(forwards, "fuse_elementwise", fuse_all)
+
+
+@pytest.mark.usefixtures("proven")
 def test_a_norm_in_one_pass_is_one_launch_and_not_eight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_kernels, "_agrees", lambda *_: True)  # there is no number to compare
+    monkeypatch.setattr(forwards, "fuse_elementwise", lambda _: Elementwise())
     sequences, budget = continued(3), Budget(4096, 3, 20)
     plainly = run_without_numbers(NETWORKS["llama"], sequences, budget, torch.bfloat16)
-    fused = run_without_numbers(NETWORKS["llama"], sequences, budget, torch.bfloat16, fast=cpu_kernels.FastForwards)
+    fused = run_without_numbers(NETWORKS["llama"], sequences, budget, torch.bfloat16, fast=FastForwards)
     assert fused[-1].launches["rms_norm"] == 2 * LAYERS + 1
     assert fused[-1].num_launches <= plainly[-1].num_launches - 7 * (2 * LAYERS + 1)
 
 
-def test_a_decoding_step_stays_within_its_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For each layer: two norms, 7 matrices, 10 of the rotation, two residuals, 2 of the activation, and attention: two
-    writes, two kernels, what merges them, what lays queries and results out."""
-    monkeypatch.setattr(cpu_kernels, "_agrees", lambda *_: True)
+@pytest.mark.usefixtures("proven")
+@pytest.mark.parametrize("family", ["llama", "qwen2", "gpt_neox", "opt", "gpt2"])
+def test_no_step_mixes_devices_or_waits_for_the_gpu_where_all_is_fused(family: str) -> None:
+    kernels = dataclasses.replace(kernels_for(torch.bfloat16), merge=STAND_INS.merge)
+    scored = TokenSequence(tuple(range(40)), targets=((39, 1), (39, 2), (38, 3)), request=9)
+    ran = run_without_numbers(
+        NETWORKS[family], [scored, *continued(4)], Budget(90, 2, 50), torch.bfloat16,
+        guesses=True, kernels=kernels, fast=FastForwards,
+    )  # fmt: skip
+    known = LAYERS if family in ("llama", "qwen2") else 0
+    for one in ran:
+        assert [one.launches.get(f"evalkit_fake::{name}", 0) for name in ("rotary", "gated", "add_norm")] == [known] * 3
+    assert any(one.launches["evalkit_fake::merge"] for one in ran)
+    assert not any(one.launches.get("lerp_") for one in ran)
+
+
+@pytest.mark.usefixtures("proven")
+def test_a_decoding_step_stays_within_its_launches() -> None:
+    """For each layer: two norms, one with the sum before it, 7 matrices, the rotation, the gate, a residual, and
+    attention: two writes, two kernels, their merge, what lays the first one's results out, and the whole's."""
+    kernels = dataclasses.replace(kernels_for(torch.bfloat16), merge=STAND_INS.merge)
     sequences, budget = continued(3), Budget(4096, 3, 20)
-    ran = run_without_numbers(NETWORKS["llama"], sequences, budget, torch.bfloat16, fast=cpu_kernels.FastForwards)
-    assert ran[-1].num_launches <= LAYERS * (2 + 7 + 10 + 2 + 2 + 16) + 8
+    ran = run_without_numbers(
+        NETWORKS["llama"], sequences, budget, torch.bfloat16, kernels=kernels, fast=FastForwards
+    )  # fmt: skip
+    assert ran[-1].num_launches <= LAYERS * (2 + 7 + 1 + 1 + 1 + 2 + 2 + 1 + 2 + 3) + 8

@@ -15,8 +15,8 @@ from played_graphs import PlayedRecorder, storage, tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import PreTrainedModel
 
-from evalkit.engine.cpu_kernels import FastForwards
 from evalkit.engine.engine import Engine, Scored
+from evalkit.engine.forwards import FastForwards
 from evalkit.engine.graphs import Graphs, Size, padded
 from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Plan, TokenSequence, make_plan

@@ -10,11 +10,11 @@ import torch
 from networks import NETWORKS, plain
 from transformers import PreTrainedModel
 
-from evalkit.engine.cpu_kernels import FastForwards
 from evalkit.engine.cuda_graphs import CudaRecorder
-from evalkit.engine.cuda_kernels import attend_fused, efficient, flash, prove
+from evalkit.engine.cuda_kernels import attend_fused, efficient, flash, prove, triton_kernels
 from evalkit.engine.engine import Continued, Engine, Result, Scored
 from evalkit.engine.expanded import ExpandedRunner
+from evalkit.engine.forwards import FastForwards
 from evalkit.engine.graphs import Graphs
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated
@@ -56,7 +56,7 @@ def test_every_kernel_is_found_right(dtype: torch.dtype, heads: int, kv_heads: i
     ragged = efficient if dtype == torch.float32 else flash
     kernels = prove(GPU, dtype, heads, kv_heads, size)
     assert not kernels.refused
-    assert kernels == Kernels(causal=ragged, rows=ragged, attend=attend_fused)
+    assert kernels == Kernels(causal=ragged, rows=ragged, attend=attend_fused, merge=triton_kernels().merge)
 
 
 @pytest.mark.parametrize("budget", BUDGETS, ids=lambda budget: str(budget.num_tokens))
