@@ -4,7 +4,7 @@ devices, or needs a number on the host within a step, raises; what a GPU would b
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -212,7 +212,9 @@ def run_without_numbers(
     plan = make_plan(sequences)
     runner = FakeRunner(network, mode, plan, budget.num_rows, kernels or kernels_for(dtype))
     lookup = Eager(plan, 1e6) if guesses else None
-    with fast(network):
+    with ExitStack() as around:
+        with mode:
+            around.enter_context(fast(network))
         for _ in Engine(plan, runner, budget, lookup=lookup).run():
             pass
     return runner.ran
