@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _TOLERANCES = {torch.float32: 1e-4, torch.float16: 4e-3, torch.bfloat16: 3e-2}
 _PROBE_LENGTHS = (37, 1, 150)  # of chunks; more than one tile, less than one, and a single token
 _PROBE_SLOTS, _PROBE_KEYS, _PROBE_WIDTHS = (4, 0, 2, 5, 1), (140, 3, 64, 1, 31), (1, 3, 2, 1, 3)  # of rows
+_NUM_MERGED = 4096  # rows: as many programs as run at the same time, and more
 _LSE_SPREAD = 9.0  # of a probe's log-sum-exps: from one part alone to both alike
 _CAUSAL_FROM_THE_END = 2  # custom_mask_type: a sequence's last query sees all its keys, each before it one less
 _BIAS_ALIGNMENT = 8  # elements that a row of the efficient kernel's bias must be a multiple of in memory
@@ -237,11 +238,17 @@ def _parts_differ(random: Callable[..., Tensor], groups: int, kv_heads: int, siz
     return largest(worst)
 
 
-def merges_differ(kernel: Callable[[], MergeKernel], random: Callable[..., Tensor], heads: int, size: int) -> float:
-    """Parts of some of the rows, and of one."""
+def merges_differ(
+    kernel: Callable[[], MergeKernel],
+    random: Callable[..., Tensor],
+    heads: int,
+    size: int,
+    most: int = _NUM_MERGED,
+) -> float:
+    """Parts of most of the rows, and of one."""
     merge, worst = kernel(), []
-    for start, num_rows in ((2, 67), (5, 1)):
-        total, total_lse = random(71, heads, size).float(), random(71, heads).float() * _LSE_SPREAD
+    for start, num_rows in ((2, most), (5, 1)):
+        total, total_lse = random(most + 4, heads, size).float(), random(most + 4, heads).float() * _LSE_SPREAD
         found, part = (total.clone(), total_lse.clone()), random(1, num_rows, heads, size).transpose(1, 2)
         lse = random(1, heads, num_rows).float() * _LSE_SPREAD
         merge(*found, start, part, lse)

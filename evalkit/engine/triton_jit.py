@@ -140,9 +140,10 @@ def merge(
     padded_heads: tl.constexpr,
     padded_size: tl.constexpr,
 ):
-    """All heads of one row in each program."""
+    """Some heads of one row in each program, which is to be of one warp: of several, one would read what another has
+    written already."""
     row = tl.program_id(0).to(tl.int64)
-    head = tl.arange(0, padded_heads)
+    head = tl.program_id(1) * padded_heads + tl.arange(0, padded_heads)
     known = head < heads
     old_at = total_lse + (start + row) * heads + head
     old = tl.load(old_at, mask=known, other=0.0)

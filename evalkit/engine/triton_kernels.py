@@ -19,6 +19,7 @@ ALIGNMENT = 16  # bytes; Triton compiles anew for a pointer, or a stride that it
 MAX_WIDTH = 1 << 15  # elements of a row that one program holds
 _UNIT = 8  # strides are given in so many elements where they are multiples of it: 16 bytes of a half precision
 _GATE_BLOCK = 1024
+_MERGE_BLOCK = 512
 
 
 def is_aligned(*tensors: Tensor) -> bool:
@@ -112,9 +113,10 @@ def merge(total: Tensor, total_lse: Tensor, start: int, out: Tensor, lse: Tensor
     by_row = by_row if is_aligned(by_row) else by_row.clone()
     lse = lse if lse.stride(2) == 1 and is_aligned(lse) else lse.clone(memory_format=torch.contiguous_format)
     if num_rows:
-        padded = triton.next_power_of_2(heads), triton.next_power_of_2(size)
+        padded_size = triton.next_power_of_2(size)
+        padded_heads = min(triton.next_power_of_2(heads), max(1, _MERGE_BLOCK // padded_size))
         with _on(total):
-            jit.merge[(num_rows,)](
+            jit.merge[num_rows, triton.cdiv(heads, padded_heads)](
                 total,
                 total_lse,
                 by_row,
@@ -123,8 +125,9 @@ def merge(total: Tensor, total_lse: Tensor, start: int, out: Tensor, lse: Tensor
                 lse.stride(1),
                 heads,
                 size,
-                *padded,
-                num_warps=_num_warps(padded[0] * padded[1]),
+                padded_heads,
+                padded_size,
+                num_warps=1,  # see there
                 enable_fp_fusion=False,
             )
 

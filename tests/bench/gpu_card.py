@@ -6,7 +6,7 @@ Real: the prompts in Qwen's own tokens (`pip install --no-deps dashscope`, or a 
 the network, the engine with its kernels, steps, guesses and stop strings. The weights are random, so texts would have
 no ends: the network is made to say each benchmark's own solution (the logits of its next token are raised on the
 device), and all that it computes is computed as ever. `--checkpoint` is made where it does not exist, on the device.
-`--device cpu --limit 3 --layers 2` rehearses it. Prints a line per part and, as its last line, the same in JSON.
+`--device cpu --limit 3 --layers 2` rehearses it. Prints a line per part, the same in JSON and, if it is asked, the kernels of some steps.
 """
 
 import argparse
@@ -18,7 +18,8 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,11 @@ from evalkit.configuration.compose import build, compose
 from evalkit.engine.layout import Generated, Reads
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
 from evalkit.engine.scheduler import Step
-from evalkit.evaluation.loop import questions_of
+from evalkit.evaluation.loop import Question, questions_of
+from evalkit.evaluation.preflight import workload_of
+from evalkit.models.base import LoadedModel
 from evalkit.models.spec import ModelSpec
+from evalkit.types import GenerateRequest
 
 TASKS = ("ceval", "mmlu", "gsm8k", "humaneval")
 END_OF_TEXT = "<|endoftext|>"
@@ -153,13 +157,24 @@ def calm(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tenso
     return values * (0.05 if "wte" in name or "lm_head" in name else 0.02)
 
 
-def items_of(task_name: str, data_dir: str, limit: int | None) -> tuple[list[Item], list[str]]:
-    """Requests, and the benchmark's own texts for those that ask for one."""
+def asked_by(task_name: str, data_dir: str, limit: int | None) -> Sequence[Question]:
     task = build(compose([f"task={task_name}", f"data_dir={data_dir}"]), f"tasks.{task_name}")
-    questions = questions_of(task, limit=limit)
+    return questions_of(task, limit=limit)
+
+
+def items_of(questions: Sequence[Question]) -> list[Item]:
+    return [(question.example.id, question.request) for question in questions]
+
+
+def forced_for(questions: Sequence[Question], model: LoadedModel) -> Forced | None:
+    """The benchmark's own texts, where it asks for texts."""
+    if not isinstance(questions[0].request, GenerateRequest):
+        return None
     rows = [question.example.row for question in questions]
-    texts = [row.get("answer") or row.get("canonical_solution") or "" for row in rows]
-    return [(question.example.id, question.request) for question in questions], texts
+    texts = [row.get("answer") or row["canonical_solution"] for row in rows]
+    end = model.tokenizer.id_of(END_OF_TEXT)
+    assert end is not None
+    return Forced([[*ids, end] for ids in model.tokenizer.encode(texts, for_generation=True)])
 
 
 def measure(backend: EngineBackend, items: list[Item], forced: Forced | None, found: dict[str, Any]) -> None:
@@ -169,7 +184,7 @@ def measure(backend: EngineBackend, items: list[Item], forced: Forced | None, fo
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     began, cpu = time.perf_counter(), time.process_time()
-    with steps.watched(), forced() if forced else steps.watched():
+    with steps.watched(), forced() if forced else nullcontext():
         answers = dict(backend.answer(items))
     found["seconds"], found["cpu_seconds"] = time.perf_counter() - began, time.process_time() - cpu
     assert len(answers) == len(items)
@@ -222,7 +237,7 @@ def profiled(backend: EngineBackend, items: list[Item], forced: Forced | None, f
 
     PackedRunner.launch = watched  # type: ignore[method-assign]
     try:
-        with forced() if forced else Steps().watched():
+        with forced() if forced else nullcontext():
             for _ in backend.answer(items):
                 pass
     except EnoughError:
@@ -312,48 +327,50 @@ def main() -> int:
             make_checkpoint(folder, options.layers, options.device)
             say(f"checkpoint made in {time.perf_counter() - began:.1f} s")
         run(options, folder, report)
-    say(json.dumps(report))
     return 0
 
 
 def run(options: argparse.Namespace, folder: Path, report: dict[str, Any]) -> None:
     names = options.tasks.split(",")
-    began = time.perf_counter()
-    asked = {name: items_of(name, options.data_dir, options.limit) for name in names}
-    report["questions"] = time.perf_counter() - began
     spec = ModelSpec("true-size", str(folder), dtype=options.dtype, device=options.device, end_of_text=[END_OF_TEXT])
     settings = {key: json.loads(value) for key, value in (one.split("=", 1) for one in options.set)}
     backend = EngineBackend(spec, num_checked=options.checked, **settings)
-    began = time.perf_counter()
-    dict(backend.fingerprint())
-    report["fingerprint"] = time.perf_counter() - began
-    began = time.perf_counter()
-    model = backend.load()
-    report["load"] = time.perf_counter() - began
+    with timed(report, "questions"):
+        questions = {name: asked_by(name, options.data_dir, options.limit) for name in names}
+    with timed(report, "fingerprint"):
+        backend.fingerprint()
+    with timed(report, "tokenised"):
+        for name in names:
+            workload_of(name, questions[name], backend.facts(), backend.encodings)
+    with timed(report, "load"):
+        model = backend.load()
     say(
-        f"questions {report['questions']:.1f} s, fingerprint {report['fingerprint']:.1f} s, "
-        f"weights and probes {report['load']:.1f} s"
+        f"questions {report['questions']:.1f} s, fingerprint {report['fingerprint']:.1f} s, tokenised "
+        f"{report['tokenised']:.1f} s, weights and probes {report['load']:.1f} s"
     )
-    end = model.tokenizer.id_of(END_OF_TEXT)
-    assert end is not None
-    whole = time.perf_counter()
-    forced: dict[str, Forced | None] = {}
-    for place, name in enumerate(names):
-        items, texts = asked[name]
-        if place + 1 < len(names):
-            backend.prepare(asked[names[place + 1]][0])
-        solutions = [[*ids, end] for ids in model.tokenizer.encode(texts, for_generation=True)] if any(texts) else None
-        forced[name] = Forced(solutions) if solutions else None
-        report[name] = {}
-        measure(backend, items, forced[name], report[name])
-        say(told(name, report[name]))
-    report["model_work"] = time.perf_counter() - whole
+    forced = {name: forced_for(questions[name], model) for name in names}
+    with timed(report, "model_work"):
+        for name, after in zip_longest(names, names[1:]):
+            if after:
+                backend.prepare(items_of(questions[after]))
+            report[name] = {}
+            measure(backend, items_of(questions[name]), forced[name], report[name])
+            say(told(name, report[name]))
     report["engine"] = backend.session.ran["engine"]
     say(f"all of it {report['model_work']:.1f} s; {json.dumps(report['engine'])}")
+    say(json.dumps(report))
     for name in names if options.profile else ():
+        items = items_of(questions[name])[:NUM_PROFILED]
         for first, number in WINDOWS["texts" if forced[name] else "choices"]:
-            for line in profiled(backend, asked[name][0][:NUM_PROFILED], forced[name], first, number):
+            for line in profiled(backend, items, forced[name], first, number):
                 say(line if line.startswith(" ") else f"{name}, {line}")
+
+
+@contextmanager
+def timed(report: dict[str, Any], part: str) -> Iterator[None]:
+    began = time.perf_counter()
+    yield
+    report[part] = time.perf_counter() - began
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def test_steps_by_graphs_stay_within_the_half_precisions_tolerance(
             assert isinstance(result, Scored)
             assert list(result.logprobs) == pytest.approx(plain(model, sequence), abs=TOLERANCES[dtype])
     before = graphs.num_replays
-    for number, result in by_graphs(model, continued, BUDGETS[0], kernels, graphs).run():
+    texts = dict(by_graphs(model, continued, BUDGETS[0], kernels, graphs).run())
+    for number, result in texts.items():
         assert isinstance(result, Continued)
         ids, first = (*continued[number].ids, *result.token_ids), len(continued[number].ids) - 1
         targets = tuple((first + place, token) for place, token in enumerate(result.token_ids))

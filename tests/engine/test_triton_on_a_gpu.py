@@ -81,7 +81,7 @@ def test_a_gate_and_a_sum_with_its_norm_are_those_of_the_formula(tokens: int, wi
     ulp = torch.finfo(dtype).eps
     states, others = random(1, tokens, width, dtype=dtype) * 4, random(1, tokens, width, dtype=dtype)
     gated = triton_kernels().gated(states, others)
-    torch.testing.assert_close(gated, torch.nn.functional.silu(states) * others, rtol=2 * ulp, atol=1e-6)
+    torch.testing.assert_close(gated, torch.nn.functional.silu(states) * others, rtol=4 * ulp, atol=1e-6)
     weight = random(width, dtype=dtype)
     total, normed = triton_kernels().add_norm(states, others, weight, 1e-6)
     assert torch.equal(total, states + others)
@@ -115,7 +115,7 @@ def test_what_is_known_of_a_family_is_fused_and_the_rest_left_alone(
             found = model(ids, use_cache=False).logits.float().log_softmax(-1)
     words = [f"{layers} {name} fused" for name in ("rotations", "gates", "sums with norms")] if layers else []
     assert fast.elementwise == ", ".join(words)
-    assert not caplog.messages
+    assert not [one for one in caplog.records if one.name.startswith("evalkit")]
     off = (found - expected).abs()
     assert float(off.max() if dtype == torch.float32 else off.mean()) <= 5 * TOLERANCES[dtype]
     assert not any("forward" in module.__dict__ for module in model.modules())
