@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 MAX_TOKENS = 2048  # of a step: the kernels of a larger one take longer than launching them
 MAX_SIZES = 32
-_RECORDED_AT = 3  # uses of a size: recording takes about as long as four steps
+_RECORDED_AT = 4  # uses of a size: recording costs about what graphs save in as many steps
+_FEW_TOKENS = 128  # up to here a step takes as long as the weights take to be read
 _ROWS = 64  # of logits compared at once
 # Of a row of logits, to its length. Another number of rows is another order of sums; what is wrong differs by about 1.
 _TOLERANCES = {torch.float32: 1e-3, torch.float16: 0.02, torch.bfloat16: 0.1}
@@ -175,9 +176,9 @@ def _power_of_two(count: int) -> int:
 
 
 def _quarters(count: int) -> int:
-    """Powers of two up to 16, from there on four sizes from one to the next."""
+    """Powers of two, and from some on four sizes from one to the next."""
     quarter = _power_of_two(count) // 8
-    return _power_of_two(count) if count <= 16 else -(-count // quarter) * quarter
+    return _power_of_two(count) if count <= _FEW_TOKENS else -(-count // quarter) * quarter
 
 
 def _why_wrong(found: Tensor, expected: Tensor) -> str | None:
