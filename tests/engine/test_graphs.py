@@ -89,12 +89,20 @@ def test_running_out_of_memory_halves_the_steps_and_loses_nothing(networks, few_
     assert graphs.num_replays
 
 
-def test_steps_in_flight_do_not_spoil_each_other(networks, few_shot, agrees, monkeypatch) -> None:
-    scored = [sequence for sequence in few_shot if not sequence.max_new_tokens]
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_steps_in_flight_do_not_spoil_each_other(
+    networks, few_shot, agrees, foreseen, monkeypatch, family: str
+) -> None:
     monkeypatch.setattr(PackedRunner, "overlaps", True)
-    model, graphs = networks("gpt2"), Graphs(PlayedRecorder(), max_tokens=100)
+    model, graphs = networks(family), Graphs(PlayedRecorder(), max_tokens=100)
+    scored = [sequence for sequence in few_shot if not sequence.max_new_tokens]
     agrees(model, scored, dict(engine_of(model, make_plan(scored), Budget(20, 1, 10), graphs).run()))
-    assert graphs.num_replays > 5
+    before = graphs.num_replays
+    texts = dict(engine_of(model, make_plan(few_shot), BUDGETS[0], graphs).run())
+    agrees(model, few_shot, texts)
+    lookup = foreseen(make_plan(few_shot), texts)
+    agrees(model, few_shot, dict(engine_of(model, make_plan(few_shot), BUDGETS[1], graphs, lookup).run()))
+    assert 5 < before < graphs.num_replays - 20
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
