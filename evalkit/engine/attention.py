@@ -158,7 +158,7 @@ def attend_packed(
     """One layer of one step; shapes as `shared_prefix_attention`. New keys and values go to the store, the result to
     `out` if it is given."""
     groups = query.shape[1] // key.shape[1]
-    merged = _Merged(query, groups, key.shape[1], value.shape[-1], step.kernels.merge or merge_plainly)
+    merged = _Merged(query, groups, key.shape[1], value.shape[-1], step.kernels.merge)
     _keep(step, layer, key, value)
     if step.ragged is not None and step.kernels.causal is not None:
         queries, keys, values = (t[0, :, : step.ragged.num_tokens].transpose(0, 1) for t in (query, key, value))
@@ -178,17 +178,20 @@ def attend_packed(
 
 
 class _Merged:
-    """Running result over parts of the keys, held as [tokens, groups, key/value heads, head size]."""
+    """Running result over parts of the keys, held as [tokens, groups, key/value heads, head size]: in float32; for a
+    kernel that computes in float32 in the queries' dtype, as the parts are, to which each merge is rounded."""
 
-    def __init__(self, query: Tensor, groups: int, num_heads: int, value_size: int, merge: MergeKernel) -> None:
+    def __init__(self, query: Tensor, groups: int, num_heads: int, value_size: int, merge: MergeKernel | None) -> None:
         _, _, num_tokens, size = query.shape
         # Memory order [token, group, head, size]: then a head's queries are evenly spaced over tokens and groups.
         by_token = query[0].transpose(0, 1).reshape(num_tokens, num_heads, groups, size)
         self._queries = by_token.transpose(1, 2).reshape(num_tokens * groups, num_heads, size)
-        self._out = query.new_empty(num_tokens * groups, num_heads, value_size, dtype=torch.float32)
+        held = torch.float32 if merge is None else query.dtype
+        self._out = query.new_empty(num_tokens * groups, num_heads, value_size, dtype=held)
         self._lse = query.new_empty(num_tokens * groups, num_heads, dtype=torch.float32)
         self._groups = groups
-        self._merge = merge
+        self._merge = merge or merge_plainly
+        self._takes_first = merge is not None and groups == 1
 
     def mask(self, rows: RowBatch) -> Tensor:
         """The mask of a batch of rows for its queries, as `batch` has them."""
@@ -224,8 +227,12 @@ class _Merged:
         _, num_heads, num_tokens, size = out.shape
         kv_heads = num_heads // self._groups
         rows = slice(start * self._groups, (start + num_tokens) * self._groups)
-        target = self._out[rows].view(num_tokens, self._groups, kv_heads, size)
-        target.copy_(out[0].view(kv_heads, self._groups, num_tokens, size).permute(2, 1, 0, 3))
+        first = out[0].transpose(0, 1)
+        if self._takes_first and first.shape == self._out.shape and first.is_contiguous():
+            self._out = first  # of all tokens, as it is held: nothing to copy
+        else:
+            target = self._out[rows].view(num_tokens, self._groups, kv_heads, size)
+            target.copy_(out[0].view(kv_heads, self._groups, num_tokens, size).permute(2, 1, 0, 3))
         by_group = lse[0].view(kv_heads, self._groups, num_tokens)
         self._lse[rows].view(num_tokens, self._groups, kv_heads).copy_(by_group.permute(2, 1, 0))
 
@@ -237,11 +244,12 @@ class _Merged:
         """[1, tokens, heads, head size] in the queries' dtype, in memory that is given or new."""
         rows, num_heads, size = self._out.shape
         by_token = self._out.view(rows // self._groups, self._groups, num_heads, size).transpose(1, 2)
-        if given is not None:
-            given[0].view(by_token.shape).copy_(by_token)
-            return given
-        out = by_token.reshape(1, rows // self._groups, num_heads * self._groups, size)
-        return out.to(self._queries.dtype)
+        shape = 1, rows // self._groups, num_heads * self._groups, size
+        if given is None and self._queries.dtype == self._out.dtype:
+            return by_token.reshape(shape)
+        given = self._queries.new_empty(shape) if given is None else given
+        given[0].view(by_token.shape).copy_(by_token)
+        return given
 
 
 def _keep(step: PackedStep, layer: int, key: Tensor, value: Tensor) -> None:

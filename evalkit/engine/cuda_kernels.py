@@ -132,7 +132,7 @@ def prove(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, s
     }
     if device.type == "cuda":
         merges = partial(merges_differ, lambda: triton_kernels().merge, random, kv_heads, size)
-        tried["merges"] = why_not(merges, torch.float32, device)  # which results are held in
+        tried["merges"] = why_not(merges, dtype, device)
     refused = {name: reason for name, reason in tried.items() if reason is not None}
     return Kernels(
         causal=None if "chunks" in refused else kernel,
@@ -248,8 +248,9 @@ def merges_differ(
     """Parts of most of the rows, and of one."""
     merge, worst = kernel(), []
     for start, num_rows in ((2, most), (5, 1)):
-        total, total_lse = random(most + 4, heads, size).float(), random(most + 4, heads).float() * _LSE_SPREAD
-        found, part = (total.clone(), total_lse.clone()), random(1, num_rows, heads, size).transpose(1, 2)
+        held, total_lse = random(most + 4, heads, size), random(most + 4, heads).float() * _LSE_SPREAD
+        found, part = (held, total_lse.clone()), random(1, num_rows, heads, size).transpose(1, 2)
+        total = held.to(torch.float32, copy=True)
         lse = random(1, heads, num_rows).float() * _LSE_SPREAD
         merge(*found, start, part, lse)
         merge_plainly(total, total_lse, start, part, lse)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -85,8 +85,9 @@ class AddNorm:
 
     def __call__(self, norm: nn.Module, residual: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
         """The sum of tensors [..., width], and `norm` of it; norm is one that it was proven for."""
-        if residual.shape == states.shape and _are(self, residual, states):
-            return self.add(residual, states, norm.weight, norm.variance_epsilon)  # type: ignore[arg-type]
+        weight, epsilon = cast("tuple[Tensor, float]", (norm.weight, norm.variance_epsilon))
+        if residual.shape == states.shape and self.is_aligned(weight) and _are(self, residual, states):
+            return self.add(residual, states, weight, epsilon)
         total = residual + states
         return total, norm(total)
 

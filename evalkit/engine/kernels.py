@@ -28,7 +28,8 @@ class Ragged:
 # [tokens, heads, size] and its log-sum-exps [heads, tokens] (float32)
 RaggedKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, Ragged, float], Pair]
 AttendKernel: TypeAlias = Callable[[Tensor, Tensor, Tensor, float, Tensor | None], Pair]  # as `attend`
-MergeKernel: TypeAlias = Callable[[Tensor, Tensor, int, Tensor, Tensor], None]  # as `merge_plainly`
+# As `merge_plainly`, its total in float32 or in the dtype of the parts.
+MergeKernel: TypeAlias = Callable[[Tensor, Tensor, int, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)

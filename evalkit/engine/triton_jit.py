@@ -156,6 +156,7 @@ def merge(
     inside = known[:, None] & (place < size)
     at = head[:, None] * size + place
     total_at = total + (start + row) * (heads * size) + at
-    sofar = tl.load(total_at, mask=inside, other=0.0)
+    sofar = tl.load(total_at, mask=inside, other=0.0).to(tl.float32)
     part = tl.load(out + row * (heads * size) + at, mask=inside, other=0.0).to(tl.float32)
-    tl.store(total_at, sofar + weight * (part - sofar), mask=inside)
+    merged = sofar + weight * (part - sofar)
+    tl.store(total_at, merged.to(total.dtype.element_ty), mask=inside)

@@ -105,9 +105,8 @@ def add_norm(residual: Tensor, states: Tensor, weight: Tensor, epsilon: float) -
 
 
 def merge(total: Tensor, total_lse: Tensor, start: int, out: Tensor, lse: Tensor) -> None:
-    """Merge a further part of the keys into total [rows, heads, size] and total_lse [rows, heads], both float32,
-    contiguous and changed in place, from row `start` on: out [1, heads, rows, size], lse [1, heads, rows] (float32).
-    Softmax over both parts is the mean of both, weighted by their exp(lse)."""
+    """As kernels.merge_plainly, total in any dtype: computed in float32, rounded to it. total and total_lse are
+    contiguous."""
     heads, num_rows, size = out.shape[1:]
     by_row = out.transpose(1, 2).contiguous()
     by_row = by_row if is_aligned(by_row) else by_row.clone()

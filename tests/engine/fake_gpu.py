@@ -37,6 +37,7 @@ class Launches(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.by_name: Counter[str] = Counter()
+        self.num_bytes: Counter[str] = Counter()  # read and written, each tensor once
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See TorchDispatchMode."""
@@ -48,8 +49,26 @@ class Launches(TorchDispatchMode):
                 raise AssertionError(f"{func} brings a GPU's numbers to the host within a step")
             shares = any(_storage(tensor) == _storage(found) for tensor in given)
             if (func._schema.is_mutable or not shares) and not func._schema.name.startswith(EMPTY):
-                self.by_name[func._schema.name.removeprefix("aten::")] += 1
+                name = func._schema.name.removeprefix("aten::")
+                self.by_name[name] += 1
+                lists = [tensor for value in args if isinstance(value, tuple | list) for tensor in value]
+                inputs = [*given, *(tensor for tensor in lists if isinstance(tensor, Tensor))]
+                self.num_bytes[name] += _traffic(name, inputs, out if isinstance(out, tuple | list) else [out])
         return out
+
+
+def _traffic(name: str, inputs: Sequence[Tensor], written: Sequence[Any]) -> int:
+    """Bytes that an operation reads and writes: each of its tensors once, of what it changes in place its own part."""
+    if name == "add_":  # a copy, see Indexing
+        inputs = inputs[1:]
+    elif name == "index_copy_":
+        inputs, written = inputs[-1:], inputs[-1:]
+    elif name == "evalkit_fake::merge":
+        total, total_lse, out, lse = inputs
+        whole = [total.new_empty(out.shape), total_lse.new_empty(lse.shape)]
+        inputs, written = [*whole, out, lse], whole
+    tensors = [tensor for tensor in (*inputs, *written) if isinstance(tensor, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _storage(tensor: Tensor) -> Any:
@@ -101,6 +120,7 @@ class Ran:
 
     step: Step
     launches: Mapping[str, int]
+    num_bytes: Mapping[str, int] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def num_launches(self) -> int:
@@ -131,7 +151,7 @@ class FakeRunner(PackedRunner):
                 out = self._network(input_ids=ids, position_ids=ids, use_cache=False, logits_to_keep=keep)
             assert out.logits.device == GPU
             assert out.logits.shape[:2] == (1, len(reads.places))
-        self.ran.append(Ran(step, dict(launches.by_name)))
+        self.ran.append(Ran(step, dict(launches.by_name), dict(launches.num_bytes)))
         tokens: dict[int, list[tuple[int, float]]] = {}
         for _, sequence in reads.decoding:
             tokens.setdefault(sequence, []).append((TOKEN, -1.0))

@@ -30,6 +30,8 @@ def _merge(total: Tensor, total_lse: Tensor, start: int, out: Tensor, lse: Tenso
     assert len(total) == len(total_lse) >= start + out.shape[2]
     assert total.shape[1:] == (out.shape[1], out.shape[3])
     assert lse.shape == out.shape[:3]
+    assert total.is_contiguous()
+    assert total_lse.is_contiguous()
     return total
 
 

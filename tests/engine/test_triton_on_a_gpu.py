@@ -100,6 +100,11 @@ def test_parts_are_merged_in_place_as_by_the_formula(rows: int, heads: int, size
         triton_kernels().merge(*found, start, part, part_lse)
         merge_plainly(total, lse, start, part, part_lse)
         torch.testing.assert_close(found, (total, lse), rtol=1e-5, atol=1e-5)
+        held, exact = total.to(dtype, copy=True), total.to(dtype).to(torch.float32, copy=True)
+        triton_kernels().merge(held, lse.clone(), start, part, part_lse)
+        merge_plainly(exact, lse.clone(), start, part, part_lse)
+        ulp = torch.finfo(dtype).eps
+        torch.testing.assert_close(held.float(), exact, rtol=ulp, atol=max(ulp / 64, 1e-5))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

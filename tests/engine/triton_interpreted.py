@@ -12,6 +12,8 @@ import torch
 from networks import NETWORKS
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config
+from transformers.models.llama import modeling_llama
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRMSNorm
 
 from evalkit.engine import elementwise, triton_kernels
 from evalkit.engine.cuda_kernels import merges_differ
@@ -56,9 +58,7 @@ def projected(batch: int, tokens: int, heads: int, size: int, dtype: torch.dtype
 
 
 def llama_rotation(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    from transformers.models.llama.modeling_llama import apply_rotary_pos_emb as rotate
-
-    return rotate(query, key, cos, sin)
+    return modeling_llama.apply_rotary_pos_emb(query, key, cos, sin)
 
 
 @pytest.mark.parametrize("beside", [0, 3], ids=["alone", "in one tensor"])
@@ -113,6 +113,11 @@ def test_parts_are_merged_in_place_as_by_the_formula(rows: int, heads: int, size
             merge_plainly(*theirs, start, out, part_lse[..., :count])
             for pair in zip(ours, theirs, strict=True):
                 torch.testing.assert_close(*pair, rtol=1e-5, atol=1e-5)
+            held = total.to(dtype, copy=True), lse.clone()
+            theirs = total.to(dtype).to(torch.float32, copy=True), lse.clone()
+            triton_kernels.merge(*held, start, out, part_lse[..., :count])
+            merge_plainly(*theirs, start, out, part_lse[..., :count])
+            near(held[0], theirs[0].to(dtype))
 
 
 def test_what_lies_unaligned_is_merged_all_the_same() -> None:
@@ -175,8 +180,15 @@ FEW = [  # the interpreter is slow
 ]
 
 
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen"])
-@pytest.mark.parametrize("budget", [Budget(4096, 8, 100), Budget(9, 2, 3)], ids=lambda budget: str(budget.num_tokens))
+@pytest.mark.parametrize(
+    ("family", "budget"),
+    [
+        ("llama", Budget(4096, 8, 100)),
+        ("llama", Budget(9, 2, 3)),
+        ("qwen2", Budget(9, 2, 3)),
+        ("qwen", Budget(9, 2, 3)),
+    ],
+)
 def test_the_engine_gives_with_them_what_one_by_one_gives(
     networks, agrees, family: str, budget: Budget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -273,9 +285,11 @@ def test_what_a_kernel_was_not_proven_for_goes_by_the_formula() -> None:
     gate = Gate(fails, triton_kernels.is_aligned, CPU, torch.float32, 16)
     for states in (random(3, 16, dtype=torch.float16), random(3, 8), random(16, 3).T, random(49)[1:].view(3, 16)):
         assert torch.equal(gate(states, states), Gate.plain(states, states))
-    add_norm, norm = AddNorm(fails, triton_kernels.is_aligned, CPU, torch.float32, 16), nn.Identity()
+    add_norm, norm = AddNorm(fails, triton_kernels.is_aligned, CPU, torch.float32, 16), LlamaRMSNorm(16)
     states = random(16, 3).T
-    assert torch.equal(add_norm(norm, states, states)[1], states + states)
+    assert torch.equal(add_norm(norm, states, states)[1], norm(states + states))
+    norm.weight = nn.Parameter(torch.ones(17)[1:])
+    assert torch.equal(add_norm(norm, random(3, 16), random(3, 16))[0], 2 * random(3, 16))
 
 
 def test_wrapped_quantised_and_unknown_parts_are_left_alone() -> None:
@@ -298,8 +312,6 @@ def test_wrapped_quantised_and_unknown_parts_are_left_alone() -> None:
 
 
 def test_a_layer_that_does_something_more_is_no_layer_of_llama() -> None:
-    from transformers.models.llama.modeling_llama import LlamaDecoderLayer
-
     class Scaled(LlamaDecoderLayer):
         """Like its parent but for a factor."""
 
