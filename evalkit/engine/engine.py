@@ -135,7 +135,7 @@ class Engine:
                 if not ahead:
                     yield from self._land(scheduler, begun, 0)
                 step = scheduler.schedule(self._guess if self._guesses and not ahead else None)
-                if not step.num_tokens:  # all that is left waits for what is begun
+                if not step.chunks and not step.rows:  # all that is left waits for what is begun
                     yield from self._land(scheduler, begun, 0)
                     continue
                 started = time.perf_counter()

@@ -7,6 +7,7 @@ each row behind which new tokens come. The network sees an ordinary cache and an
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
+from itertools import accumulate, pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -16,7 +17,7 @@ from transformers import DynamicCache
 
 from evalkit.engine.cache import KeyValueStore, Pair, cache_name, text_config
 from evalkit.engine.kernels import PLAIN, Kernels
-from evalkit.engine.layout import Generated, Reads, Segment, own_length, reads_of, segments_of
+from evalkit.engine.layout import Generated, Reads, own_length, reads_of, spelt
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.runner import StepResult, catch_out_of_memory, read
 from evalkit.engine.scheduler import Chunk, Row, Step
@@ -36,14 +37,15 @@ MAX_LOGITS = 256 * 2**20 // 4  # float32 values
 class Part:
     """New tokens behind a context: a chunk or a row."""
 
-    number: int  # among the step's segments
-    segment: Segment
+    number: int  # among the step's chunks and rows
+    ids: Sequence[int]
+    position: int  # of the first token in its sequence
     work: Chunk | Row
 
     @property
     def length(self) -> int:
         """New tokens."""
-        return len(self.segment.ids)
+        return len(self.ids)
 
 
 class ExpandedRunner:
@@ -85,10 +87,14 @@ class ExpandedRunner:
 
     def run(self, step: Step, generated: Generated) -> StepResult:
         """See Runner."""
-        segments = segments_of(step, self._plan, generated)
-        work: list[Chunk | Row] = [*step.chunks, *step.rows]
-        parts = [Part(number, *pair) for number, pair in enumerate(zip(segments, work, strict=True))]
         reads = reads_of(step, self._plan, generated)
+        ids, positions, _ = spelt(step, self._plan, generated, reads)
+        work: list[Chunk | Row] = [*step.chunks, *step.rows]
+        ends = list(accumulate(step.lengths, initial=0))
+        parts = [
+            Part(number, ids[start:end], int(positions[start]), one)
+            for number, (one, (start, end)) in enumerate(zip(work, pairwise(ends), strict=True))
+        ]
         rows: dict[int, Tensor] = {}
         num_padding = 0
         with torch.inference_mode(), catch_out_of_memory():
@@ -104,7 +110,7 @@ class ExpandedRunner:
     def _forward(self, batch: Sequence[Part], reads: Reads, generated: Generated) -> Iterator[tuple[int, Tensor]]:
         """One rectangular pass; gives the logits that are read, by their row number."""
         width = max(part.length for part in batch)
-        context = max(part.segment.position for part in batch)
+        context = max(part.position for part in batch)
         cache = DynamicCache()
         for layer in range(self._num_layers if context else 0):
             cache.update(*self._contexts(layer, batch, context, generated), layer)
@@ -124,13 +130,13 @@ class ExpandedRunner:
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         mask = torch.zeros(len(batch), context + width, dtype=torch.long)
         for place, part in enumerate(batch):
-            ids[place, : part.length] = torch.tensor(part.segment.ids)
-            mask[place, context - part.segment.position : context + part.length] = 1
+            ids[place, : part.length] = torch.tensor(part.ids)
+            mask[place, context - part.position : context + part.length] = 1
         inputs: dict[str, Any] = {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
         if self._takes_positions:
-            starts = torch.tensor([part.segment.position for part in batch])
+            starts = torch.tensor([part.position for part in batch])
             inputs["position_ids"] = (starts[:, None] + torch.arange(width)[None]).to(device)
-            inputs["position_ids"].clamp_(max=max(p.segment.position + p.length for p in batch) - 1)
+            inputs["position_ids"].clamp_(max=max(p.position + p.length for p in batch) - 1)
         inputs["logits_to_keep"] = offsets  # no tensor: of several devices, the last one indexes by it
         return inputs
 
@@ -199,7 +205,7 @@ def _batches(wave: Sequence[Part], reads: Reads, vocabulary: int) -> Iterator[li
     for segment, _ in reads.places:
         num_reads[segment] = num_reads.get(segment, 0) + 1
     batch: list[Part] = []
-    for part in sorted(wave, key=lambda part: (part.length > 1, part.segment.position, part.length)):
+    for part in sorted(wave, key=lambda part: (part.length > 1, part.position, part.length)):
         trial = [*batch, part]
         logits = sum(num_reads.get(p.number, 0) for p in trial) * len(trial) * vocabulary
         if batch and (not _fit(trial) or logits > MAX_LOGITS):
@@ -212,7 +218,7 @@ def _batches(wave: Sequence[Part], reads: Reads, vocabulary: int) -> Iterator[li
 
 def _fit(batch: Sequence[Part]) -> bool:
     lengths = [part.length for part in batch]
-    positions = [part.segment.position for part in batch]
+    positions = [part.position for part in batch]
     if max(lengths) > 1 and len(set(positions)) > 1:
         return False
     padded = len(batch) * max(lengths)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,18 +25,11 @@ NOTHING: Collection[int] = frozenset()
 _PARENT = attrgetter("leaf.parent.index")
 
 
-class Segment(NamedTuple):
-    """Tokens of one node or row that run in a step."""
-
-    ids: tuple[int, ...]
-    position: int  # of the first token in its sequence
-
-
 @dataclass(frozen=True)
 class Reads:
     """Which logits a step reads, and for whom."""
 
-    places: tuple[tuple[int, int], ...]  # (segment, offset in it): one row of logits each
+    places: tuple[tuple[int, int], ...]  # (which of the chunks and rows, offset in it): one row of logits each
     targets: tuple[tuple[int, int, int, int], ...]  # (row of logits, token id, sequence, target's number)
     decoding: tuple[tuple[int, int], ...]  # (row of logits, sequence), a sequence's places in their order
     draws: tuple[Draw | None, ...]  # for each of these, how its token is drawn; empty: all take the likeliest one
@@ -47,58 +40,52 @@ class Reads:
         return rows, ids, [row for row, _ in self.decoding]
 
 
-def segments_of(step: Step, plan: Plan, generated: Generated, pending: Collection[int] = NOTHING) -> list[Segment]:
-    """The step's chunks, then its rows.
+def spelt(
+    step: Step, plan: Plan, generated: Generated, reads: Reads, pending: Collection[int] = NOTHING
+) -> tuple[list[int], npt.NDArray[np.int64], list[int]]:
+    """Token ids and positions of the step's chunks and then of its rows, and the places whose logits are read.
 
     pending: sequences whose newest token is not known yet, for it is chosen by a step whose result is not read: a 0
     stands for it.
     """
-    chunks = [
-        Segment(plan.ids(chunk.node, chunk.start, chunk.end), chunk.node.start + chunk.start) for chunk in step.chunks
-    ]
-    rows = [
-        Segment((0,), row.leaf.end + len(text))
-        if row.sequence in pending
-        else Segment((text[-1], *row.guessed), row.leaf.end + len(text) - 1)
-        for row in step.rows
-        if (text := generated[row.sequence]) is not None
-    ]
-    return chunks + rows
-
-
-def spelt(segments: Sequence[Segment], reads: Reads) -> tuple[Numbers, Numbers, Numbers]:
-    """Token ids and positions of all segments behind one another, and the places whose logits are read."""
-    lengths = np.array([len(segment.ids) for segment in segments])
+    ids = [token for chunk in step.chunks for token in plan.ids(chunk.node, chunk.start, chunk.end)]
+    for row in step.rows:
+        ids.append(0 if row.sequence in pending else generated[row.sequence][-1])
+        if row.guessed:
+            ids.extend(row.guessed)
+    decoded = zip(step.rows, _num_decoded(step.rows, generated, pending), strict=True)
+    positions = [chunk.node.start + chunk.start for chunk in step.chunks]
+    positions += [row.leaf.end + number - 1 for row, number in decoded]
+    lengths = np.array(step.lengths)
     starts = np.cumsum(lengths) - lengths
-    ids = [token for segment in segments for token in segment.ids]
-    positions = np.arange(len(ids)) + np.repeat(np.array([s.position for s in segments]) - starts, lengths)
     first = starts.tolist()
-    return ids, positions, [first[segment] + offset for segment, offset in reads.places]
+    places = [first[part] + offset for part, offset in reads.places]
+    return ids, np.arange(len(ids)) + np.repeat(np.array(positions) - starts, lengths), places
 
 
 def reads_of(step: Step, plan: Plan, generated: Generated, pending: Collection[int] = NOTHING) -> Reads:
     """Logits are read behind a chunk's scored positions, behind a prompt to be continued and behind each token of
-    a row. pending: see segments_of."""
+    a row. pending: see `spelt`."""
     places: list[tuple[int, int]] = []
     targets: list[tuple[int, int, int, int]] = []
     decoding: list[tuple[int, int]] = []
-    for segment, chunk in enumerate(step.chunks):
+    for part, chunk in enumerate(step.chunks):
         row_of: dict[int, int] = {}
         for offset, sequence, number in chunk.node.reads:
             if chunk.start <= offset < chunk.end:
                 if offset not in row_of:
                     row_of[offset] = len(places)
-                    places.append((segment, offset - chunk.start))
+                    places.append((part, offset - chunk.start))
                 token = plan.sequences[sequence].targets[number][1]
                 targets.append((row_of[offset], token, sequence, number))
         if chunk.starts_row:
             decoding.append((row_of.get(len(chunk.node) - 1, len(places)), chunk.node.sequences[0]))
             if len(chunk.node) - 1 not in row_of:
-                places.append((segment, chunk.end - 1 - chunk.start))
+                places.append((part, chunk.end - 1 - chunk.start))
     num_started, first = len(decoding), len(places)
-    decoding += enumerate([row.sequence for row in step.rows for _ in range(1 + len(row.guessed))], start=first)
+    decoding += enumerate([row.sequence for row in step.rows for _ in (0, *row.guessed)], start=first)
     of_rows = enumerate(step.rows, start=len(step.chunks))
-    places += [(segment, offset) for segment, row in of_rows for offset in range(1 + len(row.guessed))]
+    places += [(part, offset) for part, row in of_rows for offset in range(1 + len(row.guessed))]
     draws = [plan.sequences[sequence].draws for _, sequence in decoding]
     if draws.count(None) == len(draws):
         return Reads(tuple(places), tuple(targets), tuple(decoding), ())
@@ -156,7 +143,7 @@ def lay_out(
     pending: Collection[int] = NOTHING,
 ) -> PackedStep:
     """All the step's tokens behind one another. numbers: what is to travel to the device with the layout; pending: see
-    segments_of."""
+    `spelt`."""
     starts: list[tuple[int, Chunk]] = []
     place = 0
     for chunk in step.chunks:

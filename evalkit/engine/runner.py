@@ -14,7 +14,7 @@ from evalkit.engine.draws import choose
 from evalkit.engine.graphs import Graphs, Inputs, Size, eagerly, padded
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.last_layer import LastLayer
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt, unread_of
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
 from evalkit.engine.slots import Slots, slots_of
@@ -151,9 +151,8 @@ class PackedRunner:
     def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
         """See Launches."""
         unread = self._unread
-        segments = segments_of(step, self._plan, generated, unread.place_of)
         reads = reads_of(step, self._plan, generated, unread.place_of)
-        ids, positions, keep = spelt(segments, reads)
+        ids, positions, keep = spelt(step, self._plan, generated, reads, unread.place_of)
         own = Size(len(ids), len(keep))
         size = own if self._graphs is None else self._graphs.size_of(own)
         with catch_out_of_memory():

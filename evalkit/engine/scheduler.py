@@ -83,9 +83,15 @@ class Step:
     rows: tuple[Row, ...]
 
     @property
+    def lengths(self) -> list[int]:
+        """Tokens that go through the model, chunk by chunk and row by row."""
+        chunks = [chunk.end - chunk.start for chunk in self.chunks]
+        return chunks + [1 + len(row.guessed) for row in self.rows]
+
+    @property
     def num_tokens(self) -> int:
-        """Tokens that go through the model."""
-        return self.num_prompt_tokens + sum(row.num_tokens for row in self.rows)
+        """All of them."""
+        return sum(self.lengths)
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -163,7 +169,7 @@ class Scheduler:
         return replace(step, rows=self._guessed(step, guess)) if rows and guess is not None else step
 
     def _room(self, row: Row) -> int:
-        """Tokens for which a row's slot has room behind its newest one; -1 where there is none for that."""
+        """Tokens for which a row's slot has room behind its newest one."""
         return self._slots.lengths[row.slot] - self._own[row.sequence]
 
     def _guessed(self, step: Step, guess: Guess) -> tuple[Row, ...]:
@@ -275,7 +281,8 @@ class Scheduler:
         """Rows that have outgrown their slots move to the shortest free ones that hold their next token."""
         if len(self._slots.kinds) == 1:
             return
-        for row in [row for row in self._rows.values() if self._room(row) < 0]:
+        own, lengths = self._own, self._slots.lengths
+        for row in [row for sequence, row in self._rows.items() if own[sequence] > lengths[row.slot]]:
             if (kind := self._shortest(self._own[row.sequence], self._free)) is not None:
                 yield self._move(row, kind)
 

@@ -45,7 +45,7 @@ class QwenTokenizer:
         self._num_ranks = len(ranks)
         self._encoding = tiktoken.Encoding("qwen", pat_str=PATTERN, mergeable_ranks=ranks, special_tokens=self._special)
         self._num_threads = os.cpu_count() or 1
-        self._spelt: dict[int, bytes] = {}  # of tokens met so far
+        self._spelt = _Spelt(self._encoding)
 
     @property
     def vocabulary_size(self) -> int:
@@ -110,12 +110,20 @@ class QwenTokenizer:
     def _bytes(self, ids: Sequence[int], keep_special: bool) -> bytes:
         """Rows of the output matrix that stand for no token leave nothing behind."""
         end = self.vocabulary_size if keep_special else self._num_ranks
-        return b"".join([self._spelt_by(i) for i in ids if i < end])
+        spelt = self._spelt
+        return b"".join([spelt[i] for i in ids if i < end])
 
-    def _spelt_by(self, token: int) -> bytes:
-        if token not in self._spelt:
-            self._spelt[token] = self._encoding.decode_single_token_bytes(token)
-        return self._spelt[token]
+
+class _Spelt(dict[int, bytes]):
+    """By token: its bytes, looked up once."""
+
+    def __init__(self, encoding: tiktoken.Encoding) -> None:
+        super().__init__()
+        self._encoding = encoding
+
+    def __missing__(self, token: int) -> bytes:
+        self[token] = own = self._encoding.decode_single_token_bytes(token)
+        return own
 
 
 def _unfinished(data: bytes) -> bytes:

@@ -16,32 +16,46 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
+from unittest.mock import patch
 
 import torch
+from qwen_true_size import TRUE_SIZE
 from scale import TASKS, qwen_tokenizer, say
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
+from transformers import PreTrainedModel
+
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "engine")]
+from fake_gpu import Launches, run_without_numbers
+from tiny_models import QWEN_CONFIG
 
 from evalkit.backends.base import Item
 from evalkit.backends.engine_batch import make_batch
 from evalkit.backends.engine_check import PlainCheck
 from evalkit.backends.engine_session import EngineSession
 from evalkit.configuration.compose import build, compose
+from evalkit.engine import attention, cpu_kernels
 from evalkit.engine.attention import PackedStep
 from evalkit.engine.budget import _NUM_ROWS
 from evalkit.engine.kernels import Kernels
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, segments_of, spelt, unread_of
-from evalkit.engine.plan import make_plan
+from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
+from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
-from evalkit.engine.scheduler import Step
+from evalkit.engine.scheduler import Budget, Step
 from evalkit.evaluation.loop import questions_of
 from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel, ModelFacts
-from evalkit.models.qwen_tokenizer import END_OF_TEXT, QwenTokenizer
+from evalkit.models.continuations import Encodings
+from evalkit.models.qwen import QwenForCausalLM, qwen2_config
+from evalkit.models.qwen_tokenizer import QwenTokenizer
 from evalkit.models.spec import ModelSpec
+from evalkit.types import GenerateRequest
 
 GIB = 2**30
 FULL = 128  # rows
+LAUNCHED_ROWS = 32
 LAYERS, HEADS, WIDTH, VOCABULARY, MAX_LENGTH = 24, 16, 2048, 151936, 8192
 BYTES_PER_TOKEN = 2 * LAYERS * WIDTH * 2  # keys and values, bfloat16
 
@@ -52,7 +66,7 @@ class Counts:
 
     task: str
     questions: int = 0
-    prepare_seconds: float = 0.0  # tokenising and planning
+    prepare_seconds: float = 0.0  # questions, tokenising and planning
     rows: int = 0
     reads: int = 0
     steps: int = 0
@@ -103,9 +117,8 @@ class Told(PackedRunner):
     def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
         """Lays the step out and counts it; the counting's own time is taken off the loop's."""
         unread = self._unread.place_of
-        segments = segments_of(step, self._plan, generated, unread)
         reads = reads_of(step, self._plan, generated, unread)
-        numbers = [*spelt(segments, reads), *reads.numbers(), *unread_of(step, unread)]
+        numbers = [*spelt(step, self._plan, generated, reads, unread), *reads.numbers(), *unread_of(step, unread)]
         device = torch.device("cpu")
         layout = lay_out(step, generated, self._store, device, torch.bfloat16, self._kernels, numbers, unread)
         began, counts = time.process_time(), self.counts
@@ -138,21 +151,39 @@ def count_keys(counts: Counts, layout: PackedStep, step: Step) -> None:
 
 
 def count(task_name: str, data_dir: str, tokenizer: QwenTokenizer) -> Counts:
+    """Of one benchmark, its own solutions being the texts."""
     task = build(compose([f"task={task_name}", f"data_dir={data_dir}"]), f"tasks.{task_name}")
+    began = time.process_time()
     questions = questions_of(task, limit=None)
     items: list[Item] = [(question.example.id, question.request) for question in questions]
-    counts = Counts(task_name, len(items))
-    end = tokenizer.id_of(END_OF_TEXT) or 0
-    network: Any = stand_in()
+    encodings = Encodings(tokenizer)
+    facts = ModelFacts(tokenizer, MAX_LENGTH, weight_bytes=None, bytes_per_token=None)
+    workload_of(task_name, questions, facts, encodings)
+    counts = Counts(task_name, len(items), time.process_time() - began)
+    rows = [question.example.row for question in questions]
+    return play(counts, items, [row.get("answer") or row.get("canonical_solution") or "" for row in rows], encodings)
+
+
+def count_rows(num_rows: int, tokenizer: QwenTokenizer) -> Counts:
+    """Of a plan of so many texts that go on for 128 tokens, with stop strings that do not come."""
+    stop = ("\n\n", "Question:")
+    prompts = ["Count fruit.\n" * 20 + f"Question: {number}\nAnswer:" for number in range(num_rows)]
+    items: list[Item] = [(str(n), GenerateRequest(prompt, stop, 128)) for n, prompt in enumerate(prompts)]
+    texts = [" ".join(f"{n + k} apples and {k} pears are {n + 2 * k}.\n" for k in range(40)) for n in range(num_rows)]
+    return play(Counts(f"{num_rows} rows", num_rows), items, texts, Encodings(tokenizer))
+
+
+def play(counts: Counts, items: Sequence[Item], texts: Sequence[str], encodings: Encodings) -> Counts:
+    """Answer everything with `texts`."""
+    tokenizer = encodings._tokenizer
+    assert isinstance(tokenizer, QwenTokenizer)
+    end, network = tokenizer.eos_id, cast(Any, stand_in())
     model = LoadedModel(network, tokenizer, frozenset([end]), MAX_LENGTH, {})
     began = time.process_time()
-    workload_of(task_name, questions, ModelFacts(tokenizer, MAX_LENGTH, weight_bytes=None, bytes_per_token=None))
-    batch = make_batch(items, model)
+    batch = make_batch(items, model, encodings)
     plan = make_plan(batch.sequences)
-    counts.prepare_seconds = time.process_time() - began
+    counts.prepare_seconds += time.process_time() - began
 
-    rows = [question.example.row for question in questions]
-    texts = [row.get("answer") or row.get("canonical_solution") or "" for row in rows]
     Told.script = Script([[*ids, end] for ids in tokenizer.encode(texts, for_generation=True)])
     Told.counts, Told.clock = counts, {"counting": 0.0, "ended": 0.0, "full": 0.0}
     session = session_of(model)
@@ -174,6 +205,40 @@ def count(task_name: str, data_dir: str, tokenizer: QwenTokenizer) -> Counts:
     return counts
 
 
+@dataclass
+class LaunchCounts:
+    """What one decoding step of ROWS rows behind one shared prefix gives a GPU to do, kernel by kernel."""
+
+    step: int = 0
+    attention: int = 0  # of them those of attention, which graphs leave as they are
+    pieces: int = 0  # graphs that stand for the others
+
+
+def count_launches() -> LaunchCounts:
+    """On fake CUDA tensors, in the shape of Qwen-1.8B."""
+    counts, plain = LaunchCounts(pieces=LAYERS + 1), attention.attend_packed
+    spent: list[int] = []
+
+    def noted(*arguments: Any) -> Any:
+        launches = next(mode for mode in reversed(_get_current_dispatch_mode_stack()) if isinstance(mode, Launches))
+        before = launches.by_name.total()
+        out = plain(*arguments)
+        spent.append(launches.by_name.total() - before)
+        return out
+
+    with patch.object(attention, "attend_packed", noted), patch.object(cpu_kernels, "_agrees", lambda *_: True):
+        prompts = [TokenSequence((*range(64), 64 + n), max_new_tokens=3, request=n) for n in range(LAUNCHED_ROWS)]
+        budget = Budget(4096, LAUNCHED_ROWS, LAUNCHED_ROWS)
+        ran = run_without_numbers(qwen_network, prompts, budget, torch.bfloat16, fast=cpu_kernels.FastForwards)
+    counts.step, counts.attention = ran[-1].num_launches, sum(spent[-LAYERS:])
+    return counts
+
+
+def qwen_network() -> PreTrainedModel:
+    """Qwen-1.8B without numbers in it."""
+    return QwenForCausalLM(qwen2_config({**QWEN_CONFIG, **TRUE_SIZE}, "config.json"))
+
+
 def stand_in() -> SimpleNamespace:
     """What the budget asks of a network."""
     config = SimpleNamespace(
@@ -191,6 +256,7 @@ def session_of(model: LoadedModel) -> EngineSession:
     session._runner, session._why_expanded = Told, None
     session._graphs = None
     session._kernels = Kernels(causal=nothing_fused, rows=nothing_fused, attend=nothing_fused)
+    session._graphs = None
     session._forwards = Unchanged()  # type: ignore[assignment]
     return session
 
@@ -233,7 +299,8 @@ def main() -> int:
     free = int(options.free_gib * GIB)
     torch.cuda.mem_get_info = lambda *_: (free, free)  # type: ignore[assignment]
     tokenizer = qwen_tokenizer()
-    found = [count(name, options.data_dir, tokenizer) for name in options.tasks.split(",")]
+    found = [count(name, options.data_dir, tokenizer) for name in options.tasks.split(",") if name]
+    found += [count_rows(number, tokenizer) for number in (options.rows, 256) if number <= options.rows]
     for counts in found:
         say(
             f"{counts.task}: {counts.questions:,} questions, prepared in {counts.prepare_seconds:.1f} s; "
@@ -243,7 +310,12 @@ def main() -> int:
             f"{1e3 * counts.loop_seconds / counts.steps:.1f} ms a step{full(counts)}; keys read: own {counts.own_keys_gb:,.0f} GB, "
             f"shared {counts.shared_keys_gb:,.0f} GB"
         )
-    say(json.dumps([vars(counts) for counts in found]))
+    launches = count_launches()
+    say(
+        f"a decoding step of {LAUNCHED_ROWS} rows launches {launches.step:,} kernels one by one; by graphs "
+        f"{launches.pieces} graphs and the {launches.attention:,} of attention"
+    )
+    say(json.dumps([*map(vars, found), vars(launches)]))
     return 0
 
 

@@ -19,7 +19,7 @@ from evalkit.engine.attention import packed
 from evalkit.engine.cuda_kernels import attend_fused, efficient, flash
 from evalkit.engine.engine import Engine
 from evalkit.engine.kernels import Kernels
-from evalkit.engine.layout import Generated, lay_out, reads_of, segments_of
+from evalkit.engine.layout import Generated, lay_out, reads_of
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult
@@ -142,9 +142,8 @@ class FakeRunner(PackedRunner):
         """See Runner."""
         reads = reads_of(step, self._plan, generated)
         layout = lay_out(step, generated, self._store, torch.device("cpu"), self._network.dtype, self._kernels)
-        num_tokens = sum(len(segment.ids) for segment in segments_of(step, self._plan, generated))
         with self._mode, torch.inference_mode():
-            ids = torch.zeros(1, num_tokens, dtype=torch.long, device=GPU)
+            ids = torch.zeros(1, step.num_tokens, dtype=torch.long, device=GPU)
             keep = torch.zeros(len(reads.places), dtype=torch.long, device=GPU)
             layout = on_gpu(layout)
             with Launches() as launches, Indexing(), packed(layout):
