@@ -1,9 +1,8 @@
 """The engine with its model: requests into token sequences, the best path for the network, answers as they end."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
-from threading import Thread
 from typing import Literal
 
 import torch
@@ -23,6 +22,7 @@ from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
 from evalkit.engine.selection import choose_kernels, choose_runner
+from evalkit.machine.beside import in_thread
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.continuations import Encodings
@@ -94,7 +94,10 @@ class EngineSession:
         else:
             found = _plan_of(items, self.load(), self.encodings)
         if self._next:
-            self._prepared = self._next, _in_thread(partial(_plan_of, self._next, self.load(), self.encodings))
+            self._prepared = (
+                self._next,
+                in_thread(partial(_plan_of, self._next, self.load(), self.encodings), "prepare"),
+            )
             self._next = None
         return found
 
@@ -208,17 +211,3 @@ class EngineSession:
 def _plan_of(items: Sequence[Item], model: LoadedModel, encodings: Encodings | None) -> tuple[Batch, Plan]:
     batch = make_batch(items, model, encodings)
     return batch, make_plan(batch.sequences)
-
-
-def _in_thread(work: Callable[[], tuple[Batch, Plan]]) -> Future[tuple[Batch, Plan]]:
-    """A thread of its own, which no end of the program waits for."""
-    future: Future[tuple[Batch, Plan]] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - whoever asks for the result is told
-            future.set_exception(error)
-
-    Thread(target=run, name="prepare", daemon=True).start()
-    return future

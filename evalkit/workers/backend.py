@@ -3,17 +3,19 @@
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from evalkit.backends.base import Answer, Backend, Divisible, Draws, Item, Part
-from evalkit.backends.finite import largest_difference
+from evalkit.machine.beside import in_thread
 from evalkit.machine.interrupt import held_back
 from evalkit.models.base import ModelFacts
 from evalkit.models.continuations import Encodings
 from evalkit.types import ErrorOutput, Json
-from evalkit.workers.cluster import Cluster, open_cluster
-from evalkit.workers.crew import Answered, Crew, Event, Finished, Lost, Member
+from evalkit.workers.call import Call
+from evalkit.workers.cluster import Cluster, load_ray, open_cluster
+from evalkit.workers.crew import Answered, Crew, Event, Failed, Finished, Lost, Member
 from evalkit.workers.hand_out import DEADLY, HandOut
 from evalkit.workers.needs import needs_of
 from evalkit.workers.settings import Workers
@@ -36,8 +38,10 @@ class WorkersBackend:
         self._own, self._workers, self._config = own, workers, config
         self._cluster: Cluster | None = None
         self._crew_so_far: Crew | None = None
-        self._took_part: dict[int, Member] = {}  # in the present call, by number
-        self._checks: list[Mapping[str, Any]] = []
+        self._call: Call | None = None  # the present one, or the last
+        self._announced: list[Item] | None = None  # what will be asked next
+        self._next: Call | None = None
+        self._asked_for: dict[Member, Call] = {}  # whose part a worker has, or had last
         self._told: Mapping[str, Json] = {}  # the provenance of a worker that has answered
         if isinstance(own, Draws):
             self.draws = own.draws
@@ -71,40 +75,85 @@ class WorkersBackend:
         measured = own.get("measured")
         ran: dict[str, Json] = {**(measured if isinstance(measured, dict) else {})}
         ran.pop("check", None)
-        if self._took_part:
-            ran["workers"] = [_told(member) for _, member in sorted(self._took_part.items())]
-        if (check := merged(self._checks)) is not None:
-            ran["check"] = check
+        if self._call is not None:
+            ran |= {"workers": told} if (told := self._call.told()) else {}
+            if (check := self._call.check()) is not None:
+                ran["check"] = check
         return {**own, "measured": ran}
+
+    def prepare(self, items: Sequence[Item]) -> None:
+        """See PreparesNext: who finds no part left of this call begins with the next one, a part each, so that nobody
+        waits for the slowest. What is said early is kept here, and lost with this process, until it is asked for."""
+        self._announced = list(items)
 
     def answer(self, items: Sequence[Item]) -> Iterator[Answer]:
         """Each item's output, as it ends on whichever worker. Raises EngineError where no worker is left, and what a
         worker's backend raises."""
         crew = self._crew
-        self._took_part, self._checks = {}, []
         crew.look_around()  # they start, and load, while the work is divided
-        crew.begin_call()
-        parts = self._divide(items, crew.wanted)
-        log.info("%s", _plan_line(parts, crew.wanted))
-        hand_out = HandOut(parts)
-        while hand_out.num_open or crew.is_busy:
+        self._call = call = self._begin(items, crew.wanted)
+        hand_out = call.hand_out
+        log.info("%s", _plan_line(call, crew.wanted))
+        self._next = self._announce(crew.wanted)
+        yield from call.early
+        call.early.clear()
+        while call.error is None and (hand_out.num_open or self._is_asked_for(call)):
             for member in list(crew.idle()):
-                if (part := hand_out.take()) is not None:
-                    crew.give(member, part)
+                self._give(member, call, crew.wanted)
             for event in crew.events():
-                yield from self._follow(event, hand_out)
+                yield from self._follow(event)
+        if call.error is not None:
+            raise call.error
 
-    def _follow(self, event: Event, hand_out: HandOut) -> Iterator[Answer]:
-        self._took_part[event.member.number] = event.member
+    def _begin(self, items: Sequence[Item], num_workers: int) -> Call:
+        """The call of these items, which may be under way."""
+        begun, self._next = self._next, None
+        if begun is not None and begun.items == list(items):
+            return begun
+        parts: Future[list[Part]] = Future()
+        parts.set_result(self._divide(items, num_workers))
+        return Call(items, parts)
+
+    def _announce(self, num_workers: int) -> Call | None:
+        """The call after this, whose parts are made while this one is answered."""
+        items, self._announced = self._announced, None
+        return Call(items, in_thread(partial(self._divide, items, num_workers), "divide")) if items else None
+
+    def _give(self, member: Member, call: Call, num_workers: int) -> None:
+        after = self._next
+        if (part := call.take()) is None and after is not None:
+            part, call = after.take_early(num_workers), after
+        if part is not None:
+            self._asked_for[member] = call
+            self._crew.give(member, part)
+
+    def _is_asked_for(self, call: Call) -> bool:
+        return any(self._asked_for[member] is call for member in self._crew.busy())
+
+    def _follow(self, event: Event) -> Iterator[Answer]:
+        """What a worker says of the present call; what it says of the next is kept."""
+        call = self._asked_for.get(event.member, self._call)
+        assert call is not None
+        answers = self._said(event, call)
+        if call is self._call:
+            yield from answers
+        else:
+            call.early += answers
+
+    def _said(self, event: Event, call: Call) -> Iterator[Answer]:
         if isinstance(event, Answered):
-            if hand_out.answered(event.answer[0]):
+            call.tally(event.member).num_answers += 1
+            if call.hand_out.answered(event.answer[0]):
                 yield event.answer
         elif isinstance(event, Finished):
             self._told = event.report.provenance
+            call.tally(event.member).add(event.report)
             if event.report.check is not None:
-                self._checks.append(event.report.check)
+                call.checks.append(event.report.check)
+        elif isinstance(event, Failed):
+            call.error = event.error
         else:
-            yield from self._make_good(event, hand_out)
+            yield from self._make_good(event, call.hand_out)
 
     def _make_good(self, lost: Lost, hand_out: HandOut) -> Iterator[Answer]:
         """What a worker leaves behind is asked again; a question that killed too many is given up."""
@@ -139,9 +188,11 @@ class WorkersBackendWithFacts(WorkersBackend):
 
     def facts(self) -> ModelFacts:
         """What the driver's own backend foretells; workers start, and load, meanwhile."""
-        self._crew.look_around()
-        facts: ModelFacts = self._own.facts()  # type: ignore[attr-defined]  # over_workers() has looked
-        return facts
+        load_ray()  # before the thread: both import some of the same modules
+        with ThreadPoolExecutor(1, thread_name_prefix="facts") as beside:
+            facts: Future[ModelFacts] = beside.submit(self._own.facts)  # type: ignore[attr-defined]  # over_workers() looked
+            self._crew.look_around()
+        return facts.result()
 
     @property
     def encodings(self) -> Encodings | None:
@@ -155,29 +206,11 @@ def over_workers(own: Backend, workers: Workers, config: Mapping[str, Any]) -> W
     return kind(own, workers, config)
 
 
-def merged(checks: Sequence[Mapping[str, Any]]) -> dict[str, Json] | None:
-    """Comparisons with the plain path put together; None where there was none."""
-    if not checks:
-        return None
-    return {
-        "num_checked": sum(check["num_checked"] for check in checks),
-        "max_abs_difference": largest_difference(checks),
-        "flipped": sorted(example_id for check in checks for example_id in check["flipped"]),
-        "tolerance": checks[0]["tolerance"],
-        "ok": all(check["ok"] for check in checks),
-    }
-
-
-def _plan_line(parts: Sequence[Part], num_workers: int) -> str:
+def _plan_line(call: Call, num_workers: int) -> str:
+    parts = call.parts.result()
     sizes = [len(part.items) for part in parts]
     spread = f"{len(parts):,} part{'s' * (len(parts) > 1)} of {min(sizes):,} to {max(sizes):,}"
     line = f"{sum(sizes):,} questions in {spread} for {num_workers} worker{'s' * (num_workers > 1)}"
     idle = num_workers - len(parts)
-    return line + (f"; {idle} of them have nothing to do" if idle > 0 else "")
-
-
-def _told(member: Member) -> dict[str, Json]:
-    """Which worker, where, and what it did, as the manifest keeps it."""
-    tally, where = member.tally, member.described
-    did = {**asdict(tally), "seconds": round(tally.seconds, 3), "cpu_seconds": round(tally.cpu_seconds, 3)}
-    return {"worker": member.number, **({"process": where.pid, "host": where.host} if where else {}), **did}
+    line += f"; {idle} of them have nothing to do" if idle > 0 else ""
+    return line + (f"; {len(call.early):,} were answered while the task before ended" if call.early else "")

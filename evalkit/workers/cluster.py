@@ -3,28 +3,38 @@
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import os
-import shutil
 import socket
 import sys
-import tempfile
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evalkit.errors import ConfigError, EngineError
 from evalkit.machine.interrupt import held_back
+from evalkit.workers.folder import OwnFolder
 from evalkit.workers.needs import Machine
 
 INSTALL = "workers=N needs the package ray: pip install 'evalkit[ray]'"
 _OBJECT_STORE = 2**28  # bytes of shared memory on this machine: questions on their way, no model
-_LONGEST_FOLDER = 40  # characters; Ray's sockets lie below, whose names the kernel allows 107
 _ANSWER_SECONDS = 10.0  # of a cluster's port
+_SILENT: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL, "configure_logging": False}
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # a warning, and the GPUs of a worker that asked for none
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
+# Of a Ray that is this run's alone: what is left of it after a SIGKILL of this process notices by a pipe; and workers
+# are started when one is wanted, instead of one for every core.
+_OWN = {"RAY_enable_pipe_based_agent_to_parent_health_check": "1", "RAY_prestart_worker_first_driver": "0"}
+# Two of Ray's servers look for this in its log when the raylet is gone; without it they try for a minute to tell
+# others, who are gone, too, before they end.
+_EXPECTED_END, _LOG = "Raylet received SIGTERM", "session_latest/logs/raylet.out"
+# What serves nobody there: machines are neither ordered nor given back, and nobody reads logs.
+_LEFT_OUT = {"no_monitor": True, "include_log_monitor": False}
 
 
 def require_ray() -> None:
@@ -36,25 +46,31 @@ def require_ray() -> None:
 class Cluster:
     """A connection to Ray. `ray` is its module."""
 
-    def __init__(self, ray: Any, folder: Path | None) -> None:
-        """folder: what Ray, started for this run alone, keeps on the disk."""
+    def __init__(self, ray: Any) -> None:
         self.ray = ray
-        self._folder = folder
+        self._folder: OwnFolder | None = None  # what Ray, started for this run alone, keeps on the disk
 
     @property
     def is_own(self) -> bool:
         """Whether it was started here, for this run alone."""
         return self._folder is not None
 
-    def here(self, num_cpus: int) -> dict[str, Any]:
-        """How Ray is started on this machine."""
-        return {
-            "address": "local",
-            "num_cpus": num_cpus,
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE,
-            "_temp_dir": str(self._folder),
-        }
+    def join(self, address: str) -> None:
+        """Connect to a Ray that runs. Errors as ray.init raises them."""
+        self.ray.init(address=address, **_SILENT)
+
+    def start(self, num_cpus: int) -> None:
+        """Start Ray on this machine, for this run alone."""
+        self._folder = folder = OwnFolder()
+        with _as_own(folder.path):
+            self.ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE,
+                _temp_dir=str(folder.path),
+                **_SILENT,
+            )
 
     def machines(self) -> list[Machine]:
         """Those that are there now."""
@@ -74,7 +90,18 @@ class Cluster:
         with contextlib.suppress(Exception):
             self.ray.shutdown()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.remove()
+
+
+def load_ray() -> Any:
+    """Ray's module. Raises ConfigError where it is not installed."""
+    require_ray()
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    # Here and by its name: an extra, and slow to import.
+    ray = importlib.import_module("ray")
+    _silence(ray)
+    return ray
 
 
 def open_cluster(address: str | None, num_cpus: int) -> Cluster:
@@ -82,21 +109,13 @@ def open_cluster(address: str | None, num_cpus: int) -> Cluster:
 
     Raises ConfigError where Ray is not installed, EngineError where it cannot be started or reached.
     """
-    require_ray()
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
-    # Here and by its name: an extra, and slow to import.
-    ray = importlib.import_module("ray")
-    _silence(ray)
+    ray = load_ray()
     if address is not None:
         _require_answer(address)
-    cluster = Cluster(ray, _folder() if address is None else None)
+    cluster = Cluster(ray)
     try:
         with held_back():
-            ray.init(
-                log_to_driver=False, logging_level=logging.CRITICAL, configure_logging=False,
-                **({"address": address} if address else cluster.here(num_cpus)),
-            )  # fmt: skip
+            cluster.join(address) if address is not None else cluster.start(num_cpus)
     except (RuntimeError, ValueError, OSError, AssertionError, ray.exceptions.RayError) as error:
         cluster.close()
         raise _without_ray(address, error) from None
@@ -123,9 +142,25 @@ def _require_answer(address: str) -> None:
             raise _without_ray(address, error) from None
 
 
-def _folder() -> Path:
-    base = tempfile.gettempdir()
-    return Path(tempfile.mkdtemp(prefix="evalkit-", dir=base if len(base) <= _LONGEST_FOLDER else "/tmp"))
+@contextlib.contextmanager
+def _as_own(folder: Path) -> Iterator[None]:
+    """Inside, Ray is started for this run alone, for which ray.init has no words."""
+    parameters: Any = sys.modules.get("ray._private.parameter")
+    whole = getattr(parameters, "RayParams", None)
+    names = [name for name in _OWN if name not in os.environ]
+    os.environ.update({name: _OWN[name] for name in names})
+    if whole is not None:
+        known = inspect.signature(whole).parameters
+        parameters.RayParams = partial(whole, **{name: value for name, value in _LEFT_OUT.items() if name in known})
+    try:
+        yield
+    finally:
+        if whole is not None:
+            parameters.RayParams = whole
+        for name in names:
+            os.environ.pop(name, None)
+    with contextlib.suppress(OSError), (folder / _LOG).open("a", encoding="ascii") as log:
+        log.write(f"{_EXPECTED_END}, or will end with the run that started it\n")
 
 
 def _silence(ray: Any) -> None:

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from evalkit.backends.base import Answer, Part
@@ -27,17 +27,6 @@ _DIED = "died (killed, out of memory, or its machine is gone)"
 State: TypeAlias = Literal["starting", "loading", "idle", "busy"]
 
 
-@dataclass
-class Tally:
-    """What one worker did for one call."""
-
-    num_answers: int = 0
-    num_parts: int = 0
-    seconds: float = 0.0  # answering
-    cpu_seconds: float = 0.0
-    peak_memory_bytes: int = 0
-
-
 @dataclass(eq=False)
 class Member:
     """One worker, as the driver knows it."""
@@ -46,9 +35,9 @@ class Member:
     actor: Any
     state: State
     waiting: Any = None  # what its next word is read from
+    loading: Any = None  # what is read from afterwards, where it was told beforehand whom it must be like
     described: Description | None = None
     part: Part | None = None
-    tally: Tally = field(default_factory=Tally)
 
     def __str__(self) -> str:
         if self.described is None:
@@ -81,7 +70,15 @@ class Lost:
     why: str  # "died …"
 
 
-Event: TypeAlias = Answered | Finished | Lost
+@dataclass(frozen=True)
+class Failed:
+    """A worker's backend raised an error over its part, for the user to read."""
+
+    member: Member
+    error: BaseException
+
+
+Event: TypeAlias = Answered | Finished | Failed | Lost
 
 
 class Crew:
@@ -136,7 +133,10 @@ class Crew:
         self._num_started += 1
         options = {"num_cpus": self.needs.cpus, "num_gpus": self.needs.gpus, "scheduling_strategy": "SPREAD"}
         actor = self._actor_class.options(**options).remote(self._setting, max(1, self.needs.cpus))
-        self._members.append(Member(self._num_started, actor, "starting", actor.describe.remote()))
+        member = Member(self._num_started, actor, "starting", actor.describe.remote())
+        if not self._takes_dtype:  # it loads while the driver is busy
+            member.loading = actor.load.remote(self.driver)
+        self._members.append(member)
 
     def _end_without_workers(self, room: int) -> None:
         if any(member.described for member in self._members):
@@ -158,10 +158,9 @@ class Crew:
         """Workers that have their weights and nothing to do."""
         return (member for member in self._members if member.state == "idle")
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether somebody answers."""
-        return any(member.state == "busy" for member in self._members)
+    def busy(self) -> Iterator[Member]:
+        """Workers that answer a part."""
+        return (member for member in self._members if member.state == "busy")
 
     def give(self, member: Member, part: Part) -> None:
         """Let an idle worker answer a part."""
@@ -170,8 +169,8 @@ class Crew:
             member.waiting = member.actor.answer.options(num_returns="streaming").remote(part)
 
     def events(self) -> list[Event]:
-        """What the workers say next, waiting a moment for it. Raises EvalkitError that one of them raised, and where
-        none is left."""
+        """What the workers say next, waiting a moment for it. Raises EvalkitError that one of them raised while it
+        started or loaded, and where none is left."""
         with held_back():  # Ray swallows an interrupt that is raised in it
             self.look_around()
             return self._next_events()
@@ -201,12 +200,18 @@ class Crew:
         except self._ray.exceptions.RayTaskError as error:
             cause: BaseException = error.cause
             if not is_out_of_memory(cause):
-                raise cause from None
+                return self._failed(member, cause)
             self._ray.kill(member.actor)
             return self._lose(member, f"ran out of memory ({' '.join(str(cause).split())[:200]})")
         except self._ray.exceptions.RayError:
             return self._lose(member, _DIED)
         return None
+
+    def _failed(self, member: Member, error: BaseException) -> Failed:
+        if member.part is None:
+            raise error from None
+        member.state, member.waiting, member.part = "idle", None, None
+        return Failed(member, error)
 
     def _begin(self, member: Member, provenance: Mapping[str, Json]) -> None:
         """A worker has its weights."""
@@ -221,14 +226,8 @@ class Crew:
             member.state, member.waiting, member.part = "idle", None, None
             return None
         if isinstance(said, PartReport):
-            tally = member.tally
-            tally.num_parts += 1
-            tally.seconds += said.seconds
-            tally.cpu_seconds += said.cpu_seconds
-            tally.peak_memory_bytes = max(tally.peak_memory_bytes, said.peak_memory_bytes)
             return Finished(member, said)
         self._fruitless = 0
-        member.tally.num_answers += 1
         return Answered(member, said)
 
     def _compare(self, member: Member, described: Description) -> None:
@@ -240,7 +239,7 @@ class Crew:
         self._takes_dtype = False
         difference = described.difference(self.driver)
         if difference is None:
-            member.state, member.waiting = "loading", member.actor.load.remote()
+            member.state, member.waiting = "loading", member.loading or member.actor.load.remote(self.driver)
             return
         self._members.remove(member)
         self._ray.kill(member.actor)
@@ -259,11 +258,6 @@ class Crew:
         self._last_end = f"{member} {why}{doing}"
         self._looked_at = -_TICK  # whoever can take its place is looked for at once
         return Lost(member, part, why + doing)
-
-    def begin_call(self) -> None:
-        """Count anew what each worker does."""
-        for member in self._members:
-            member.tally = Tally()
 
     def close(self) -> None:
         """End all workers."""

@@ -97,10 +97,13 @@ class Worker:
     def describe(self) -> Description:
         """Build the backend, whose weights are not read yet. Raises EvalkitError as the driver would."""
         self._backend: Backend = rebuild(self._config, "backend")
-        return describe(self._backend)
+        self._described = describe(self._backend)
+        return self._described
 
-    def load(self) -> Mapping[str, Json]:
-        """Load the weights, if there are any; the backend's provenance."""
+    def load(self, like: Description) -> Mapping[str, Json]:
+        """Load the weights, if there are any, and if this worker is as it must be; the backend's provenance."""
+        if self._described.difference(like) is not None:
+            return {}  # the driver, which compares the two as well, says how they differ
         load = getattr(self._backend, "load", None)
         if load is not None:
             load()

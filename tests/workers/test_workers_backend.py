@@ -143,3 +143,70 @@ def test_the_same_answers_from_one_worker_killed_at_any_moment(begin: Begin, tmp
             os.kill(int((tmp_path / "loaded.log").read_text().split()[-1]), signal.SIGKILL)
     assert len(answers) == len(ITEMS)
     assert dict(answers) == EXPECTED
+
+
+NEXT: list[Item] = [(f"next/{n}", GenerateRequest("y" * n, ("\n",), n + 1)) for n in range(32)]
+EXPECTED_NEXT = {item[0]: output_of(item) for item in NEXT}
+
+
+@pytest.mark.usefixtures("second")
+def test_who_finds_nothing_left_of_a_task_begins_with_the_next_one_and_its_answers_wait_for_their_turn(
+    begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first task's last question is answered once one of the second has been asked: without that nothing ends."""
+    caplog.set_level(logging.INFO)
+    backend = begin(2, together=2, waits={ITEMS[-1][0]: "next/0"})
+    backend.prepare(NEXT)
+    answers = list(backend.answer(ITEMS))
+    assert len(answers) == len(ITEMS)
+    assert dict(answers) == EXPECTED
+    of_first: Any = backend.provenance()["measured"]
+    assert sum(worker["num_answers"] for worker in of_first["workers"]) == len(ITEMS)
+    then = list(backend.answer(NEXT))
+    assert len(then) == len(NEXT)
+    assert dict(then) == EXPECTED_NEXT
+    assert sorted(asked(tmp_path)) == sorted([*EXPECTED, *EXPECTED_NEXT])  # nothing twice
+    of_next: Any = backend.provenance()["measured"]
+    assert sum(worker["num_answers"] for worker in of_next["workers"]) == len(NEXT)
+    assert re.search(r"32 questions in .* for 2 workers; \d+ were answered while the task before ended", caplog.text)
+
+
+@pytest.mark.usefixtures("second")
+def test_a_worker_that_dies_over_the_next_task_costs_neither_task_an_answer(begin: Begin, tmp_path: Path) -> None:
+    backend = begin(2, together=2, waits={ITEMS[-1][0]: "next/1", "next/0": "killed"})
+    backend.prepare(NEXT)
+
+    def kill() -> None:
+        """Who has begun with the next task; another takes its place, and goes on with what it left."""
+        wait_for(lambda: "next/0" in asked(tmp_path))
+        lines = (tmp_path / "asked.log").read_text().splitlines()
+        os.kill(int(next(line.split()[1] for line in lines if line.startswith("next/0 "))), signal.SIGKILL)
+        with (tmp_path / "asked.log").open("a") as log:
+            log.write("killed 0\n")
+
+    killing = threading.Thread(target=kill)
+    killing.start()
+    answers = list(backend.answer(ITEMS))
+    killing.join()
+    then = list(backend.answer(NEXT))
+    assert (len(answers), len(then)) == (len(ITEMS), len(NEXT))
+    assert dict(answers) == EXPECTED
+    assert dict(then) == EXPECTED_NEXT
+    assert asked(tmp_path).count("next/0") == 2
+
+
+@pytest.mark.usefixtures("second")
+def test_what_goes_wrong_with_the_next_task_is_told_when_it_is_its_turn(begin: Begin) -> None:
+    backend = begin(2, together=2, failing="next/0", waits={ITEMS[-1][0]: "next/0"})
+    backend.prepare(NEXT)
+    assert dict(backend.answer(ITEMS)) == EXPECTED
+    with pytest.raises(EngineError, match="the model is too large"):
+        list(backend.answer(NEXT))
+
+
+@pytest.mark.usefixtures("second")
+def test_other_questions_than_those_announced_are_answered_all_the_same(begin: Begin) -> None:
+    backend = begin(2, together=2, waits={ITEMS[-1][0]: "next/0"})
+    backend.prepare(NEXT)
+    assert dict(backend.answer(ITEMS)) == EXPECTED
+    assert dict(backend.answer(NEXT[5:])) == {name: EXPECTED_NEXT[name] for name, _ in NEXT[5:]}

@@ -29,14 +29,17 @@ class Told:
         one_is_other: bool = False,
         together: int = 1,
         stranded: int = 0,
+        waits: Mapping[str, str] | None = None,
     ) -> None:
         """folder: where asked.log is written; poison: ids over which the process dies; failing: an id that raises;
         one_is_other: one of the processes has another model; together: processes that must have been asked something
-        before anyone answers its second question; stranded: the process that is asked as the so many-th never answers.
+        before anyone answers its second question; stranded: the process that is asked as the so many-th never answers;
+        waits: by id, what must have been asked before it is answered.
         """
         self.folder = Path(folder)
         self.poison, self.failing, self.one_is_other = poison, failing, one_is_other
         self.together, self.stranded = together, stranded
+        self.waits = waits or {}
 
     def fingerprint(self) -> Mapping[str, Json]:
         """The same everywhere, but for the one that is another."""
@@ -63,6 +66,8 @@ class Told:
             while len(processes(self.folder)) < self.together and self._num_answered() >= self.together:
                 time.sleep(0.02)
             while self.stranded and processes(self.folder)[self.stranded - 1 :] == [str(os.getpid())]:
+                time.sleep(0.02)
+            while name in self.waits and self.waits[name] not in asked(self.folder):
                 time.sleep(0.02)
             yield name, output_of(item)
 
