@@ -22,6 +22,7 @@ try:
 except ImportError:  # the extra evalkit[gguf]
     gguf = None  # type: ignore[assignment]
 
+_VALUES_AT_ONCE = 2**16  # dequantised together: few calls, and what is between stays in the processor's cache
 _OUTSIDE = {
     "token_embd.weight": "model.embed_tokens.weight",
     "output_norm.weight": "model.norm.weight",
@@ -89,7 +90,7 @@ def llama_config(header: GgufHeader) -> LlamaConfig:
 def _tensors(
     path: Path, header: GgufHeader, config: LlamaConfig, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    data = np.memmap(path, mode="r", dtype=np.uint8)
+    data = np.memmap(path, mode="r", dtype=np.uint8).view(np.ndarray)
     num_heads, num_kv_heads = config.num_attention_heads, config.num_key_value_heads or 0
     for name, info in header.tensors.items():
         values = _dequantized(data, info)
@@ -117,8 +118,12 @@ def _dequantized(data: np.ndarray, info: GgufTensor) -> np.ndarray:
     raw = data[info.offset : info.offset + rows * row_bytes].reshape(rows, row_bytes)
     if kind in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
         raw = raw.view(np.float32 if kind == gguf.GGMLQuantizationType.F32 else np.float16)
-    values: np.ndarray = gguf.quants.dequantize(raw, kind)
-    return np.array(values, dtype=np.float32).reshape(info.shape)
+    values = np.empty((rows, info.shape[-1]), dtype=np.float32)
+    at_once = max(1, _VALUES_AT_ONCE // info.shape[-1])
+    for start in range(0, rows, at_once):
+        some = raw[start : start + at_once]  # blocks know nothing of rows, of which gguf would take 16 at a time
+        values[start : start + at_once] = gguf.quants.dequantize(some.reshape(1, -1), kind).reshape(len(some), -1)
+    return values.reshape(info.shape)
 
 
 def _rotate_half_order(values: np.ndarray, num_heads: int) -> np.ndarray:
