@@ -3,8 +3,8 @@
 # One run over all machines of a Slurm job: `sbatch ray-on-slurm.sh experiment=card data_dir=/shared/data`.
 # Submitted again, it goes on where a time limit ended it.
 set -euo pipefail
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export ADDRESS=$head:${RAY_PORT:-6379} RAY_USAGE_STATS_ENABLED=0
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export ADDRESS=${hosts%%$'\n'*}:${RAY_PORT:-6379} RAY_USAGE_STATS_ENABLED=0
 # Ray on every machine: the first is its head, the others look for it until it is there.
 srun bash -c '
     if [ "$SLURM_NODEID" = 0 ]; then exec ray start --block --head --port="${ADDRESS##*:}" --include-dashboard=false; fi
