@@ -81,6 +81,16 @@ class PreparesNext(Protocol):
 
 
 @runtime_checkable
+class AddsUp(Protocol):
+    """A backend that measures amounts, of which several processes' are added."""
+
+    @property
+    def amounts(self) -> tuple[str, ...]:
+        """Their names in the provenance's `measured`; each counts from the process's beginning."""
+        ...
+
+
+@runtime_checkable
 class SpreadsModel(Protocol):
     """A backend whose one copy of the model takes several GPUs at once."""
 

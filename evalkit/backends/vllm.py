@@ -102,11 +102,12 @@ class VllmBackend:
             choices = question.encoded.continuation_ids if isinstance(question.encoded, EncodedChoices) else ()
             for ids in (question.encoded.prompt_ids, *choices):
                 refuse_beyond(question.id, ids, self._facts.num_embeddings, self._tokenizer)
-        self._load()
+        self.load()
         for start in range(0, len(questions), self.batch_size):
             yield from self._answer_batch(questions[start : start + self.batch_size])
 
-    def _load(self) -> None:
+    def load(self) -> None:
+        """Start the engine, once."""
         if self._engine is not None:
             return
         import vllm  # the extra evalkit[vllm]; takes many seconds and starts processes

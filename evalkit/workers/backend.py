@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
-from evalkit.backends.base import Answer, Backend, Divisible, Draws, Item, Part
+from evalkit.backends.base import AddsUp, Answer, Backend, Divisible, Draws, Item, Part
 from evalkit.machine.beside import in_thread
 from evalkit.machine.interrupt import held_back
 from evalkit.models.base import ModelFacts
@@ -42,7 +42,7 @@ class WorkersBackend:
         self._announced: list[Item] | None = None  # what will be asked next
         self._next: Call | None = None
         self._asked_for: dict[Member, Call] = {}  # whose part a worker has, or had last
-        self._told: Mapping[str, Json] = {}  # the provenance of a worker that has answered
+        self._told: dict[int, Mapping[str, Json]] = {}  # by worker that has answered, its provenance; the newest last
         if isinstance(own, Draws):
             self.draws = own.draws
 
@@ -71,15 +71,17 @@ class WorkersBackend:
     def provenance(self) -> Mapping[str, Json]:
         """See Backend; `measured` tells what each worker did, and one check for all."""
         crew = self._crew_so_far
-        own = {**self._own.provenance(), **(self._told or (crew.provenance if crew else {}))}
-        measured = own.get("measured")
-        ran: dict[str, Json] = {**(measured if isinstance(measured, dict) else {})}
+        own, told = self._own.provenance(), list(self._told.values())
+        whole = {**own, **(told[-1] if told else crew.provenance if crew else {})}
+        ran = _measured(whole)
         ran.pop("check", None)
+        if isinstance(self._own, AddsUp):
+            ran |= _sums(self._own.amounts, [_measured(each) for each in (own, *told)])
         if self._call is not None:
-            ran |= {"workers": told} if (told := self._call.told()) else {}
+            ran |= {"workers": worked} if (worked := self._call.told()) else {}
             if (check := self._call.check()) is not None:
                 ran["check"] = check
-        return {**own, "measured": ran}
+        return {**whole, "measured": ran}
 
     def prepare(self, items: Sequence[Item]) -> None:
         """See PreparesNext: who finds no part left of this call begins with the next one, a part each, so that nobody
@@ -146,7 +148,8 @@ class WorkersBackend:
             if call.hand_out.answered(event.answer[0]):
                 yield event.answer
         elif isinstance(event, Finished):
-            self._told = event.report.provenance
+            self._told.pop(event.member.number, None)
+            self._told[event.member.number] = event.report.provenance
             call.tally(event.member).add(event.report)
             if event.report.check is not None:
                 call.checks.append(event.report.check)
@@ -204,6 +207,16 @@ def over_workers(own: Backend, workers: Workers, config: Mapping[str, Any]) -> W
     """A backend over all workers; it foretells where the driver's own does."""
     kind = WorkersBackendWithFacts if hasattr(own, "facts") else WorkersBackend
     return kind(own, workers, config)
+
+
+def _measured(provenance: Mapping[str, Json]) -> dict[str, Json]:
+    measured = provenance.get("measured")
+    return {**(measured if isinstance(measured, dict) else {})}
+
+
+def _sums(names: Sequence[str], of: Sequence[Mapping[str, Any]]) -> dict[str, Json]:
+    """The amounts of several processes; those that none of them has are left out."""
+    return {name: sum(each.get(name, 0) for each in of) for name in names if any(name in each for each in of)}
 
 
 def _plan_line(call: Call, num_workers: int) -> str:

@@ -12,6 +12,9 @@ Prompt: TypeAlias = str | Sequence[int]
 Read = TypeVar("Read")
 
 
+BILLED = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "cost")  # as Bill.to_json names it
+
+
 @dataclass
 class Bill:
     """What the server's answers took, over all of them."""

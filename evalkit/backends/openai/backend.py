@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from evalkit.backends.base import Answer, Item
 from evalkit.backends.openai import loop
-from evalkit.backends.openai.ask import Ask, Bill, whole
+from evalkit.backends.openai.ask import BILLED, Ask, Bill, whole
 from evalkit.backends.openai.choices import Choices
 from evalkit.backends.openai.client import Client, RefusedError
 from evalkit.backends.openai.endpoint import base_url, key_of
@@ -38,6 +38,7 @@ class OpenAIBackend:
     """Answers requests through a server."""
 
     draws = "the server's own: a seed for each request, made of seed, prompt and sample number"
+    amounts = ("retries", *BILLED)
 
     def __init__(
         self,
