@@ -28,10 +28,11 @@ def parts_of(
     network: Any = None  # encoding and planning need none
     model = LoadedModel(network, facts.tokenizer, frozenset(), facts.max_length, {}, facts.num_embeddings)
     batch = make_batch(items, model, encodings)
-    plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
+    rates = GPU if on_gpus else CPU
+    plan = make_plan([batch.sequences[number] for number in batch.first_sequence], rates.sharing)
     checked = {items[index][0] for index in sample_of(plan.leaves, num_checked)}
     parts = []
-    for share in divide(plan, num_engines, GPU if on_gpus else CPU):
+    for share in divide(plan, num_engines, rates):
         asked = tuple(items[number] for number in share.sequences)
         parts.append(Part(asked, frozenset(name for name, _ in asked if name in checked)))
     return parts

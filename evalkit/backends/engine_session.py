@@ -89,23 +89,22 @@ class EngineSession:
     def _planned(self, items: Sequence[Item]) -> tuple[Batch, Plan]:
         """Items in token sequences, and their plan: as it was prepared, or made now."""
         prepared, self._prepared = self._prepared, None
-        if prepared is not None and prepared[0] == list(items):
-            found = prepared[1].result()
-        else:
-            found = _plan_of(items, self.load(), self.encodings)
+        was_prepared = prepared is not None and prepared[0] == list(items)
+        found = prepared[1].result() if prepared is not None and was_prepared else self._plan_of(items)
         if self._next:
-            self._prepared = (
-                self._next,
-                in_thread(partial(_plan_of, self._next, self.load(), self.encodings), "prepare"),
-            )
+            self._prepared = self._next, in_thread(partial(self._plan_of, self._next), "prepare")
             self._next = None
         return found
 
+    def _plan_of(self, items: Sequence[Item]) -> tuple[Batch, Plan]:
+        batch = make_batch(items, self.load(), self.encodings)
+        return batch, make_plan(batch.sequences, self._rates().sharing)
+
     def answer_part(self, part: Part) -> Iterator[Answer]:
         """See Divisible."""
-        batch = make_batch(part.items, self.load(), self.encodings)
+        batch, plan = self._plan_of(part.items)
         sample = {index for index, question in enumerate(batch.questions) if question.id in part.checked}
-        yield from self._answer(batch, make_plan(batch.sequences), frozenset(sample))
+        yield from self._answer(batch, plan, frozenset(sample))
 
     def _answer(self, batch: Batch, plan: Plan, sample: frozenset[int]) -> Iterator[Answer]:
         model = self.load()
@@ -206,8 +205,3 @@ class EngineSession:
                 "threads": torch.get_num_threads(),
             }
         }
-
-
-def _plan_of(items: Sequence[Item], model: LoadedModel, encodings: Encodings | None) -> tuple[Batch, Plan]:
-    batch = make_batch(items, model, encodings)
-    return batch, make_plan(batch.sequences)

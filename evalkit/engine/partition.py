@@ -8,9 +8,9 @@ one with which the queue is empty soonest, in a simulation in which parts and en
 import heapq
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from evalkit.engine.plan import Node, Plan
+from evalkit.engine.plan import Node, Plan, Sharing
 
 # Parts for each engine that are tried. More than a few only pay where their true costs are far from the foreseen; fewer
 # than one where what a part costs besides its questions (prefix, decoding steps) outweighs an idle engine.
@@ -27,12 +27,14 @@ class Rates:
     num_rows: int  # that decode together
     part: float = 0.0  # a part's beginning and end, when batches are not full
     new_tokens: float = 0.25  # of a sequence's max_new_tokens, the share that is foreseen to be decoded
+    sharing: Sharing = field(default_factory=Sharing)
 
 
 # A CPU's step: measured on SmolLM2-135M, one thread: a step of 1, 8 and 32 rows took as long as 18, 23 and 46 prefilled
 # tokens. A GPU's: arithmetic on its memory and its kernel launches, see tests/bench/scale.py.
 CPU = Rates(step=17, num_rows=32, part=256)
-GPU = Rates(step=512, num_rows=256, part=2048)
+# There a node costs a launch or more in every layer of a step, as much as some hundred tokens.
+GPU = Rates(step=512, num_rows=256, part=2048, sharing=Sharing(min_saving=1024, max_repeated=0.05))
 
 
 @dataclass(frozen=True)

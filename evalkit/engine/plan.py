@@ -1,8 +1,7 @@
 """Which tokens are computed once: a prefix tree over token ids. No torch, no text.
 
 Nothing is assumed about the text: two sequences share exactly the leading token ids in which they agree. A
-short shared run that would cost more in bookkeeping than it saves is computed once per branch instead, within
-`MAX_REPEATED` of all distinct tokens.
+short shared run that would cost more in bookkeeping than it saves is computed once per branch instead (see Sharing).
 """
 
 import heapq
@@ -17,10 +16,15 @@ import numpy.typing as npt
 
 from evalkit.engine.draws import Draws
 
-MAX_REPEATED = 0.01  # share of the distinct tokens that may be computed again to keep the tree small
-MIN_SAVING = 48  # tokens that a shared run must save to be a node of its own
-
 Ids: TypeAlias = npt.NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """Which shared runs are worth a node of their own, an attention over its keys in every layer of every step."""
+
+    min_saving: int = 48  # tokens that a node must save
+    max_repeated: float = 0.01  # share of the distinct tokens that may be computed again to keep the tree small
 
 
 @dataclass(frozen=True)
@@ -92,11 +96,11 @@ class Plan:
         return self.sequences[node.source].ids[node.start + start : node.start + end]
 
 
-def make_plan(sequences: Sequence[TokenSequence]) -> Plan:
+def make_plan(sequences: Sequence[TokenSequence], sharing: Sharing = Sharing()) -> Plan:
     """The prefix tree of all sequences, each at least one token long."""
     root, leaves = _build(sequences)
     num_distinct = sum(len(node) for node in _walk(root))
-    _flatten(root, int(num_distinct * MAX_REPEATED))
+    _flatten(root, sharing.min_saving, int(num_distinct * sharing.max_repeated))
     _measure(root)
     nodes = tuple(_walk(root))
     for index, node in enumerate(nodes):
@@ -188,8 +192,9 @@ def _saving(node: Node) -> int:
     return len(node) * (len(node.children) - 1)
 
 
-def _flatten(root: Node, allowance: int) -> None:
-    """Merge the shared runs that save least into their branches, while they repeat `allowance` tokens at most."""
+def _flatten(root: Node, min_saving: int, allowance: int) -> None:
+    """Merge the shared runs that save least, and less than that, into their branches, while they repeat `allowance`
+    tokens at most."""
     heap = [(_saving(node), place, node) for place, node in enumerate(_walk(root)) if _is_inner(node)]
     heapq.heapify(heap)
     while heap:
@@ -197,7 +202,7 @@ def _flatten(root: Node, allowance: int) -> None:
         if saving != _saving(node):  # it has grown by a merge above it, or got more branches by one below
             heapq.heappush(heap, (_saving(node), place, node))
             continue
-        if saving >= MIN_SAVING or saving > allowance:
+        if saving >= min_saving or saving > allowance:
             return
         allowance -= saving
         _merge_into_children(node)

@@ -436,13 +436,13 @@ def test_what_is_prepared_beside_the_answers_before_it_is_answered_the_same(
     backend = EngineBackend(llama, num_checked=0)
     backend.load()
     threads = []
-    plan_of = engine_session._plan_of
+    plan_of = engine_session.EngineSession._plan_of
 
     def noted(*arguments: Any) -> Any:
         threads.append(threading.current_thread() is threading.main_thread())
         return plan_of(*arguments)
 
-    monkeypatch.setattr(engine_session, "_plan_of", noted)
+    monkeypatch.setattr(engine_session.EngineSession, "_plan_of", noted)
     backend.prepare(second)
     list(backend.answer(first))
     assert dict(backend.answer(second)) == expected

@@ -41,6 +41,7 @@ from evalkit.engine.attention import PackedStep
 from evalkit.engine.budget import _NUM_ROWS
 from evalkit.engine.kernels import Kernels
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
+from evalkit.engine.partition import GPU
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
 from evalkit.engine.scheduler import Budget, Step
@@ -181,7 +182,7 @@ def play(counts: Counts, items: Sequence[Item], texts: Sequence[str], encodings:
     model = LoadedModel(network, tokenizer, frozenset([end]), MAX_LENGTH, {})
     began = time.process_time()
     batch = make_batch(items, model, encodings)
-    plan = make_plan(batch.sequences)
+    plan = make_plan(batch.sequences, GPU.sharing)
     counts.prepare_seconds += time.process_time() - began
 
     Told.script = Script([[*ids, end] for ids in tokenizer.encode(texts, for_generation=True)])

@@ -106,7 +106,7 @@ def work_of(name: str, data_dir: str, tokenizer: QwenTokenizer) -> Work:
     started = time.perf_counter()
     workload_of(name, questions, ModelFacts(tokenizer, model.max_length, weight_bytes=None, bytes_per_token=None))
     batch = make_batch(items, model)
-    plan = make_plan([batch.sequences[number] for number in batch.first_sequence])
+    plan = make_plan([batch.sequences[number] for number in batch.first_sequence], GPU.sharing)
     serial = time.perf_counter() - started
     return Work(name, plan, answer_lengths(batch, [question.example for question in questions], tokenizer), serial)
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evalkit.engine.plan import MAX_REPEATED, Plan, TokenSequence, make_plan
+from evalkit.engine.plan import Plan, Sharing, TokenSequence, make_plan
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=12).map(tuple)
 
@@ -60,7 +60,7 @@ def test_computed_tokens_are_the_distinct_prefixes_but_for_what_is_repeated_on_p
     assert len(distinct) <= plan.num_computed_tokens
     # A continued sequence in between can part two others that share more than its length.
     slack = continued * max(len(s.ids) for s in sequences)
-    assert plan.num_computed_tokens <= len(distinct) * (1 + MAX_REPEATED) + slack
+    assert plan.num_computed_tokens <= len(distinct) * (1 + Sharing().max_repeated) + slack
 
 
 def test_a_continued_sequence_parts_no_equal_ones() -> None:
@@ -129,3 +129,10 @@ def test_a_short_shared_run_is_computed_per_branch_and_a_long_one_is_not() -> No
 
     assert len(make_plan(pair(3)).nodes) == 2
     assert len(make_plan(pair(400)).nodes) == 3
+
+
+def test_what_a_node_must_save_is_the_callers_to_say() -> None:
+    sequences = shots_and_questions()
+    few = make_plan(sequences, Sharing(min_saving=90 * 7 + 1, max_repeated=1.0))
+    assert not any(node.children for node in few.nodes)
+    assert make_plan(sequences, Sharing(min_saving=90 * 7 + 1)).num_computed_tokens <= 1.01 * few.num_distinct_tokens
