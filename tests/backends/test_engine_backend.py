@@ -20,8 +20,9 @@ from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.backends.engine_batch import Question, encode, watcher
 from evalkit.backends.reference import ReferenceBackend, generate
-from evalkit.engine import runner
+from evalkit.engine import forwards, runner
 from evalkit.engine.cache import KeyValueStore
+from evalkit.engine.elementwise import Elementwise
 from evalkit.engine.graphs import Graphs
 from evalkit.engine.runner import PackedRunner, StepTooLargeError
 from evalkit.engine.scheduler import Step
@@ -278,6 +279,18 @@ def test_a_path_that_is_wrong_from_the_start_is_not_taken(llama: ModelSpec, monk
         "a probe of shared prefixes differs by 0.01 of 0.0001 allowed"
     )
     assert measured(backend)["check"]["ok"] is True
+
+
+def test_what_is_fused_of_the_elementwise_work_is_told_where_it_is_tried(
+    llama: ModelSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = EngineBackend(llama)
+    list(backend.answer(requests()[:1]))
+    assert "elementwise" not in measured(backend)["engine"]  # on a CPU
+    monkeypatch.setattr(forwards, "fuse_elementwise", lambda _: Elementwise({}, {"gates": "no compiler"}))
+    backend = EngineBackend(llama)
+    list(backend.answer(requests()[:1]))
+    assert measured(backend)["engine"]["elementwise"] == "gates by the formula (no compiler)"
 
 
 @pytest.mark.parametrize(
