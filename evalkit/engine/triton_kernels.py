@@ -16,7 +16,6 @@ from torch import Tensor
 from evalkit.engine import triton_jit as jit
 
 ALIGNMENT = 16  # bytes; Triton compiles anew for a pointer, or a stride that it specialises on, without it
-MAX_WIDTH = 1 << 15  # elements of a row that one program holds
 _UNIT = 8  # strides are given in so many elements where they are multiples of it: 16 bytes of a half precision
 _GATE_BLOCK = 1024
 _MERGE_BLOCK = 512
