@@ -24,8 +24,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from evalkit.engine.attention import PackedStep, attending, packed
+from evalkit.engine.attention import attending, packed
 from evalkit.engine.kernels import first_line, largest
+from evalkit.engine.packed_step import PackedStep
 from evalkit.engine.pieces import Forward, Recorded, Recorder, record, room_for
 from evalkit.engine.upload import Numbers
 from evalkit.machine.memory import is_out_of_memory

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from evalkit.engine.attention import Kept, PackedStep, RowBatch, Span, StepRows
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.draws import Draw
 from evalkit.engine.kernels import Kernels, Ragged, mask_behind
+from evalkit.engine.packed_step import Kept, PackedStep, RowBatch, Span, StepRows
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Chunk, Row, Step
 from evalkit.engine.slots import Slots

@@ -7,7 +7,8 @@ from typing import Protocol, TypeAlias
 
 from torch import Tensor
 
-from evalkit.engine.attention import PackedStep, attend_packed, attending
+from evalkit.engine.attention import attend_packed, attending
+from evalkit.engine.packed_step import PackedStep
 
 # token ids [tokens], positions [tokens], places whose logits are read [reads] -> logits [reads, vocabulary]
 Forward: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor
 
-from evalkit.engine.attention import ATTENTION_NAME, PackedStep, register
+from evalkit.engine.attention import ATTENTION_NAME, register
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.draws import choose
 from evalkit.engine.graphs import Graphs, Inputs, Size, eagerly, padded
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.last_layer import LastLayer
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
+from evalkit.engine.packed_step import PackedStep
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.scheduler import Step
 from evalkit.engine.slots import Slots, slots_of

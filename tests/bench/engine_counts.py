@@ -37,10 +37,10 @@ from evalkit.backends.engine_check import PlainCheck
 from evalkit.backends.engine_session import EngineSession
 from evalkit.configuration.compose import build, compose
 from evalkit.engine import attention, cpu_kernels
-from evalkit.engine.attention import PackedStep
 from evalkit.engine.budget import _NUM_ROWS
 from evalkit.engine.kernels import Kernels
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
+from evalkit.engine.packed_step import PackedStep
 from evalkit.engine.partition import GPU
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
