@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol, runtime_checkable
 
 from evalkit.engine.plan import count_distinct
@@ -12,7 +13,7 @@ from evalkit.evaluation.loop import Question
 from evalkit.machine.memory import room_left
 from evalkit.machine.usage import GIB
 from evalkit.models.base import ModelFacts
-from evalkit.models.continuations import Encoded, EncodedChoices, Encodings, refuse_beyond
+from evalkit.models.continuations import Encoded, EncodedChoices, Encodings, common_prefix_length, refuse_beyond
 from evalkit.store.run_name import task_of
 from evalkit.types import GenerateRequest
 
@@ -118,13 +119,24 @@ def workload_of(
     encoded = (encodings or Encodings(facts.tokenizer)).of([question.request for question in questions])
     prompts = [Prompt(q, found.prompt_ids, found.truncated) for q, found in zip(questions, encoded, strict=True)]
     _refuse_foreign_tokens(task, prompts, encoded, facts)
-    whole, spelt = hashlib.sha256(), _Spelt()
-    for prompt in prompts:
-        # As json.dumps writes a list, which takes four times as long.
-        ids = ", ".join(map(spelt.__getitem__, prompt.ids))
+    whole = hashlib.sha256()
+    for prompt, ids in zip(prompts, written([prompt.ids for prompt in prompts]), strict=True):
         whole.update(f"[{json.dumps(prompt.question.example.id)}, [{ids}]]".encode("ascii"))
     num_distinct = count_distinct([prompt.ids for prompt in prompts])
     return Workload(task, prompts, facts.max_length, num_distinct, whole.hexdigest())
+
+
+def written(lists: Sequence[tuple[int, ...]]) -> Iterator[str]:
+    """Each list as json.dumps writes it, without its brackets; what neighbours begin with is written once."""
+    spelt = _Spelt()
+    front: tuple[int, ...] = ()
+    start = ""
+    for ids, after in zip_longest(lists, lists[1:], fillvalue=()):
+        if ids[: len(front)] != front or len(ids) > 2 * len(front):
+            front = ids[: common_prefix_length(ids, after)]
+            start = ", ".join(map(spelt.__getitem__, front))
+        rest = ", ".join(map(spelt.__getitem__, ids[len(front) :]))
+        yield f"{start}, {rest}" if start and rest else start + rest
 
 
 class _Spelt(dict[int, str]):

@@ -15,7 +15,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar, cast
@@ -28,7 +28,8 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 from transformers import PreTrainedModel
 
 sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "engine")]
-from fake_gpu import Launches, run_without_numbers
+from fake_gpu import Launches, kernels_for, run_without_numbers
+from fake_triton import STAND_INS, fuse_all
 from tiny_models import QWEN_CONFIG
 
 from evalkit.backends.base import Item
@@ -36,8 +37,10 @@ from evalkit.backends.engine_batch import make_batch
 from evalkit.backends.engine_check import PlainCheck
 from evalkit.backends.engine_session import EngineSession
 from evalkit.configuration.compose import build, compose
-from evalkit.engine import attention, cpu_kernels
+from evalkit.engine import attention, cpu_kernels, forwards
 from evalkit.engine.budget import _NUM_ROWS
+from evalkit.engine.elementwise import Elementwise
+from evalkit.engine.forwards import FastForwards
 from evalkit.engine.kernels import Kernels
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
 from evalkit.engine.packed_step import PackedStep
@@ -208,17 +211,17 @@ def play(counts: Counts, items: Sequence[Item], texts: Sequence[str], encodings:
 
 @dataclass
 class LaunchCounts:
-    """What one decoding step of ROWS rows behind one shared prefix gives a GPU to do, kernel by kernel."""
+    """What one decoding step of LAUNCHED_ROWS rows behind one shared prefix gives a GPU to do, kernel by kernel."""
 
+    fused: bool  # by Triton, what can be
     step: int = 0
     attention: int = 0  # of them those of attention, which graphs leave as they are
-    pieces: int = 0  # graphs that stand for the others
+    graphs: int = LAYERS + 1  # that stand for the others
 
 
-def count_launches() -> LaunchCounts:
+def count_launches(*, fused: bool) -> LaunchCounts:
     """On fake CUDA tensors, in the shape of Qwen-1.8B."""
-    counts, plain = LaunchCounts(pieces=LAYERS + 1), attention.attend_packed
-    spent: list[int] = []
+    plain, spent = attention.attend_packed, list[int]()
 
     def noted(*arguments: Any) -> Any:
         launches = next(mode for mode in reversed(_get_current_dispatch_mode_stack()) if isinstance(mode, Launches))
@@ -227,12 +230,22 @@ def count_launches() -> LaunchCounts:
         spent.append(launches.by_name.total() - before)
         return out
 
-    with patch.object(attention, "attend_packed", noted), patch.object(cpu_kernels, "_agrees", lambda *_: True):
+    kernels = kernels_for(torch.bfloat16)
+    with (
+        patch.object(attention, "attend_packed", noted),
+        patch.object(cpu_kernels, "_agrees", lambda *_: True),
+        patch.object(forwards, "fuse_elementwise", fuse_all if fused else lambda _: Elementwise()),
+    ):
         prompts = [TokenSequence((*range(64), 64 + n), max_new_tokens=3, request=n) for n in range(LAUNCHED_ROWS)]
-        budget = Budget(4096, LAUNCHED_ROWS, LAUNCHED_ROWS)
-        ran = run_without_numbers(qwen_network, prompts, budget, torch.bfloat16, fast=cpu_kernels.FastForwards)
-    counts.step, counts.attention = ran[-1].num_launches, sum(spent[-LAYERS:])
-    return counts
+        ran = run_without_numbers(
+            qwen_network,
+            prompts,
+            Budget(4096, LAUNCHED_ROWS, LAUNCHED_ROWS),
+            torch.bfloat16,
+            kernels=replace(kernels, merge=STAND_INS.merge) if fused else kernels,
+            fast=FastForwards,
+        )
+    return LaunchCounts(fused, ran[-1].num_launches, sum(spent[-LAYERS:]))
 
 
 def qwen_network() -> PreTrainedModel:
@@ -255,7 +268,6 @@ def session_of(model: LoadedModel) -> EngineSession:
     session = EngineSession(ModelSpec("qwen-1_8b", "qwen-1_8b"), nothing, "auto", num_checked=0, prompt_lookup=True)
     session.loaded = model
     session._runner, session._why_expanded = Told, None
-    session._graphs = None
     session._kernels = Kernels(causal=nothing_fused, rows=nothing_fused, attend=nothing_fused)
     session._graphs = None
     session._forwards = Unchanged()  # type: ignore[assignment]
@@ -271,6 +283,7 @@ class Unchanged:
 
     num_packed = 0
     num_fused_norms = 0
+    elementwise = ""
 
     def __enter__(self) -> "Unchanged":
         return self
@@ -311,12 +324,13 @@ def main() -> int:
             f"{1e3 * counts.loop_seconds / counts.steps:.1f} ms a step{full(counts)}; keys read: own {counts.own_keys_gb:,.0f} GB, "
             f"shared {counts.shared_keys_gb:,.0f} GB"
         )
-    launches = count_launches()
-    say(
-        f"a decoding step of {LAUNCHED_ROWS} rows launches {launches.step:,} kernels one by one; by graphs "
-        f"{launches.pieces} graphs and the {launches.attention:,} of attention"
-    )
-    say(json.dumps([*map(vars, found), vars(launches)]))
+    launches = [count_launches(fused=fused) for fused in (False, True)]
+    for one in launches:
+        say(
+            f"a decoding step of {LAUNCHED_ROWS} rows {'with' if one.fused else 'without'} Triton: {one.step:,} kernels one by "
+            f"one; by graphs {one.graphs} graphs and the {one.attention:,} of attention"
+        )
+    say(json.dumps([*map(vars, found), *map(vars, launches)]))
     return 0
 
 

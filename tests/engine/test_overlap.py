@@ -38,6 +38,7 @@ class Ahead(Played):
         self.num_rows: list[int] = []  # by step
         self.unread: dict[int, int] = {}  # sequence -> the token that the last step chose, while it is not read
         self.written: dict[int, list[int]] = {}  # by slot
+        self.room: list[int] | None = None  # likewise, where it is known
 
     def launch(self, step: Step, generated: Generated) -> Callable[[], StepResult]:
         """See Launches."""
@@ -81,6 +82,7 @@ class Ahead(Played):
             assert self.written[row.slot][: len(own)] == own
             assert newest is None or not row.guessed, "a guess without the token before it"
             self.written[row.slot] = [*own, last, *row.guessed]
+            assert self.room is None or len(self.written[row.slot]) <= self.room[row.slot]
 
     def move_slots(self, moves: Iterable[tuple[int, int]]) -> None:
         """See Runner."""
@@ -154,6 +156,7 @@ def test_texts_are_those_of_one_step_after_another(
     watchers = dict.fromkeys(range(0, len(plan.sequences), 2), lambda ids: list(ids[-2:]) == [1, 2])
     plainly = dict(Engine(plan, Played(plan, period, frozenset()), budget, frozenset([4]), watchers).run())
     runner = Ahead(plan, period, failures)
+    runner.room = slots.lengths
     lookup = PromptLookup(plan, 1e6) if guesses else None
     engine = Engine(plan, runner, budget, frozenset([4]), watchers, lookup)
     with pytest.MonkeyPatch.context() as patched:

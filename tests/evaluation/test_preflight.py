@@ -1,5 +1,6 @@
 """What a run will take, counted by hand on a tokenizer whose tokens are characters."""
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from evalkit.card.load import load_card
 from evalkit.errors import ModelError
 from evalkit.evaluation.forecast import Throughput, calibrate, forecast
 from evalkit.evaluation.loop import Question, questions_of
-from evalkit.evaluation.preflight import memory_line, refuse_too_long, shown_prompts, workload_of
+from evalkit.evaluation.preflight import memory_line, refuse_too_long, shown_prompts, workload_of, written
 from evalkit.evaluation.run import Settings, dry_run, run_tasks
 from evalkit.models.base import ModelFacts
 from evalkit.types import (
@@ -94,6 +95,11 @@ def test_the_token_hash_tells_any_other_token_or_order() -> None:
     }
     assert len(shas) == 4
     assert workload_of("t", questions, FACTS).token_ids_sha in shas
+
+
+@given(st.lists(st.lists(st.integers(0, 3), max_size=9).map(tuple), max_size=9))
+def test_token_ids_are_written_as_json_writes_them(lists: list[tuple[int, ...]]) -> None:
+    assert [f"[{ids}]" for ids in written(lists)] == [json.dumps(ids) for ids in lists]
 
 
 def test_memory_is_weights_and_the_longest_sequence() -> None:
