@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from heapq import heapify, heapreplace
@@ -28,6 +29,7 @@ from evalkit.engine.plan import Plan, make_plan
 from evalkit.evaluation.loop import questions_of
 from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel, ModelFacts
+from evalkit.models.continuations import Encodings
 from evalkit.models.qwen_tokenizer import END_OF_TEXT, QwenTokenizer, load_qwen_tokenizer
 from evalkit.types import GenerateRequest
 
@@ -48,7 +50,7 @@ class Gpu:
 class Ray:
     """What Ray adds; measured on two cores with ray 2.60."""
 
-    start: float = 7.0  # seconds until it is up, while nothing else happens; joining a cluster takes 1
+    start: float = 4.0  # seconds until it is up; joining a cluster takes 1
     actor: float = 5.0  # until a worker has loaded its libraries, all of them at once on cores of their own
     per_part: float = 0.005  # to pickle a part's questions, carry them, and report
     per_answer: float = 0.0003  # of the driver, for all workers one after the other: 6,000 answers took 1.7 s
@@ -81,12 +83,13 @@ MODELS = (Model("1.8B", 1.84e9, 24, 1), Model("7B", 7.7e9, 32, 1), Model("72B", 
 
 @dataclass(frozen=True)
 class Work:
-    """One benchmark: its plan, how long each answer will be, and what the driver does before anybody answers."""
+    """One benchmark: its plan, how long each answer will be, and what the driver does."""
 
     task: str
     plan: Plan
     lengths: list[int]  # by question: tokens that will be decoded
-    serial_seconds: float
+    tokenising: float  # CPU seconds, before anything is asked
+    planning: float  # CPU seconds; of all benchmarks but the first while the one before is answered
 
 
 def qwen_tokenizer() -> QwenTokenizer:
@@ -103,12 +106,14 @@ def work_of(name: str, data_dir: str, tokenizer: QwenTokenizer) -> Work:
     items: list[Item] = [(question.example.id, question.request) for question in questions]
     network: Any = None
     model = LoadedModel(network, tokenizer, frozenset([tokenizer.id_of(END_OF_TEXT) or 0]), 8192, {})
-    started = time.perf_counter()
-    workload_of(name, questions, ModelFacts(tokenizer, model.max_length, weight_bytes=None, bytes_per_token=None))
-    batch = make_batch(items, model)
+    started, encodings = time.process_time(), Encodings(tokenizer)
+    facts = ModelFacts(tokenizer, model.max_length, weight_bytes=None, bytes_per_token=None)
+    workload_of(name, questions, facts, encodings)
+    tokenised = time.process_time()
+    batch = make_batch(items, model, encodings)
     plan = make_plan([batch.sequences[number] for number in batch.first_sequence], GPU.sharing)
-    serial = time.perf_counter() - started
-    return Work(name, plan, answer_lengths(batch, [question.example for question in questions], tokenizer), serial)
+    times = tokenised - started, time.process_time() - tokenised
+    return Work(name, plan, answer_lengths(batch, [question.example for question in questions], tokenizer), *times)
 
 
 def answer_lengths(batch: Batch, examples: Sequence[Any], tokenizer: QwenTokenizer) -> list[int]:
@@ -138,63 +143,102 @@ class Outcome:
     most_idle: float  # of the engine that idles most
     repeated: float  # prompt tokens computed more than once by the cuts, of all computed
     num_parts: int
-    overlapped: float  # the span, if a task's first parts were handed out while the last of the task before run
 
 
-def simulate(works: Sequence[Work], num_engines: int, model: Model, gpu: Gpu) -> Outcome:
-    """Task after task, as a run answers them; every worker takes the next part when it runs dry, and the driver takes
-    the answers one by one. Ray starts while the driver tokenises the first task's prompts."""
+@dataclass
+class Queue:
+    """One benchmark's parts that nobody has taken, by the seconds that they take."""
+
+    waiting: deque[float]
+    num_questions: int
+    planning: float  # seconds of the driver
+
+
+def simulate(works: Sequence[Work], num_engines: int, model: Model, gpu: Gpu, overlap: bool = True) -> Outcome:
+    """Benchmark after benchmark, as a run answers them: every worker takes the next part when it runs dry, one part of
+    the next benchmark where none of this one is left, and the driver takes the answers one by one. Ray starts while the
+    driver tokenises."""
     rates, rate = model.rates(gpu), model.prefill_rate(gpu)
-    span, serial, num_parts, tokens, distinct = 0.0, 0.0, 0, 0, 0
-    busy = [0.0] * num_engines
-    through = [(0.0, engine) for engine in range(num_engines)]  # as if there were one task
+    queues, num_parts, tokens = [], 0, 0
     for work in works:
-        started = time.perf_counter()
+        started = time.process_time()
         shares = divide(work.plan, num_engines, GPU)
-        serial += work.serial_seconds + time.perf_counter() - started
-        free = [(0.0, engine) for engine in range(num_engines)]
-        heapify(free)
-        for share in shares:
-            seconds = true_cost(share, work.lengths, rates) / rate
-            now, engine = free[0]
-            busy[engine] += seconds
-            heapreplace(free, (now + RAY.per_part + seconds, engine))
-            now, engine = through[0]
-            heapreplace(through, (now + RAY.per_part + seconds, engine))
-        span += max(*(now for now, _ in free), RAY.per_answer * len(work.lengths))
+        planning = work.planning + time.process_time() - started
+        seconds = (RAY.per_part + true_cost(share, work.lengths, rates) / rate for share in shares)
+        queues.append(Queue(deque(seconds), len(work.lengths), planning))
         num_parts += len(shares)
         tokens += sum(share.num_tokens for share in shares)
-        distinct += work.plan.num_computed_tokens
-    idle = 1 - sum(busy) / (span * num_engines)
-    serial += max(0.0, RAY.start + RAY.actor - works[0].serial_seconds)
-    overlapped = max(now for now, _ in through)
-    return Outcome(span + serial, span, idle, 1 - min(busy) / span, 1 - distinct / tokens, num_parts, overlapped)
+    busy, span = answer(queues, num_engines, 1 if overlap else 0)
+    tokenising = sum(work.tokenising for work in works)
+    serial = max(tokenising, RAY.start + RAY.actor) + queues[0].planning
+    repeated = 1 - sum(work.plan.num_computed_tokens for work in works) / tokens
+    return Outcome(span + serial, span, 1 - sum(busy) / (span * num_engines), 1 - min(busy) / span, repeated, num_parts)
+
+
+def answer(queues: Sequence[Queue], num_engines: int, parts_ahead: int) -> tuple[list[float], float]:
+    """Seconds that each engine works, and when the last answer is there; parts_ahead: of the next benchmark, for each
+    engine."""
+    busy, end, num_answers = [0.0] * num_engines, 0.0, 0
+    free = [(0.0, engine) for engine in range(num_engines)]
+
+    def take(queue: Queue) -> float:
+        now, engine = free[0]
+        seconds = queue.waiting.popleft()
+        busy[engine] += seconds
+        heapreplace(free, (now + seconds, engine))
+        return now + seconds
+
+    early = 0.0  # when the last part ends that was taken before it was its turn
+    for number, queue in enumerate(queues):
+        turn, end = end, max(end, early)
+        while queue.waiting:
+            end = max(end, take(queue))
+        num_answers += queue.num_questions
+        end = max(end, num_answers * RAY.per_answer)
+        after = queues[number + 1] if number + 1 < len(queues) else None
+        ahead, early = parts_ahead * num_engines, 0.0
+        while free[0][0] < end:
+            now, engine = free[0]
+            planned = turn + after.planning if after is not None else 0.0
+            if after is None or not after.waiting or not ahead or planned >= end:
+                heapreplace(free, (end, engine))
+            elif now < planned:
+                heapreplace(free, (planned, engine))
+            else:
+                early = max(early, take(after))
+                ahead -= 1
+        if after is not None and turn + after.planning > end:  # everybody waits for the driver
+            end = turn + after.planning
+            free = [(max(now, end), engine) for now, engine in free]
+            heapify(free)
+    return busy, end
 
 
 def scaling_table(works: Sequence[Work], model: Model, gpu: Gpu) -> tuple[str, list[dict[str, float]]]:
     lines = [
-        "| workers | parts | prefixes computed again | idle, mean | idle, most | answering | speed-up | if tasks "
-        "overlapped | whole run |"
+        "| workers | parts | prefixes computed again | idle, mean | idle, most | answering | speed-up | one benchmark "
+        "after the other | whole run | GPU hours |"
     ]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     rows = []
     first: float | None = None
     for number in WORKERS:
-        found = simulate(works, number, model, gpu)
+        found, apart = simulate(works, number, model, gpu), simulate(works, number, model, gpu, overlap=False)
         first = first or found.span
         rows.append(
             {
                 "workers": number,
-                "overlapped": first / found.overlapped,
                 "idle": found.idle,
                 "speed_up": first / found.span,
+                "apart": first / apart.span,
                 "seconds": found.seconds,
             }
         )
         lines.append(
             f"| {number} | {found.num_parts:,} | {100 * found.repeated:.0f} % | {100 * found.idle:.0f} % | "
             f"{100 * found.most_idle:.0f} % | {duration(found.span)} | {first / found.span:.1f} | "
-            f"{first / found.overlapped:.1f} | {duration(found.seconds)} |"
+            f"{first / apart.span:.1f} | {duration(found.seconds)} | "
+            f"{found.seconds * number * model.gpus / 3600:.2f} |"
         )
     return "\n".join(lines), rows
 
@@ -243,7 +287,8 @@ def main() -> int:
         prompt = sum(len(sequence.ids) for sequence in work.plan.sequences)
         say(
             f"{work.task}: {len(work.lengths):,} questions, {prompt:,} prompt tokens, {work.plan.num_computed_tokens:,} "
-            f"computed, {sum(work.lengths):,} decoded; the driver alone: {work.serial_seconds:.1f} s"
+            f"computed, {sum(work.lengths):,} decoded; the driver: {work.tokenising:.1f} s tokenising, "
+            f"{work.planning:.1f} s planning"
         )  # fmt: skip
     say(f"assumed: {gpu}; {RAY}")
     for model in MODELS:
