@@ -18,6 +18,8 @@ _LOGITS_SHARE = 1 / 48  # at most, of a GPU's free memory: there are three copie
 # Measured on two cores: 512, 1024 and 2048 are within a tenth of one another, 2048 is first. A GPU wants more at once.
 _NUM_TOKENS = {"cpu": 2048, "cuda": 8192}
 _NUM_ROWS = {"cpu": 32, "cuda": 640}
+# Of the rows, how many must be free before a step begins new texts: on a GPU prompts cost it launches of their own.
+_REFILL = {"cpu": 0.0, "cuda": 1 / 16}
 _SLOT_BYTES = 2 * 2**30  # on a CPU
 _SLOT_SHARE = 0.7  # at most, of a GPU's free memory: shared prefixes and activations need the rest
 
@@ -32,7 +34,7 @@ def choose_budget(network: "PreTrainedModel", plan: Plan, num_tokens: int | Lite
         room, logits = int(_SLOT_SHARE * free), min(logits, int(_LOGITS_SHARE * free))
     slots = choose_slots(plan, room // bytes_per_token(network), _NUM_ROWS[device])
     reads = max(1, logits // (4 * int(text_config(network).vocab_size)))
-    return Budget(tokens, slots.num_slots, reads, slots)
+    return Budget(tokens, slots.num_slots, reads, slots, refill=max(1, int(_REFILL[device] * slots.num_slots)))
 
 
 def bytes_per_token(network: "PreTrainedModel") -> int:

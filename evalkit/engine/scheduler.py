@@ -33,6 +33,7 @@ class Budget:
     num_rows: int  # sequences decoding at the same time
     num_reads: int  # positions whose logits are read
     slots: Slots | None = None  # as many as rows; None: each as long as the longest sequence needs
+    refill: int = 1  # slots that are free before texts are begun beside others
 
     def slots_for(self, plan: Plan) -> Slots:
         """Where the rows of a plan keep their own tokens."""
@@ -189,6 +190,8 @@ class Scheduler:
         chunks: list[Chunk] = []
         free: list[list[int]] | None = None
         place, done = self._next, self._done
+        if self._is_too_soon():
+            return chunks
         while num_tokens > 0 and place < len(self._plan.nodes):
             node = self._plan.nodes[place]
             slot = self._slot if done else None
@@ -209,6 +212,13 @@ class Scheduler:
                 break
             place, done = place + 1, 0
         return chunks
+
+    def _is_too_soon(self) -> bool:
+        """Whether texts could be begun that had better wait for a few more free slots."""
+        left = self._plan.nodes[self._next :]
+        if self._budget.refill == 1 or not self._rows or not left or self._done or not left[0].generates:
+            return False
+        return sum(map(len, self._free)) < min(self._budget.refill, len(left))
 
     def _shortest(self, num_tokens: int, free: list[list[int]]) -> int | None:
         """The kind of the shortest free slot that holds so many tokens."""

@@ -13,7 +13,7 @@ from evalkit.engine.slots import Slots, choose_slots, slot_length
 from evalkit.errors import EngineError
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=14).map(tuple)
-BUDGETS = st.builds(Budget, st.integers(1, 20), st.integers(1, 4), st.integers(1, 5))
+BUDGETS = st.builds(Budget, st.integers(1, 20), st.integers(1, 4), st.integers(1, 5), refill=st.integers(1, 6))
 
 
 @st.composite
@@ -269,6 +269,17 @@ def test_running_out_of_memory_with_one_token_says_what_to_do() -> None:
     scheduler = Scheduler(make_plan([TokenSequence((1,))]), Budget(8, 1, 8))
     with pytest.raises(EngineError, match="bfloat16"):
         scheduler.back_off(scheduler.schedule())
+
+
+def test_texts_are_begun_beside_others_once_several_can_begin() -> None:
+    sequences = [TokenSequence((1, n), max_new_tokens=2 + n % 7, request=n) for n in range(23)]
+    plan = make_plan(sequences)
+    beside = {}
+    for refill in (1, 3):
+        steps = Replay(plan, Budget(50, 6, 50, refill=refill)).steps
+        beside[refill] = [len(step.chunks) for step in steps if step.chunks and step.rows]
+        assert min(beside[refill][:-1]) == refill  # the last ones wait for nobody
+    assert len(beside[3]) < len(beside[1])
 
 
 def test_an_empty_budget_is_refused() -> None:
