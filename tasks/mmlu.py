@@ -26,7 +26,7 @@ Data: https://github.com/hendrycks/test (MIT); on the hub cais/mmlu.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 from evalkit.data import (
@@ -96,15 +96,23 @@ class Letters(LikeliestLetter):
 
     switches: Sequence[Switch] = SWITCHES["mmlu"]
 
+    @cached_property
+    def _shots(self) -> dict[str, tuple[str, ...]]:
+        """By subject, as prompts show them; filled as they are asked for."""
+        return {}
+
     def request(self, example: Example) -> LoglikelihoodRequest:
         """The log-probabilities of the four letters after the few-shot prompt."""
         chosen, subject = self.chosen, example.group
         space = {"space": " ", "bare": ""}[chosen["letters"]]
         about = {"single-space": "about ", "double-space": "about  "}[chosen["header"]] + subject.replace("_", " ")
-        shots = self.shots[subject] if self.shots_from else ()
+        if subject not in self._shots:
+            shots = self.shots[subject] if self.shots_from else ()
+            answered = (layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots)
+            self._shots[subject] = tuple(answered)
         prompt = Prompt(
             header=f"The following are multiple choice questions (with answers) {about}.\n\n",
-            shots=tuple(layout(row, chosen["question"], f"{space}{row['answer']}\n\n") for row in shots),
+            shots=self._shots[subject],
             query=layout(example.row, chosen["question"], ""),
         )
         rules: dict[str, Truncation | DropShots | None] = {

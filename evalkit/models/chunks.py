@@ -51,7 +51,8 @@ def _cut_all(texts: Sequence[str]) -> list[list[str]]:
     for text in texts:
         front = before[: len(before) - len(pieces[-1])]  # ends with a letter or digit
         if front and text.startswith(front) and text.startswith("\n", len(front)):
-            pieces = [*pieces[:-1], *cut(text[len(front) :])]
+            rest = text[len(front) :]
+            pieces = [*pieces[:-1], *(cut(rest) if "\n" in rest[1:] else [rest])]
         else:
             pieces = cut(text)
         before = text
