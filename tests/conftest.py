@@ -14,6 +14,7 @@ import pytest
 from chromium import Chromium, find_chromium
 from command_line import Result
 from hypothesis import settings
+from ray_machines import Machines
 
 from evalkit.card.load import load_card
 from evalkit.card.published import PublishedCard
@@ -50,6 +51,17 @@ def group_of(nodeid: str) -> str:
 def file_group(path: str) -> str | None:
     found = re.search(r'^pytestmark = .*xdist_group\("(.+?)"\)', (ROOT / path).read_text(encoding="utf-8"), re.M)
     return found[1] if found else None
+
+
+@pytest.fixture(scope="session")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    """A cluster of two machines that hold a worker each, as Ray plays them on this one; tests add others and remove
+    them. It is there from the first test on that asks for it."""
+    pytest.importorskip("ray")
+    found = Machines(tmp_path_factory.mktemp("cluster"))
+    found.add()
+    yield found
+    found.end()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """The driver's backend: it answers with all workers."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -172,9 +171,9 @@ class WorkersBackend:
     def _crew(self) -> Crew:
         """The workers; Ray is started, or joined, at the first call."""
         if self._crew_so_far is None:
-            workers, cores = self._workers, len(os.sched_getaffinity(0))
+            workers = self._workers
             number = None if workers.number == "auto" else workers.number
-            self._cluster = cluster = open_cluster(workers.address, max(cores, number or 1))
+            self._cluster = cluster = open_cluster(workers.address, number or 1)
             needs = needs_of(self._own, cluster.machines(), number)
             self._crew_so_far = Crew(cluster, needs, number, setting_here(self._config), describe(self._own))
         return self._crew_so_far

@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ _QUIET = {
     "RAY_DISABLE_IMPORT_WARNING": "1",
 }
 # Of a Ray that is this run's alone: what is left of it after a SIGKILL of this process notices by a pipe; and workers
-# are started when one is wanted, instead of one for every core.
+# are started when one is wanted, instead of one for every core, which would outlive it for minutes.
 _OWN = {"RAY_enable_pipe_based_agent_to_parent_health_check": "1", "RAY_prestart_worker_first_driver": "0"}
 # Two of Ray's servers look for this in its log when the raylet is gone; without it they try for a minute to tell
 # others, who are gone, too, before they end.
@@ -59,13 +59,13 @@ class Cluster:
         """Connect to a Ray that runs. Errors as ray.init raises them."""
         self.ray.init(address=address, **_SILENT)
 
-    def start(self, num_cpus: int) -> None:
-        """Start Ray on this machine, for this run alone."""
+    def start(self, num_workers: int) -> None:
+        """Start Ray on this machine, for this run alone, which may have more workers than there are cores."""
         self._folder = folder = OwnFolder()
         with _as_own(folder.path):
             self.ray.init(
                 address="local",
-                num_cpus=num_cpus,
+                num_cpus=max(len(os.sched_getaffinity(0)), num_workers),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE,
                 _temp_dir=str(folder.path),
@@ -104,8 +104,8 @@ def load_ray() -> Any:
     return ray
 
 
-def open_cluster(address: str | None, num_cpus: int) -> Cluster:
-    """Start Ray on this machine with so many cores to give away, or join it at an address.
+def open_cluster(address: str | None, num_workers: int) -> Cluster:
+    """Start Ray on this machine, for so many workers at least, or join it at an address.
 
     Raises ConfigError where Ray is not installed, EngineError where it cannot be started or reached.
     """
@@ -115,7 +115,7 @@ def open_cluster(address: str | None, num_cpus: int) -> Cluster:
     cluster = Cluster(ray)
     try:
         with held_back():
-            cluster.join(address) if address is not None else cluster.start(num_cpus)
+            cluster.join(address) if address is not None else cluster.start(num_workers)
     except (RuntimeError, ValueError, OSError, AssertionError, ray.exceptions.RayError) as error:
         cluster.close()
         raise _without_ray(address, error) from None
@@ -145,22 +145,40 @@ def _require_answer(address: str) -> None:
 @contextlib.contextmanager
 def _as_own(folder: Path) -> Iterator[None]:
     """Inside, Ray is started for this run alone, for which ray.init has no words."""
-    parameters: Any = sys.modules.get("ray._private.parameter")
-    whole = getattr(parameters, "RayParams", None)
     names = [name for name in _OWN if name not in os.environ]
     os.environ.update({name: _OWN[name] for name in names})
-    if whole is not None:
-        known = inspect.signature(whole).parameters
-        parameters.RayParams = partial(whole, **{name: value for name, value in _LEFT_OUT.items() if name in known})
+    parameters, node = (sys.modules.get(f"ray._private.{name}") for name in ("parameter", "node"))
     try:
-        yield
+        with (
+            _replaced(parameters, "RayParams", _with_less),
+            # A server that is started, and waited for, also without a dashboard.
+            _replaced(getattr(node, "Node", None), "start_api_server", lambda _: lambda *_, **__: None),
+        ):
+            yield
     finally:
-        if whole is not None:
-            parameters.RayParams = whole
         for name in names:
             os.environ.pop(name, None)
     with contextlib.suppress(OSError), (folder / _LOG).open("a", encoding="ascii") as log:
         log.write(f"{_EXPECTED_END}, or will end with the run that started it\n")
+
+
+def _with_less(whole: Any) -> Any:
+    known = inspect.signature(whole).parameters
+    return partial(whole, **{name: value for name, value in _LEFT_OUT.items() if name in known})
+
+
+@contextlib.contextmanager
+def _replaced(holder: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
+    """Inside, something of a holder is what is made of it; nothing happens where the holder does not have it."""
+    before = getattr(holder, name, None)
+    if before is None:
+        yield
+        return
+    setattr(holder, name, by(before))
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
 
 
 def _silence(ray: Any) -> None:

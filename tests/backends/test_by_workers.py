@@ -1,6 +1,5 @@
 """Served models and vLLM by two workers, each of which is a process with a client, or an engine, of its own."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +26,6 @@ __version__, TokensPrompt = "0.33.0", dict
 def LLM(**settings):
     return FakeVllm(TinyLanguageModel(), settings)
 """
-
-
-@pytest.fixture(scope="module")
-def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    """Two machines that hold a worker each."""
-    pytest.importorskip("ray")
-    found = Machines(tmp_path_factory.mktemp("cluster"))
-    found.add()
-    yield found
-    found.end()
 
 
 @pytest.mark.usefixtures("no_environment")

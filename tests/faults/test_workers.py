@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,15 +104,6 @@ def test_no_end_of_a_run_leaves_a_process_and_it_goes_on_with_any_number_of_work
 
 
 @pytest.fixture(scope="module")
-def two_machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
-    pytest.importorskip("ray")
-    found = Machines(tmp_path_factory.mktemp("cluster"))
-    found.add()
-    yield found
-    found.end()
-
-
-@pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint("gpt_neox", tmp_path_factory.mktemp("workers") / "tiny", max_position_embeddings=8192)
 
@@ -127,10 +118,10 @@ def alone(tiny: Path, evalkit: Run, tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_two_workers_and_two_of_which_one_is_killed_give_the_summary_of_one_process(
-    two_machines: Machines, tiny: Path, alone: Path, evalkit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    machines: Machines, tiny: Path, alone: Path, evalkit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    words = (*TINY, f"model.path={tiny}", f"ray.address={two_machines.address}")
+    words = (*TINY, f"model.path={tiny}", f"ray.address={machines.address}")
     paced = ("backend._target_=paced_workers.PacedEngine", "+backend.pace=0.1", f"+backend.log={tmp_path}/answered.log")
 
     def kill() -> None:

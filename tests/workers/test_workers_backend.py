@@ -47,13 +47,6 @@ def begin(machines: Machines, tmp_path: Path) -> Iterator[Begin]:
         backend.close()
 
 
-@pytest.fixture(scope="module")
-def second(machines: Machines) -> str:
-    """A second machine."""
-    return machines.add()
-
-
-@pytest.mark.usefixtures("second")
 def test_every_question_is_answered_once_and_every_worker_works(begin: Begin, tmp_path: Path) -> None:
     handlers = [signal.getsignal(number) for number in SIGNALS]
     backend = begin(together=2)
@@ -69,7 +62,6 @@ def test_every_question_is_answered_once_and_every_worker_works(begin: Begin, tm
     assert [signal.getsignal(number) for number in SIGNALS] == handlers
 
 
-@pytest.mark.usefixtures("second")
 def test_a_worker_that_dies_is_replaced_and_a_question_that_kills_three_is_an_error_of_its_own(
     begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,7 +80,6 @@ def test_a_worker_that_dies_is_replaced_and_a_question_that_kills_three_is_an_er
     assert capfd.readouterr() == ("", "")  # no word of Ray's own
 
 
-@pytest.mark.usefixtures("second")
 def test_a_worker_with_another_model_is_refused_by_name_before_it_loads_and_the_others_go_on(
     begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -109,7 +100,6 @@ def test_what_a_backend_says_of_the_user_s_model_ends_the_run_as_in_one_process(
         list(begin(1, failing="choice/3").answer(ITEMS))
 
 
-@pytest.mark.usefixtures("second")
 def test_machines_that_join_and_leave_during_the_run_cost_no_answer(
     begin: Begin, machines: Machines, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -149,7 +139,6 @@ NEXT: list[Item] = [(f"next/{n}", GenerateRequest("y" * n, ("\n",), n + 1)) for 
 EXPECTED_NEXT = {item[0]: output_of(item) for item in NEXT}
 
 
-@pytest.mark.usefixtures("second")
 def test_who_finds_nothing_left_of_a_task_begins_with_the_next_one_and_its_answers_wait_for_their_turn(
     begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,7 +160,6 @@ def test_who_finds_nothing_left_of_a_task_begins_with_the_next_one_and_its_answe
     assert re.search(r"32 questions in .* for 2 workers; \d+ were answered while the task before ended", caplog.text)
 
 
-@pytest.mark.usefixtures("second")
 def test_a_worker_that_dies_over_the_next_task_costs_neither_task_an_answer(begin: Begin, tmp_path: Path) -> None:
     backend = begin(2, together=2, waits={ITEMS[-1][0]: "next/1", "next/0": "killed"})
     backend.prepare(NEXT)
@@ -195,7 +183,6 @@ def test_a_worker_that_dies_over_the_next_task_costs_neither_task_an_answer(begi
     assert asked(tmp_path).count("next/0") == 2
 
 
-@pytest.mark.usefixtures("second")
 def test_what_goes_wrong_with_the_next_task_is_told_when_it_is_its_turn(begin: Begin) -> None:
     backend = begin(2, together=2, failing="next/0", waits={ITEMS[-1][0]: "next/0"})
     backend.prepare(NEXT)
@@ -204,7 +191,6 @@ def test_what_goes_wrong_with_the_next_task_is_told_when_it_is_its_turn(begin: B
         list(backend.answer(NEXT))
 
 
-@pytest.mark.usefixtures("second")
 def test_other_questions_than_those_announced_are_answered_all_the_same(begin: Begin) -> None:
     backend = begin(2, together=2, waits={ITEMS[-1][0]: "next/0"})
     backend.prepare(NEXT)
