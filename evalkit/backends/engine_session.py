@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -22,7 +23,7 @@ from evalkit.engine.plan import Plan, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.scheduler import Budget, OutOfMemoryError
 from evalkit.engine.selection import choose_kernels, choose_runner
-from evalkit.machine.beside import in_thread
+from evalkit.machine.threads import in_thread
 from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.continuations import Encodings
@@ -164,7 +165,8 @@ class EngineSession:
     ) -> Engine:
         """An engine for one plan on the loaded model's best path, within the device's budget."""
         network = self.load().network
-        budget = choose_budget(network, plan, self.max_batch_tokens)
+        row_by_row = self._why_expanded is None and self._kernels.rows is not None
+        budget = replace(choose_budget(network, plan, self.max_batch_tokens), closes_up=not row_by_row)
         self._budget = budget
         self.ran = self._describe(budget)
         runner = self._runner(network, plan, budget.slots_for(plan), self._kernels, self._graphs)

@@ -22,7 +22,7 @@ from evalkit.engine.cache import KeyValueStore, Pair
 from evalkit.engine.kernels import attend, matmul_precision
 from evalkit.engine.merged import Merged
 from evalkit.engine.packed_step import PackedStep, Span, StepRows
-from evalkit.engine.scheduler import Chunk
+from evalkit.engine.step import Chunk
 from evalkit.errors import EngineError
 
 ATTENTION_NAME = "evalkit_shared_prefix"

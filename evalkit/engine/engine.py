@@ -12,7 +12,8 @@ from typing import TypeAlias
 from evalkit.engine.plan import Plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import Launches, Runner, StepResult, StepTooLargeError
-from evalkit.engine.scheduler import Budget, Scheduler, Step
+from evalkit.engine.scheduler import Budget, Scheduler
+from evalkit.engine.step import Step
 from evalkit.errors import ModelError
 from evalkit.types import FinishReason
 

@@ -20,8 +20,8 @@ from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated, Reads, own_length, reads_of, spelt
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.runner import StepResult, catch_out_of_memory, read
-from evalkit.engine.scheduler import Chunk, Row, Step
 from evalkit.engine.slots import Slots, slots_of
+from evalkit.engine.step import Chunk, Row, Step
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

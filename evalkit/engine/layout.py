@@ -15,8 +15,8 @@ from evalkit.engine.draws import Draw
 from evalkit.engine.kernels import Kernels, Ragged, mask_behind
 from evalkit.engine.packed_step import Kept, PackedStep, RowBatch, Span, StepRows
 from evalkit.engine.plan import Node, Plan
-from evalkit.engine.scheduler import Chunk, Row, Step
 from evalkit.engine.slots import Slots
+from evalkit.engine.step import Chunk, Row, Step
 from evalkit.engine.upload import Numbers, Upload
 
 Generated = Mapping[int, Sequence[int]]  # sequence -> the tokens decoded for it so far, as far as they are known

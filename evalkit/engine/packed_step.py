@@ -6,7 +6,7 @@ from torch import Tensor
 
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.kernels import Kernels, Ragged
-from evalkit.engine.scheduler import Chunk
+from evalkit.engine.step import Chunk
 
 
 @dataclass(frozen=True)

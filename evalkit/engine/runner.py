@@ -17,8 +17,8 @@ from evalkit.engine.last_layer import LastLayer
 from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
 from evalkit.engine.packed_step import PackedStep
 from evalkit.engine.plan import Node, Plan
-from evalkit.engine.scheduler import Step
 from evalkit.engine.slots import Slots, slots_of
+from evalkit.engine.step import Step
 from evalkit.machine.memory import is_out_of_memory
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ the budget with the next prompt tokens in the plan's order, then with guesses at
 ends frees its slot for the next prompt, one that has outgrown its slot moves to a longer one or waits for it.
 """
 
-from bisect import insort
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import TypeAlias
 
 from evalkit.engine.plan import Node, Plan
-from evalkit.engine.slots import Slots, slot_length, slots_of
+from evalkit.engine.slots import FreeSlots, Slots, slot_length, slots_of
+from evalkit.engine.step import Chunk, Row, Step
 from evalkit.errors import EngineError
 
 _IN_THE_PLAN = attrgetter("leaf.index")
@@ -34,70 +34,11 @@ class Budget:
     num_reads: int  # positions whose logits are read
     slots: Slots | None = None  # as many as rows; None: each as long as the longest sequence needs
     refill: int = 1  # slots that are free before texts are begun beside others
+    closes_up: bool = True  # whether rows move together once no prompt is left: attention goes over all slots in use
 
     def slots_for(self, plan: Plan) -> Slots:
         """Where the rows of a plan keep their own tokens."""
         return slots_of(self.slots or self.num_rows, plan)
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Tokens start..end (offsets) of a node, to be prefilled."""
-
-    node: Node
-    start: int
-    end: int
-    slot: int | None  # where a sequence to be continued keeps its own keys and values
-    keep: bool  # later steps need this chunk's keys and values
-
-    @property
-    def ends_prompt(self) -> bool:
-        """Nothing is wanted behind it of the sequences that end with its node, if any does."""
-        return self.end == len(self.node) and not self.node.generates
-
-    @property
-    def starts_row(self) -> bool:
-        """It ends a prompt that is to be continued."""
-        return self.end == len(self.node) and self.node.generates
-
-
-@dataclass(frozen=True)
-class Row:
-    """A running sequence: its newest token is computed, and any tokens guessed to follow it."""
-
-    sequence: int
-    leaf: Node
-    slot: int
-    guessed: tuple[int, ...] = ()
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens that go through the model."""
-        return 1 + len(self.guessed)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One forward pass: prompt tokens in the plan's order, then rows in the plan's order."""
-
-    chunks: tuple[Chunk, ...]
-    rows: tuple[Row, ...]
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens that go through the model, chunk by chunk and row by row."""
-        chunks = [chunk.end - chunk.start for chunk in self.chunks]
-        return chunks + [1 + len(row.guessed) for row in self.rows]
-
-    @property
-    def num_tokens(self) -> int:
-        """All of them."""
-        return sum(self.lengths)
-
-    @property
-    def num_prompt_tokens(self) -> int:
-        """Those of them that are prompts'."""
-        return sum(chunk.end - chunk.start for chunk in self.chunks)
 
 
 @dataclass(frozen=True)
@@ -126,10 +67,7 @@ class Scheduler:
         self._full: dict[int, Row] = {}  # likewise: as long as they may become, once the steps launched have landed
         self._slots = budget.slots_for(plan)
         assert self._slots.kinds[-1][0] >= slot_length(plan), "the longest slots hold every sequence"
-        self._free = [  # by kind, the lowest slot last
-            list(range(first + number - 1, first - 1, -1))
-            for first, (_, number) in zip(self._slots.firsts, self._slots.kinds, strict=True)
-        ]
+        self._free = FreeSlots.all_of(self._slots)
         self._own: dict[int, int] = {}  # sequence -> tokens in its slot once its newest one is through
         self._most = {  # the same at most
             node.sequences[0]: len(node) + plan.sequences[node.sequences[0]].max_new_tokens
@@ -188,7 +126,7 @@ class Scheduler:
 
     def _fill(self, num_tokens: int, num_reads: int) -> list[Chunk]:
         chunks: list[Chunk] = []
-        free: list[list[int]] | None = None
+        free: FreeSlots | None = None
         place, done = self._next, self._done
         if self._is_too_soon():
             return chunks
@@ -196,11 +134,11 @@ class Scheduler:
             node = self._plan.nodes[place]
             slot = self._slot if done else None
             if node.generates and slot is None:
-                free = free or [list(slots) for slots in self._free]
-                kind = self._shortest(len(node) + 1, free)
+                free = self._free.copy() if free is None else free
+                kind = free.shortest(len(node) + 1)
                 if kind is None:
                     break
-                slot = free[kind].pop()
+                slot = free.take_lowest(kind)
             reads = _reads(node, done)
             end = min(len(node), done + num_tokens, *reads[num_reads : num_reads + 1])
             if end == done:
@@ -215,15 +153,9 @@ class Scheduler:
 
     def _is_too_soon(self) -> bool:
         """Whether texts could be begun that had better wait for a few more free slots."""
-        left = self._plan.nodes[self._next :]
-        if self._budget.refill == 1 or not self._rows or not left or self._done or not left[0].generates:
+        if not self._rows or not self.has_prompts or self._done or not self._plan.nodes[self._next].generates:
             return False
-        return sum(map(len, self._free)) < min(self._budget.refill, len(left))
-
-    def _shortest(self, num_tokens: int, free: list[list[int]]) -> int | None:
-        """The kind of the shortest free slot that holds so many tokens."""
-        fitting = (kind for kind, slots in enumerate(free) if slots and self._slots.kinds[kind][0] >= num_tokens)
-        return next(fitting, None)
+        return len(self._free) < min(self._budget.refill, len(self._plan.nodes) - self._next)
 
     def launched(self, step: Step) -> tuple[Node, ...]:
         """Book what a step computes; the nodes whose keys and values nobody needs behind it."""
@@ -245,7 +177,7 @@ class Scheduler:
     def _compute(self, chunk: Chunk, released: list[Node]) -> None:
         node = chunk.node
         if chunk.slot is not None and not chunk.start:
-            self._free[self._slots.kind_of[chunk.slot]].remove(chunk.slot)
+            self._free.take(chunk.slot)
         if chunk.end < len(node):
             self._done, self._slot = chunk.end, chunk.slot
             return
@@ -269,21 +201,18 @@ class Scheduler:
             self._own[sequence] += number - 1
         for sequence in ended:
             row = self._full.pop(sequence, None) or self._rows.pop(sequence)
-            self._give_back(row.slot)
+            self._free.give_back(row.slot)
+            self._gaps = True
             del self._own[sequence]
             self._users[row.leaf.index] -= 1
             self._release(row.leaf, released)
         return Progress(tuple(computed), tuple(released), (*self._move_up(), *self._close_up()))
 
-    def _give_back(self, slot: int) -> None:
-        """The lowest slot is taken first: used slots stay together."""
-        insort(self._free[self._slots.kind_of[slot]], slot, key=lambda free: -free)
-        self._gaps = True
-
     def _move(self, row: Row, kind: int) -> tuple[int, int]:
         """A row's keys and values go to the lowest free slot of a kind."""
-        slot = self._free[kind].pop()
-        self._give_back(row.slot)
+        slot = self._free.take_lowest(kind)
+        self._free.give_back(row.slot)
+        self._gaps = True
         self._rows[row.sequence] = replace(row, slot=slot)
         return row.slot, slot
 
@@ -293,13 +222,13 @@ class Scheduler:
             return
         own, lengths = self._own, self._slots.lengths
         for row in [row for sequence, row in self._rows.items() if own[sequence] > lengths[row.slot]]:
-            if (kind := self._shortest(self._own[row.sequence], self._free)) is not None:
+            if (kind := self._free.shortest(own[row.sequence])) is not None:
                 yield self._move(row, kind)
 
     def _close_up(self) -> Iterator[tuple[int, int]]:
-        """Once no prompt is left to refill slots, rows move into the lowest ones of their kinds: a step's attention
-        goes over all slots up to the highest in use."""
-        if self.has_prompts or not self._gaps:
+        """Once no prompt is left to refill slots, rows move into the lowest ones of their kinds, if attention goes over
+        all slots up to the highest in use."""
+        if self.has_prompts or not self._gaps or not self._budget.closes_up:
             return
         kinds = [self._slots.kind_of[row.slot] for row in (*self._rows.values(), *self._full.values())]
         ends = [first + kinds.count(kind) for kind, first in enumerate(self._slots.firsts)]

@@ -4,6 +4,7 @@ A row begins in a short slot and moves to a longer one when it has outgrown it; 
 ones hold any sequence to its end, so some row can always go on and every one gets its turn. No torch.
 """
 
+from bisect import insort
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -67,6 +68,44 @@ class Slots:
     def kinds_array(self) -> npt.NDArray[np.int64]:
         """`kind_of`."""
         return np.asarray(self.kind_of, dtype=np.int64)
+
+
+class FreeSlots:
+    """Those that hold no row; of a kind the lowest is taken first, so that used ones stay together."""
+
+    def __init__(self, slots: Slots, by_kind: list[list[int]]) -> None:
+        """by_kind: the lowest slot last."""
+        self._slots, self._by_kind = slots, by_kind
+
+    @classmethod
+    def all_of(cls, slots: Slots) -> "FreeSlots":
+        """Every one."""
+        kinds = zip(slots.firsts, slots.kinds, strict=True)
+        return cls(slots, [list(range(first + number - 1, first - 1, -1)) for first, (_, number) in kinds])
+
+    def copy(self) -> "FreeSlots":
+        """The same, to be taken from on trial."""
+        return FreeSlots(self._slots, [list(slots) for slots in self._by_kind])
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_kind))
+
+    def shortest(self, num_tokens: int) -> int | None:
+        """The kind of the shortest one that holds so many tokens; None where there is none."""
+        kinds = zip(self._by_kind, self._slots.kinds, strict=True)
+        return next((kind for kind, (slots, (length, _)) in enumerate(kinds) if slots and length >= num_tokens), None)
+
+    def take_lowest(self, kind: int) -> int:
+        """The lowest of a kind, which is free no longer."""
+        return self._by_kind[kind].pop()
+
+    def take(self, slot: int) -> None:
+        """This one is free no longer."""
+        self._by_kind[self._slots.kind_of[slot]].remove(slot)
+
+    def give_back(self, slot: int) -> None:
+        """This one is free again."""
+        insort(self._by_kind[self._slots.kind_of[slot]], slot, key=lambda free: -free)
 
 
 def slots_of(wanted: Slots | int, plan: Plan) -> Slots:

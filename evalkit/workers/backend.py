@@ -7,8 +7,8 @@ from functools import partial
 from typing import Any
 
 from evalkit.backends.base import AddsUp, Answer, Backend, Divisible, Draws, Item, Part
-from evalkit.machine.beside import in_thread
 from evalkit.machine.interrupt import held_back
+from evalkit.machine.threads import in_thread
 from evalkit.models.base import ModelFacts
 from evalkit.models.continuations import Encodings
 from evalkit.types import ErrorOutput, Json

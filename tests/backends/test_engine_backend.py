@@ -25,7 +25,7 @@ from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.elementwise import Elementwise
 from evalkit.engine.graphs import Graphs
 from evalkit.engine.runner import PackedRunner, StepTooLargeError
-from evalkit.engine.scheduler import Step
+from evalkit.engine.step import Step
 from evalkit.errors import ConfigError, ModelError
 from evalkit.evaluation import loop as evaluation
 from evalkit.evaluation.preflight import workload_of

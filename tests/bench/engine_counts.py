@@ -47,7 +47,8 @@ from evalkit.engine.packed_step import PackedStep
 from evalkit.engine.partition import GPU
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
-from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.scheduler import Budget
+from evalkit.engine.step import Step
 from evalkit.evaluation.loop import questions_of
 from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel, ModelFacts

@@ -36,7 +36,7 @@ from evalkit.backends.engine import EngineBackend
 from evalkit.configuration.compose import build, compose
 from evalkit.engine.layout import Generated, Reads
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
-from evalkit.engine.scheduler import Step
+from evalkit.engine.step import Step
 from evalkit.evaluation.loop import Question, questions_of
 from evalkit.evaluation.preflight import workload_of
 from evalkit.models.base import LoadedModel

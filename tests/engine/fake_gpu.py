@@ -23,7 +23,8 @@ from evalkit.engine.layout import Generated, lay_out, reads_of
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult
-from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.scheduler import Budget
+from evalkit.engine.step import Step
 
 GPU = torch.device("cuda:0")
 TOKEN = 5  # what the network is made to say

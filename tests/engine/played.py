@@ -7,7 +7,7 @@ from typing import ClassVar
 from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.runner import StepResult, StepTooLargeError
-from evalkit.engine.scheduler import Step
+from evalkit.engine.step import Step
 
 
 class Played:

@@ -15,9 +15,10 @@ from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
-from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.scheduler import Budget
 from evalkit.engine.selection import TOLERANCES, choose_runner
 from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.step import Step
 from evalkit.errors import EngineError
 
 pytestmark = pytest.mark.xdist_group("tiny networks")

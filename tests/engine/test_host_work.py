@@ -16,8 +16,9 @@ from evalkit.engine.layout import Generated, lay_out, reads_of, spelt, unread_of
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import StepResult
-from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.scheduler import Budget
 from evalkit.engine.slots import Slots
+from evalkit.engine.step import Step
 
 NUM_NEW = 30
 

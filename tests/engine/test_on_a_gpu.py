@@ -20,8 +20,9 @@ from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.layout import Generated
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError, catch_out_of_memory
-from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.scheduler import Budget
 from evalkit.engine.selection import TOLERANCES, choose_kernels, choose_runner
+from evalkit.engine.step import Step
 
 pytestmark = [
     pytest.mark.gpu,

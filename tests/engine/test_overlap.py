@@ -17,8 +17,9 @@ from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
-from evalkit.engine.scheduler import Budget, Step
+from evalkit.engine.scheduler import Budget
 from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.step import Step
 from evalkit.types import Sampling
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=14).map(tuple)

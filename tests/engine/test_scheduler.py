@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
-from evalkit.engine.scheduler import Budget, Scheduler, Step
+from evalkit.engine.scheduler import Budget, Scheduler
 from evalkit.engine.slots import Slots, choose_slots, slot_length
+from evalkit.engine.step import Step
 from evalkit.errors import EngineError
 
 IDS = st.lists(st.integers(0, 3), min_size=1, max_size=14).map(tuple)
@@ -244,6 +245,8 @@ def test_rows_close_up_once_no_prompt_is_left_to_refill_their_slots() -> None:
     run = Replay(make_plan(sequences), Budget(100, 5, 100))
     for step in run.steps[1:]:
         assert sorted(row.slot for row in step.rows) == list(range(len(step.rows)))
+    assert run.moves
+    assert not Replay(make_plan(sequences), Budget(100, 5, 100, closes_up=False)).moves
 
 
 def book(scheduler: Scheduler, step: Step) -> None:
