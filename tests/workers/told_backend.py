@@ -79,8 +79,8 @@ class Told:
             file.write(line + "\n")
 
     def _is_first(self, name: str) -> bool:
-        """Whether this process is the first to ask, the driver aside."""
-        marker = self.folder / f"{name}.{os.environ.get('RAY_JOB_ID', 'workers')}"
+        """Whether this process is the first to ask."""
+        marker = self.folder / f"{name}.first"
         try:
             marker.touch(exist_ok=False)
         except FileExistsError:
