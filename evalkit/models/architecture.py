@@ -1,22 +1,24 @@
 """The architecture table: what the loaded checkpoint is, beside what its card says."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from evalkit.errors import ModelError
 from evalkit.models.file_embedding import FileEmbedding
 from evalkit.models.gptq_packed import PackedLinear
 from evalkit.types import Json
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
 # ALiBi adds a bias by distance and has no table of positions: nothing ends at any length.
 UNBOUNDED_LENGTH = 1 << 20
 _LENGTH_FIELDS = ("seq_length", "max_position_embeddings", "n_positions")
 
 
-def max_length(config: PreTrainedConfig, override: int | None = None) -> int:
+def max_length(config: "PreTrainedConfig", override: int | None = None) -> int:
     """Tokens that a model can attend to. Raises ModelError where its config does not say, or `override` is more."""
     config = config.get_text_config()
     stated = (getattr(config, name, None) for name in _LENGTH_FIELDS)
@@ -55,7 +57,9 @@ def _length_of_one_rotation(config: Mapping[str, Any]) -> int | None:
     return min((int(bound) for bound in bounds if bound is not None), default=None)
 
 
-def architecture_table(network: PreTrainedModel, model_type: str, vocabulary_size: int, length: int) -> dict[str, Json]:
+def architecture_table(
+    network: "PreTrainedModel", model_type: str, vocabulary_size: int, length: int
+) -> dict[str, Json]:
     """Layers, heads, width, vocabulary in use, sequence length and parameters; tied weights count once."""
     config = network.config.get_text_config()
     stated = getattr(config, "seq_length", None) if length == UNBOUNDED_LENGTH else length

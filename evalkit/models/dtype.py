@@ -16,6 +16,6 @@ def dtype_name(spec: ModelSpec) -> str:
         return "float32" if spec.dtype == "auto" else spec.dtype
     if spec.dtype != "auto":
         return spec.dtype
-    from evalkit.models.loading import placement  # torch alone knows what the GPU can do
+    from evalkit.models.placement import placement  # torch alone knows what the GPU can do
 
     return str(placement(spec)[1]).removeprefix("torch.")

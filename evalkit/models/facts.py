@@ -7,9 +7,9 @@ from typing import Any
 from evalkit.models.architecture import UNBOUNDED_LENGTH, usable_length
 from evalkit.models.base import ModelFacts
 from evalkit.models.checkpoint import Checkpoint, resolve
-from evalkit.models.gptq import PARTS
-from evalkit.models.loading import placement, refuse_recurrent
-from evalkit.models.quantization import GptqScheme, gptq_scheme
+from evalkit.models.placement import placement
+from evalkit.models.quantization import PARTS, GptqScheme, gptq_scheme
+from evalkit.models.recurrent import refuse_recurrent
 from evalkit.models.safetensors_file import TensorInfo
 from evalkit.models.spec import ModelSpec
 from evalkit.models.stated import HEADS, KV_HEADS, LAYERS, LENGTH, WIDTH, config_of, first, num_embeddings

@@ -18,13 +18,12 @@ from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.file_embedding import FileEmbedding
 from evalkit.models.gptq_packed import packed_linear
 from evalkit.models.gptq_words import WORD_BITS, QuantizedLayer, dequantized, unpacked
-from evalkit.models.quantization import GptqScheme
+from evalkit.models.quantization import PARTS, GptqScheme
 from evalkit.models.safetensors_file import TensorInfo
 from evalkit.models.sharding import Placing
 from evalkit.models.tensor_reader import DTYPES, read_as, read_integers, read_tensor
 
 _MARK = ".qweight"
-PARTS = ("qweight", "qzeros", "scales", "g_idx")  # of a quantised layer, in its weight's place
 _COMPUTED = "rotary_emb.inv_freq"  # a buffer of old checkpoints
 
 

@@ -11,7 +11,6 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
 )
@@ -29,10 +28,12 @@ from evalkit.models.gguf_llama import is_plain_llama, load_llama
 from evalkit.models.gptq_families import load_gptq
 from evalkit.models.gptq_packed import described
 from evalkit.models.packages import require_gguf_package
+from evalkit.models.placement import placement
 from evalkit.models.quantization import gptq_scheme, scheme_in_words, stated
 from evalkit.models.quiet import quiet
-from evalkit.models.qwen import MODEL_TYPE as QWEN
 from evalkit.models.qwen import load_qwen, qwen2_config
+from evalkit.models.qwen_tokenizer import MODEL_TYPE as QWEN
+from evalkit.models.recurrent import refuse_recurrent
 from evalkit.models.sharding import refuse_offload
 from evalkit.models.spec import ModelSpec
 from evalkit.models.taken import end_of_text_sources, in_words, taken_from
@@ -46,21 +47,6 @@ _COMPUTED_BUFFERS = (
     *(".attn.attention.bias", ".attn.attention.masked_bias", ".attention.bias", ".attention.masked_bias"),
     ".rotary_emb.inv_freq",
 )
-
-
-def placement(spec: ModelSpec) -> tuple[torch.device, torch.dtype]:
-    """Device and dtype that `auto` stands for on this machine.
-
-    Raises ConfigError for a device that is not here.
-    """
-    if spec.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("model.device=cuda, but torch sees no CUDA device: use model.device=cpu")
-    on_gpu = spec.device == "cuda" or (spec.device == "auto" and torch.cuda.is_available())
-    device = torch.device("cuda" if on_gpu else "cpu")
-    if spec.dtype != "auto":
-        dtype: torch.dtype = getattr(torch, spec.dtype)
-        return device, dtype
-    return device, torch.bfloat16 if on_gpu and torch.cuda.is_bf16_supported() else torch.float32
 
 
 def load(checkpoint: Checkpoint, spec: ModelSpec) -> LoadedModel:
@@ -258,26 +244,6 @@ def _text_part(network: PreTrainedModel) -> PreTrainedModel:
     if not isinstance(part, PreTrainedModel) or not hasattr(part, "lm_head"):
         return network
     return part
-
-
-def refuse_recurrent(checkpoint: Checkpoint) -> None:
-    """Raise ModelError for a family that carries a state through a text: Mamba, RWKV and hybrids of them.
-
-    The engine takes up a shared prefix again by its keys and values, which a state does not have.
-    """
-    if checkpoint.gguf is not None or checkpoint.model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        return
-    try:
-        with quiet():
-            config = AutoConfig.for_model(checkpoint.model_type)
-            stateful = bool(getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "_is_stateful", False))
-    except (ImportError, KeyError, ValueError, TypeError, AttributeError):
-        return  # what is wrong with it, loading it tells
-    if stateful:
-        raise ModelError(
-            f"{checkpoint.folder / 'config.json'}: {checkpoint.model_type} keeps a state besides keys and "
-            f"values, and evalkit runs models with attention alone; serve it, and ask it by backend=openai"
-        )
 
 
 def _refuse_broken(where: str, info: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from evalkit.errors import ModelError
 
 GPTQ = "gptq"
+PARTS = ("qweight", "qzeros", "scales", "g_idx")  # of a GPTQ layer, in its weight's place
 # What config.json of a checkpoint of today calls it, and the file of its own that AutoGPTQ's older ones have.
 KEY, FORMER_FILE = "quantization_config", "quantize_config.json"
 

@@ -29,7 +29,6 @@ from evalkit.models.safetensors_file import TensorInfo
 from evalkit.models.sharding import Placing, dispatch, map_of, placing
 from evalkit.models.tensor_reader import read_tensor
 
-MODEL_TYPE = "qwen"
 _IN_BLOCK = {
     "ln_1.weight": ("input_layernorm.weight",),
     "attn.c_attn.weight": ("self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight"),

@@ -21,6 +21,7 @@ from evalkit.errors import ModelError
 from evalkit.models.chatml import Piece, missing_token
 from evalkit.models.chunks import encode_in_chunks
 
+MODEL_TYPE = "qwen"  # in config.json: the family of the first Qwen alone
 RANKS_FILE = "qwen.tiktoken"
 PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"

@@ -20,7 +20,7 @@ from evalkit.models.auto_tokenizer import SPECIMENS, auto_tokenizer, begins_with
 from evalkit.models.chat import template_of
 from evalkit.models.checkpoint import Checkpoint
 from evalkit.models.gguf_file import GgufHeader
-from evalkit.models.qwen import MODEL_TYPE as QWEN
+from evalkit.models.qwen_tokenizer import MODEL_TYPE as QWEN
 from evalkit.models.qwen_tokenizer import SPECIAL_TOKENS, load_qwen_tokenizer
 from evalkit.models.sentencepiece_tokenizer import MODEL_FILE, SentencePieceTokenizer
 from evalkit.models.small_files import read_json

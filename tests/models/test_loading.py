@@ -17,7 +17,8 @@ from evalkit.models.base import LoadedModel
 from evalkit.models.checkpoint import resolve
 from evalkit.models.facts import facts_of
 from evalkit.models.gguf_llama import load_llama
-from evalkit.models.loading import load, placement
+from evalkit.models.loading import load
+from evalkit.models.placement import placement
 from evalkit.models.quiet import quiet
 from evalkit.models.spec import ModelSpec
 
