@@ -8,12 +8,9 @@ the checkpoint's chat template, and then treated like a prompt; as ChatML it is 
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import zip_longest
 from typing import TypeAlias, TypeVar
 
 from evalkit.errors import ConfigError, ModelError
-from evalkit.machine.threads import in_thread
 from evalkit.models.base import Converses, TextTokenizer
 from evalkit.models.chatml import JoinsPieces, Piece, chatml
 from evalkit.types import DropShots, FinishReason, GenerateRequest, LoglikelihoodRequest, Request, Truncation
@@ -98,24 +95,13 @@ def encode_choice_request(tokenizer: TextTokenizer, request: LoglikelihoodReques
 
 
 def encode_choice_requests(tokenizer: TextTokenizer, requests: Sequence[LoglikelihoodRequest]) -> list[EncodedChoices]:
-    """Token ids of many requests, some hundred at a time; errors as `encode_choice_request`.
-
-    While the ids of some are put together here, the next ones' texts are tokenised in a thread: tokenizers work outside
-    Python.
-    """
-    parts = [requests[start : start + _REQUESTS_AT_ONCE] for start in range(0, len(requests), _REQUESTS_AT_ONCE)]
+    """Token ids of many requests, tokenised some hundred at a time; errors as `encode_choice_request`."""
     choices: list[EncodedChoices] = []
-    tokenised = _tokenised(tokenizer, parts[0]) if parts else []
-    for part, after in zip_longest(parts, parts[1:]):
-        begun = in_thread(partial(_tokenised, tokenizer, after), "tokenise") if after else None
-        encoded = iter(tokenised)
+    for start in range(0, len(requests), _REQUESTS_AT_ONCE):
+        part = requests[start : start + _REQUESTS_AT_ONCE]
+        encoded = iter(_ids(tokenizer, [text for request in part for text in _texts(tokenizer, request)]))
         choices += [_fitted(tokenizer, request, _encode(request, encoded)) for request in part]
-        tokenised = begun.result() if begun is not None else []
     return choices
-
-
-def _tokenised(tokenizer: TextTokenizer, requests: Sequence[LoglikelihoodRequest]) -> list[list[int]]:
-    return _ids(tokenizer, [text for request in requests for text in _texts(tokenizer, request)])
 
 
 def encode_generate_request(tokenizer: TextTokenizer, request: GenerateRequest) -> EncodedPrompt:
