@@ -59,7 +59,6 @@ class EngineSession:
         self.engine: Engine | None = None  # of the last call, for its counters
         self.loaded: LoadedModel | None = None
         self.ran: dict[str, Json] = {}  # how it was run, for the provenance
-        self._budget: Budget | None = None  # of the last call
         self.check: dict[str, Json] | None = None  # what the comparison of the last answers with the plain path found
 
     def load(self) -> LoadedModel:
@@ -119,8 +118,8 @@ class EngineSession:
             self.engine = None  # with the error, which ends here, all that holds its keys and values
         if waiting:
             yield from self._one_by_one(waiting, model)
-        if self._budget is not None:
-            self.ran.update(self._describe(self._budget))  # graphs were made meanwhile
+        if self.engine is not None:
+            self.ran.update(self._describe(self.engine.budget))  # graphs were made meanwhile
         check.run(model)
         self.ran["check"] = self.check = check.describe(model.network.dtype)
 
@@ -167,7 +166,6 @@ class EngineSession:
         network = self.load().network
         row_by_row = self._why_expanded is None and self._kernels.rows is not None
         budget = replace(choose_budget(network, plan, self.max_batch_tokens), closes_up=not row_by_row)
-        self._budget = budget
         self.ran = self._describe(budget)
         runner = self._runner(network, plan, budget.slots_for(plan), self._kernels, self._graphs)
         lookup = PromptLookup(plan, self._rates().step) if self.prompt_lookup else None

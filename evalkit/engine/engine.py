@@ -185,11 +185,10 @@ class Engine:
         while len(begun) > num_left:
             one = begun.popleft()
             result = one.wait()
-            seconds = -max(one.started, self._landed)
-            self._landed = time.perf_counter()
+            began, self._landed = max(one.started, self._landed), time.perf_counter()
             before = self.counters.num_decoded_tokens
             ended, decoded = self._book(one.step, result)
-            self._count(one.step, result, seconds + self._landed, self.counters.num_decoded_tokens - before)
+            self._count(one.step, result, self._landed - began, self.counters.num_decoded_tokens - before)
             progress = scheduler.landed(one.step, ended.keys(), decoded)
             self.runner.release(progress.released)
             self.runner.move_slots(progress.moved)

@@ -17,10 +17,10 @@ from transformers import DynamicCache
 
 from evalkit.engine.cache import KeyValueStore, Pair, cache_name, text_config
 from evalkit.engine.kernels import PLAIN, Kernels
-from evalkit.engine.layout import Generated, Reads, own_length, reads_of, spelt
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.runner import StepResult, catch_out_of_memory, read
 from evalkit.engine.slots import Slots, slots_of
+from evalkit.engine.spelling import Generated, Reads, own_length, reads_of, spelt
 from evalkit.engine.step import Chunk, Row, Step
 
 if TYPE_CHECKING:

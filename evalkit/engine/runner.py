@@ -14,10 +14,11 @@ from evalkit.engine.draws import choose
 from evalkit.engine.graphs import Graphs, Inputs, Size, eagerly, padded
 from evalkit.engine.kernels import PLAIN, Kernels
 from evalkit.engine.last_layer import LastLayer
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
+from evalkit.engine.layout import lay_out
 from evalkit.engine.packed_step import PackedStep
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.slots import Slots, slots_of
+from evalkit.engine.spelling import Generated, Reads, reads_of, spelt, unread_of
 from evalkit.engine.step import Step
 from evalkit.machine.memory import is_out_of_memory
 

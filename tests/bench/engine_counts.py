@@ -42,12 +42,13 @@ from evalkit.engine.budget import _NUM_ROWS
 from evalkit.engine.elementwise import Elementwise
 from evalkit.engine.forwards import FastForwards
 from evalkit.engine.kernels import Kernels
-from evalkit.engine.layout import Generated, Reads, lay_out, reads_of, spelt, unread_of
+from evalkit.engine.layout import lay_out
 from evalkit.engine.packed_step import PackedStep
 from evalkit.engine.partition import GPU
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
 from evalkit.engine.scheduler import Budget
+from evalkit.engine.spelling import Generated, Reads, reads_of, spelt, unread_of
 from evalkit.engine.step import Step
 from evalkit.evaluation.loop import questions_of
 from evalkit.evaluation.preflight import workload_of

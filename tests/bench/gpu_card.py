@@ -34,8 +34,8 @@ from torch.profiler import DeviceType, ProfilerActivity, profile
 from evalkit.backends.base import Item
 from evalkit.backends.engine import EngineBackend
 from evalkit.configuration.compose import build, compose
-from evalkit.engine.layout import Generated, Reads
 from evalkit.engine.runner import Chosen, PackedRunner, StepResult
+from evalkit.engine.spelling import Generated, Reads
 from evalkit.engine.step import Step
 from evalkit.evaluation.loop import Question, questions_of
 from evalkit.evaluation.preflight import workload_of

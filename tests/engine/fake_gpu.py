@@ -19,11 +19,12 @@ from evalkit.engine.attention import packed
 from evalkit.engine.cuda_kernels import attend_fused, efficient, flash
 from evalkit.engine.engine import Engine
 from evalkit.engine.kernels import Kernels
-from evalkit.engine.layout import Generated, lay_out, reads_of
+from evalkit.engine.layout import lay_out
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult
 from evalkit.engine.scheduler import Budget
+from evalkit.engine.spelling import Generated, reads_of
 from evalkit.engine.step import Step
 
 GPU = torch.device("cuda:0")

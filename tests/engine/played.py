@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import ClassVar
 
-from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Node, Plan
 from evalkit.engine.runner import StepResult, StepTooLargeError
+from evalkit.engine.spelling import Generated
 from evalkit.engine.step import Step
 
 

@@ -11,13 +11,13 @@ from transformers import PreTrainedModel
 from evalkit.engine.engine import Continued, Engine, Scored
 from evalkit.engine.expanded import MAX_PADDING, ExpandedRunner
 from evalkit.engine.forwards import FastForwards
-from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Node, Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget
 from evalkit.engine.selection import TOLERANCES, choose_runner
 from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.spelling import Generated
 from evalkit.engine.step import Step
 from evalkit.errors import EngineError
 

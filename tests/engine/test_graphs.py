@@ -18,12 +18,12 @@ from transformers import PreTrainedModel
 from evalkit.engine.engine import Engine, Scored
 from evalkit.engine.forwards import FastForwards
 from evalkit.engine.graphs import Graphs, Size, padded
-from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget
 from evalkit.engine.selection import TOLERANCES
 from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.spelling import Generated
 from evalkit.engine.step import Step
 
 pytestmark = pytest.mark.xdist_group("tiny networks")

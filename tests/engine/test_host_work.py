@@ -12,12 +12,13 @@ from played import Played
 from evalkit.engine.cache import KeyValueStore
 from evalkit.engine.engine import Engine
 from evalkit.engine.kernels import Kernels
-from evalkit.engine.layout import Generated, lay_out, reads_of, spelt, unread_of
+from evalkit.engine.layout import lay_out
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import StepResult
 from evalkit.engine.scheduler import Budget
 from evalkit.engine.slots import Slots
+from evalkit.engine.spelling import Generated, reads_of, spelt, unread_of
 from evalkit.engine.step import Step
 
 NUM_NEW = 30

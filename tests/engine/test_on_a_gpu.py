@@ -17,11 +17,11 @@ from evalkit.engine.expanded import ExpandedRunner
 from evalkit.engine.forwards import FastForwards
 from evalkit.engine.graphs import Graphs
 from evalkit.engine.kernels import PLAIN, Kernels
-from evalkit.engine.layout import Generated
 from evalkit.engine.plan import TokenSequence, make_plan
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError, catch_out_of_memory
 from evalkit.engine.scheduler import Budget
 from evalkit.engine.selection import TOLERANCES, choose_kernels, choose_runner
+from evalkit.engine.spelling import Generated
 from evalkit.engine.step import Step
 
 pytestmark = [

@@ -13,12 +13,12 @@ from played import Played
 
 from evalkit.engine.draws import draws_of
 from evalkit.engine.engine import MIN_ROWS_AHEAD, Continued, Engine, NotFiniteError, Scored
-from evalkit.engine.layout import Generated
 from evalkit.engine.plan import Plan, TokenSequence, make_plan
 from evalkit.engine.prompt_lookup import PromptLookup
 from evalkit.engine.runner import PackedRunner, StepResult, StepTooLargeError
 from evalkit.engine.scheduler import Budget
 from evalkit.engine.slots import Slots, slot_length
+from evalkit.engine.spelling import Generated
 from evalkit.engine.step import Step
 from evalkit.types import Sampling
 
