@@ -18,10 +18,11 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -74,11 +75,8 @@ class Forced:
                 self.upload(logits, rows, self.next_tokens(reads))
             return choose(logits, reads, wanted)
 
-        Chosen.of, PackedRunner.launch = raised, noting  # type: ignore[method-assign, assignment]
-        try:
+        with patch.object(Chosen, "of", raised), patch.object(PackedRunner, "launch", noting):
             yield
-        finally:
-            Chosen.of, PackedRunner.launch = choose, launch  # type: ignore[method-assign]
 
     def next_tokens(self, reads: Reads) -> list[int]:
         """Behind each place that is read."""
@@ -128,11 +126,8 @@ class Steps:
 
             return waited
 
-        PackedRunner.launch = timed  # type: ignore[method-assign]
-        try:
+        with patch.object(PackedRunner, "launch", timed):
             yield
-        finally:
-            PackedRunner.launch = launch  # type: ignore[method-assign]
 
 
 def make_checkpoint(folder: Path, layers: int, device: str) -> None:
@@ -235,15 +230,9 @@ def profiled(backend: EngineBackend, items: list[Item], forced: Forced | None, f
             sizes.append((step.num_tokens, len(step.chunks), len(step.rows)))
         return launch(self, step, generated)
 
-    PackedRunner.launch = watched  # type: ignore[method-assign]
-    try:
-        with forced() if forced else nullcontext():
-            for _ in backend.answer(items):
-                pass
-    except EnoughError:
-        pass
-    finally:
-        PackedRunner.launch = launch  # type: ignore[method-assign]
+    with patch.object(PackedRunner, "launch", watched), suppress(EnoughError), forced() if forced else nullcontext():
+        for _ in backend.answer(items):
+            pass
     if not state["seconds"]:
         return ["no such steps"]
     events = tracer.key_averages()
