@@ -1,5 +1,6 @@
 """Served models and vLLM by two workers, each of which is a process with a client, or an engine, of its own."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def test_vllm_answers_by_two_workers_as_by_one_process(
 ) -> None:
     (tmp_path / "vllm.py").write_text(VLLM)
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "vllm", None)  # what is imported in its place ends with this test
+    del sys.modules["vllm"]
     items = questions(tiny)
     expected = dict(VllmBackend(spec).answer(items))
     model = {"_target_": "evalkit.models.spec.ModelSpec", **vars(spec)}
