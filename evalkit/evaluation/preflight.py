@@ -89,8 +89,8 @@ class Workload:
     @property
     def num_cut_short(self) -> int:
         """Generations for which the model's length leaves less room than the task allows."""
-        room = ((self.max_length - len(p.ids), p.question.request) for p in self.prompts if p not in self.too_long)
-        return sum(isinstance(r, GenerateRequest) and left < r.max_new_tokens for left, r in room)
+        room = ((self.max_length - len(prompt.ids), prompt.question.request) for prompt in self.prompts)
+        return sum(isinstance(r, GenerateRequest) and 0 <= left < r.max_new_tokens for left, r in room)
 
     @property
     def max_new_tokens(self) -> int:
