@@ -1,7 +1,7 @@
 """What every answer rule makes of a run's stored outputs: graders.jsonl read back."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,12 +43,19 @@ class Graded:
     rules: tuple[str, ...]  # "answer:last-number"
     own: frozenset[str]  # those that the run's score was made by
     questions: tuple[GradedQuestion, ...]
+    _metrics: dict[tuple[object, ...], Metric] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def metric(self, rule: str, mean: str, unknown: "float | Literal['own'] | None" = None) -> Metric:
         """The figure under a rule, in percent.
 
         unknown: what a question counts that the rule cannot judge: a value, or as the run has it; None: it is left out.
         """
+        asked = (rule, mean, unknown)
+        if asked not in self._metrics:
+            self._metrics[asked] = self._metric(rule, mean, unknown)
+        return self._metrics[asked]
+
+    def _metric(self, rule: str, mean: str, unknown: "float | Literal['own'] | None") -> Metric:
         place, own = self.rules.index(rule), self.rules.index(self.own_rule)
         samples: dict[str, dict[str, list[float]]] = {}  # by group, then by question
         for question in self.questions:

@@ -7,6 +7,7 @@ from string import ascii_uppercase
 
 from evalkit.card.calibration import is_choice, margin
 from evalkit.card.published import Mean
+from evalkit.card.runs import Run
 from evalkit.metrics import macro_mean, micro_mean
 from evalkit.store.questions import Answered
 from evalkit.types import Summary
@@ -27,11 +28,16 @@ class GroupTies:
     name: str
     n: int
     num_ties: int  # the best two choices exactly equal
-    num_near: int  # closer than the tolerance, ties included
+    near: tuple[str, ...]  # ids of the questions whose best two are closer than the tolerance, ties included
     answered: Mapping[str, float]  # share of each letter, or place
     value: float | None  # the score as the run has it, percent
     lowest: float | None  # the score were every near decision to fall wrong, percent
     highest: float | None  # … and right
+
+    @property
+    def num_near(self) -> int:
+        """How many decisions are closer than the tolerance."""
+        return len(self.near)
 
 
 def dtype_of(summary: Summary) -> str:
@@ -99,13 +105,20 @@ def decisions_of(questions: Iterable[Answered], tolerance: float) -> list[Decisi
     if names is None:
         return []
     divided = ([way(question) for question in choices] for way in _LENGTHS)
-    rules = [
+    rules = (
         [Decision(*parts) for parts in zip(choices, names, lengths, strict=True)]
         for lengths in divided
         if all(len(of) == len(question.logprobs) and all(of) for of, question in zip(lengths, choices, strict=True))
-    ]
-    best = max(rules, key=lambda decisions: _num_following(decisions, tolerance), default=[])
-    return best if _num_following(best, tolerance) >= _FOLLOWING * len(best) else []
+    )
+    best: list[Decision] = []
+    most = 0
+    for decisions in rules:
+        following = _num_following(decisions, tolerance)
+        if following > most:
+            best, most = decisions, following
+        if most == len(choices):
+            break
+    return best if most >= _FOLLOWING * len(best) else []
 
 
 def near_ties(questions: Iterable[Answered], tolerance: float) -> list[Decision]:
@@ -139,6 +152,23 @@ _LENGTHS: Sequence[Callable[[Answered], tuple[int, ...]]] = (
 )
 
 
+@dataclass(frozen=True)
+class RunTies:
+    """What numerics alone may have decided in a multiple-choice run."""
+
+    tolerance: float  # of its dtype, natural log
+    whole: GroupTies | None  # None where its answers follow from no known rule
+
+
+def ties_of(run: Run, questions: Sequence[Answered]) -> RunTies | None:
+    """A run's decisions within its dtype's tolerance; None where it chooses nothing, or its dtype is unknown."""
+    tolerance = DTYPE_TOLERANCE.get(dtype_of(run.summary))
+    if tolerance is None or not any(is_choice(question.logprobs) for question in questions):
+        return None
+    decisions = decisions_of(questions, tolerance)
+    return RunTies(tolerance, group_ties("all", decisions, tolerance, run.mean) if decisions else None)
+
+
 def ties_by_group(questions: Sequence[Answered], tolerance: float, mean: Mean) -> list[GroupTies]:
     """One entry for all questions, then one per subject that has a near decision; none where nothing can be said.
 
@@ -150,21 +180,24 @@ def ties_by_group(questions: Sequence[Answered], tolerance: float, mean: Mean) -
     by_group: dict[str, list[Decision]] = {}
     for decision in decisions:
         by_group.setdefault(decision.question.group, []).append(decision)
-    groups = [_group_ties(name, members, tolerance, "micro") for name, members in by_group.items()]
+    groups = [group_ties(name, members, tolerance, "micro") for name, members in by_group.items()]
     near = [group for group in groups if group.num_near and group.name]
     near.sort(key=lambda group: group.num_near / group.n, reverse=True)
-    return [_group_ties("all", decisions, tolerance, mean), *near]
+    return [group_ties("all", decisions, tolerance, mean), *near]
 
 
-def _group_ties(name: str, decisions: Sequence[Decision], tolerance: float, mean: Mean) -> GroupTies:
+def group_ties(name: str, decisions: Sequence[Decision], tolerance: float, mean: Mean) -> GroupTies:
+    """The decisions of one subject, or of all. tolerance: of a log-probability, natural log."""
     answered = Counter(decision.label for decision in decisions)
-    bounds = [_possible_values(decision, tolerance) for decision in decisions]
     members = [decision.question for decision in decisions]
+    possible = [decision.possible(tolerance) for decision in decisions]
+    bounds = [_possible_values(*of) for of in zip(members, possible, strict=True)]
+    near = [decision for decision, names in zip(decisions, possible, strict=True) if len(names) > 1]
     return GroupTies(
         name,
         len(members),
-        sum(decision.margin == 0 for decision in decisions),
-        sum(len(decision.possible(tolerance)) > 1 for decision in decisions),
+        sum(decision.margin == 0 for decision in near),
+        tuple(decision.question.id for decision in near),
         {label: answered[label] / len(members) for label in sorted(answered)},
         _mean(members, [question.value for question in members], mean),
         _mean(members, [low for low, _ in bounds], mean),
@@ -172,12 +205,10 @@ def _group_ties(name: str, decisions: Sequence[Decision], tolerance: float, mean
     )
 
 
-def _possible_values(decision: Decision, tolerance: float) -> tuple[float | None, float | None]:
+def _possible_values(question: Answered, possible: set[str]) -> tuple[float | None, float | None]:
     """Lowest and highest value over all choices within the tolerance of the best."""
-    question = decision.question
     if question.value is None or question.target is None:
         return question.value, question.value
-    possible = decision.possible(tolerance)
     return float(possible == {question.target}), float(question.target in possible)
 
 

@@ -7,6 +7,7 @@ from evalkit.card.efficiency import Claims
 from evalkit.card.explained import Explained
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
+from evalkit.card.ties import RunTies
 from evalkit.report.copy_tables import copy_table
 from evalkit.report.effects import Effect
 from evalkit.report.efficiency_table import efficiency_table
@@ -23,7 +24,8 @@ class Extras:
 
     effects: Sequence[Effect] = ()  # of one model under two protocols
     models: Sequence[Effect] = ()  # two models on the same questions
-    graded: Mapping[int, Graded] = field(default_factory=dict)  # by the run's place in the report
+    ties: Mapping[int, RunTies] = field(default_factory=dict)  # by the run's place in the report
+    graded: Mapping[int, Graded] = field(default_factory=dict)  # likewise
     explained: Mapping[int, Explained] = field(default_factory=dict)  # likewise
     efficiency: Sequence[tuple[Sequence[Efficiency], Claims | None]] = ()  # by model
     copies: Sequence[Effect] = ()  # of a model in another precision, against the model

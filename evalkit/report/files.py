@@ -12,6 +12,7 @@ from evalkit.card.load import card_of_run, claims_of
 from evalkit.card.paired import paired_scores
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, most_complete, runs_of
+from evalkit.card.ties import ties_of
 from evalkit.errors import StoreError
 from evalkit.report.card_tables import architecture_table, card_tables, cards_of, unpublished_table, verdict_table
 from evalkit.report.copy_tables import copies_of
@@ -47,7 +48,7 @@ class Content:
     def pages(self) -> dict[str, str]:
         """report.md and report.html, by name."""
         return {
-            "report.md": render_report(self.runs, self.questions, self.extras, self.others),
+            "report.md": render_report(self.runs, self.extras, self.others),
             "report.html": render_html(self.runs, self.questions, self.extras, self.others),
         }
 
@@ -71,7 +72,7 @@ def write_report(
     content = _read(folders, card)
     tables = {
         f"tables/{name}.{suffix}": write(table)
-        for name, table in named_tables(content.runs, content.questions, content.extras).items()
+        for name, table in named_tables(content.runs, content.extras).items()
         for suffix, write in WRITERS.items()
     }
     drawn = {f"plots/{name}": file for name, file in _plots(content, output / "plots", plots)} if plots else {}
@@ -82,7 +83,7 @@ def write_report(
 def read_tables(folders: Sequence[Path], card: PublishedCard | None = None) -> dict[str, Table]:
     """Every table of the report over run folders, by name. Raises as `write_report` where a run folder is not one."""
     content = _read(folders, card)
-    return named_tables(content.runs, content.questions, content.extras)
+    return named_tables(content.runs, content.extras)
 
 
 def pages(folders: Sequence[Path], card: PublishedCard | None = None) -> dict[str, str]:
@@ -104,7 +105,8 @@ def _read(folders: Sequence[Path], card: PublishedCard | None) -> Content:
     folder_of = {id(summary): folder for summary, folder in zip(summaries, folders, strict=True)}
     runs, others = most_complete(summaries, cards)
     by_place = {place: folder_of[id(run.summary)] for place, run in enumerate(runs)}
-    return Content(runs, others, _questions(by_place), _extras(by_place, runs, card))
+    questions = _questions(by_place)
+    return Content(runs, others, questions, _extras(by_place, runs, card, questions))
 
 
 def _summaries(folders: Sequence[Path], card: PublishedCard | None) -> tuple[list[Summary], list[PublishedCard]]:
@@ -127,14 +129,17 @@ def _questions(by_place: Mapping[int, Path]) -> dict[int, list[Answered]]:
     return {p: read_answered(folder) for p, folder in by_place.items() if (folder / "outputs.jsonl").exists()}
 
 
-def _extras(by_place: Mapping[int, Path], runs: Sequence[Run], card: PublishedCard | None) -> Extras:
+def _extras(
+    by_place: Mapping[int, Path], runs: Sequence[Run], card: PublishedCard | None, questions: QuestionsOf
+) -> Extras:
     kept = {place: folder for place, folder in by_place.items() if (folder / "scores.jsonl").exists()}
     scores = {place: paired_scores(folder, runs[place].summary) for place, folder in kept.items()}
+    ties = {p: of for p, answered in questions.items() if (of := ties_of(runs[p], answered))}
     graded = {place: found for place, folder in by_place.items() if (found := read_graded(folder))}
     explained = {p: why for p, folder in by_place.items() if (why := read_explained(folder, runs[p].summary))}
     efficiency = _efficiency(by_place.values(), card)
     copies = copies_of(runs, scores)
-    return Extras(effects_of(runs, scores), model_effects(runs, scores), graded, explained, efficiency, copies)
+    return Extras(effects_of(runs, scores), model_effects(runs, scores), ties, graded, explained, efficiency, copies)
 
 
 def _efficiency(folders: Iterable[Path], card: PublishedCard | None) -> list[tuple[list[Efficiency], Claims | None]]:
@@ -145,7 +150,7 @@ def _efficiency(folders: Iterable[Path], card: PublishedCard | None) -> list[tup
     return [(found, card.efficiency if card else claims_of(found[-1].card)) for found in by_model]
 
 
-def named_tables(runs: Sequence[Run], questions: QuestionsOf, extras: Extras) -> dict[str, Table]:
+def named_tables(runs: Sequence[Run], extras: Extras) -> dict[str, Table]:
     """Every table of the report by its name: as a file, and for `--only`."""
     of_cards = [table for card in cards_of(runs) for table in card_tables(runs, card)]
     tables = [
@@ -155,7 +160,7 @@ def named_tables(runs: Sequence[Run], questions: QuestionsOf, extras: Extras) ->
         *of_cards,
         *filter(None, (architecture_table(runs, card) for card in cards_of(runs))),
         *extra_tables(runs, extras),
-        cause_table(runs, questions, extras.graded),
+        cause_table(runs, extras.ties, extras.graded),
         *group_tables(runs),
         cost_table(runs),
     ]

@@ -91,7 +91,7 @@ def render_html(runs: Sequence[Run], questions: QuestionsOf, extras: Extras, oth
         model_tables=[narrow(table) for table in model_tables(extras)],
         differences=list(differences),
         protocols=[narrow(table) for table in protocol_tables(runs, extras)],
-        causes=cause_table(runs, questions, extras.graded),
+        causes=cause_table(runs, extras.ties, extras.graded),
         why=list(explain_tables(runs, extras)),
         why_text=WHY_TEXT,
         graders=list(grader_tables(runs, extras)),

@@ -29,7 +29,6 @@ from evalkit.report.matrix import matrix_table
 from evalkit.report.run_tables import cause_table, cost_table, group_tables, provenance_table
 from evalkit.report.sentences import remarks, sentences
 from evalkit.report.tables import Table, escaped, markdown
-from evalkit.store.questions import QuestionsOf
 
 RULE_TEXT = """\
 The rule, stated beforehand: *differs* where the published figure, with its rounding, lies outside the run's
@@ -47,14 +46,12 @@ _NO_EXTRAS = Extras()
 
 def render_report(
     runs: Sequence[Run],
-    questions: QuestionsOf | None = None,
     extras: Extras = _NO_EXTRAS,
     others: Sequence[Run] = (),
 ) -> str:
     """report.md over any number of runs.
 
-    questions: those of each run, by its place; without them ties are not told. extras: what the run folders tell of
-    protocols and answer rules. others: runs of which a more complete one is among these.
+    extras: what the run folders tell beside their summaries. others: runs of which a more complete one is among these.
     """
     parts = [f"# {title_of(runs)}\n"]
     parts += [f"> **{escaped(warning)}**\n" for warning in remarks(runs)]
@@ -72,7 +69,7 @@ def render_report(
     parts += _section("Copies in other precisions", "", copy_tables(extras))
     parts += _section("Differences between models", "", model_tables(extras))
     parts += _section("Protocols", "", protocol_tables(runs, extras))
-    parts += ["## Causes\n", _noted(cause_table(runs, questions or {}, extras.graded))]
+    parts += ["## Causes\n", _noted(cause_table(runs, extras.ties, extras.graded))]
     parts += _section("Why", f"{WHY_TEXT}\n", list(explain_tables(runs, extras)))
     parts += _section("Graders", f"{GRADERS_TEXT}\n", list(grader_tables(runs, extras)))
     groups = list(group_tables(runs))

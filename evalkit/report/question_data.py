@@ -15,9 +15,8 @@ from typing import Any
 from evalkit.card.figures import marked_title
 from evalkit.card.graded import Graded, GradedQuestion
 from evalkit.card.runs import Run
-from evalkit.card.ties import dtype_of, near_ties
+from evalkit.card.ties import RunTies, dtype_of
 from evalkit.report.extras import Extras
-from evalkit.report.run_tables import tie_tolerance
 from evalkit.store.questions import Answered, Context, QuestionsOf
 from evalkit.types import Json, json_text
 
@@ -45,12 +44,11 @@ def packed(runs: Sequence[Run], questions: QuestionsOf, extras: Extras) -> Packe
         parts = made.parts()
         blocks |= {f"texts-{number}-{part}": _block(content) for part, content in enumerate(parts)}
         told.append({"title": name, "runs": places, "part": PART, "parts": len(parts)})
-    return Packed([_run(run, questions.get(place, ())) for place, run in enumerate(runs)], told, blocks)
+    return Packed([_run(run, extras.ties.get(place)) for place, run in enumerate(runs)], told, blocks)
 
 
-def _run(run: Run, answered: Sequence[Answered]) -> dict[str, Any]:
-    tolerance = tie_tolerance(run, answered)
-    told = "" if tolerance is None else f"closer than {tolerance:g}, which {dtype_of(run.summary)} cannot tell apart"
+def _run(run: Run, ties: RunTies | None) -> dict[str, Any]:
+    told = f"closer than {ties.tolerance:g}, which {dtype_of(run.summary)} cannot tell apart" if ties else ""
     return {"key": run.key, "label": run.label, "near_tie": told}
 
 
@@ -94,8 +92,7 @@ class _Set:
 
     def _index_of(self, place: int) -> dict[str, Any]:
         answered = self.answered[place]
-        tolerance = tie_tolerance(self.runs[place], answered)
-        near = [] if tolerance is None else near_ties(answered, tolerance)
+        ties = self.extras.ties.get(place)
         asked = {question.id for question in answered}
         return {
             "run": place,
@@ -104,7 +101,7 @@ class _Set:
             "absent": [number for name, number in self.places.items() if name not in asked],
             "truncated": self._places(question for question in answered if question.truncated),
             "errors": self._places(question for question in answered if question.has_error),
-            "near": self._places(decision.question for decision in near),
+            "near": [self.places[name] for name in ties.whole.near] if ties and ties.whole else [],
         }
 
     def _places(self, questions: Iterable[Answered]) -> list[Any]:

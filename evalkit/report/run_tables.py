@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from evalkit.card.calibration import is_choice
 from evalkit.card.figures import benchmark_title, figure, interval, signed
 from evalkit.card.graded import Graded
 from evalkit.card.runs import Run
-from evalkit.card.ties import DTYPE_TOLERANCE, GroupTies, dtype_of, one_letter_warning, ties_by_group
+from evalkit.card.ties import GroupTies, RunTies, one_letter_warning
 from evalkit.report.records import figures_of
 from evalkit.report.tables import Record, Table
-from evalkit.store.questions import Answered, QuestionsOf
 from evalkit.types import Json, Metric, Summary
 
 
@@ -32,14 +30,17 @@ def _metrics_table(title: str, kind: str, metrics: Mapping[str, Metric]) -> Tabl
     return Table(title, (kind, "measured", "n", "95 % interval"), rows, records=records)
 
 
-def cause_table(runs: Sequence[Run], questions: QuestionsOf, graded: Mapping[int, Graded] | None = None) -> Table:
+def cause_table(
+    runs: Sequence[Run], found: Mapping[int, RunTies] | None = None, graded: Mapping[int, Graded] | None = None
+) -> Table:
     """What could move a figure, counted per run: truncation, answers not read, the sandbox, ties, one letter, the rule.
 
-    graded: by the run's place, what other rules make of its outputs.
+    found: by the run's place, what numerics may have decided. graded: likewise, what other rules make of its outputs.
     """
     rows, notes, records = [], [], []
     for place, run in enumerate(runs):
-        ties = _ties(run, questions.get(place, ()))
+        of_run = found.get(place) if found else None
+        ties = of_run.whole if of_run else None
         near, tie_range, letter = "-", "-", "-"
         if ties:
             near = f"{ties.num_near} ({ties.num_ties} equal)"
@@ -93,18 +94,6 @@ def _rule_cost(run: Run, place: int, graded: Mapping[int, Graded] | None) -> str
     found = graded.get(place) if graded else None
     cost = found.cost(run.mean) if found else None
     return signed(cost[0], 2) if cost else "-"
-
-
-def _ties(run: Run, answered: Sequence[Answered]) -> GroupTies | None:
-    """A multiple-choice run's decisions within its dtype's tolerance; None for other runs and unknown dtypes."""
-    tolerance = tie_tolerance(run, answered)
-    return None if tolerance is None else next(iter(ties_by_group(answered, tolerance, run.mean)), None)
-
-
-def tie_tolerance(run: Run, answered: Sequence[Answered]) -> float | None:
-    """How close two choices of a run must be to be a near tie, natural log; None where nothing can be said."""
-    chooses = any(is_choice(question.logprobs) for question in answered)
-    return DTYPE_TOLERANCE.get(dtype_of(run.summary)) if chooses else None
 
 
 def cost_table(runs: Sequence[Run]) -> Table:
