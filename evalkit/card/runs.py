@@ -22,6 +22,7 @@ class Run:
     comparable: bool
     published: Cell | None
     verdict: Verdict
+    apart: str = ""  # what tells it from another run of its model that was asked the same: "dtype bfloat16", "run 2"
 
     @property
     def benchmark(self) -> str:
@@ -59,9 +60,9 @@ class Run:
 
     @property
     def who(self) -> str:
-        """The model's name, with the protocol where that is not the card's."""
-        protocol = "" if self.protocol == self.standard_protocol else f", {self.protocol}"
-        return self.summary.model + protocol
+        """The model's name, with the protocol where that is not the card's, and what tells it from its like."""
+        protocol = "" if self.protocol == self.standard_protocol else self.protocol
+        return ", ".join(filter(None, (self.summary.model, protocol, self.apart)))
 
     @property
     def key(self) -> str:

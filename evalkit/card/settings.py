@@ -1,9 +1,10 @@
 """In what two runs of a benchmark were asked, or computed, in different ways."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from evalkit.card.runs import protocol_of, split_of, switches_of
+from evalkit.card.runs import Run, protocol_of, split_of, switches_of
 from evalkit.types import Json, Summary
 
 PACKAGES = ("torch", "transformers", "tokenizers", "tiktoken")  # those that a figure may depend on
@@ -35,6 +36,38 @@ def differences(a: Summary, b: Summary) -> dict[str, tuple[str, str]]:
         for name, value in of_a.items()
         if name in of_b and value != of_b[name] and (name != "end of text" or _one_vocabulary(a, b))
     }
+
+
+def told_apart(runs: Sequence[Run]) -> list[str]:
+    """What tells each run of one cell from the others: its protocol, else a setting that differs, else a number.
+
+    "" for one that is alone and as the card asked.
+    """
+    names = [run.protocol if len(runs) > 1 or run.protocol != run.standard_protocol else "" for run in runs]
+    if len(set(names)) < len(runs):
+        settings = [differences(run.summary, runs[0].summary) for run in runs]
+        shared = set.union(*(set(found) for found in settings))
+        if len(shared) == 1:
+            name = shared.pop()
+            first = next(found[name][1] for found in settings if name in found)
+            values = [found[name][0] if name in found else first for found in settings]
+            names = [f"{name} {value}" for value in values] if len(set(values)) == len(runs) else names
+    if len(set(names)) < len(runs):
+        names = [f"run {number}" for number in range(1, len(runs) + 1)]
+    return names
+
+
+def labelled(runs: Sequence[Run]) -> list[Run]:
+    """The same runs, those that were asked the same of one model each with what tells it from the others."""
+    alike: dict[tuple[str, ...], list[int]] = {}
+    for place, run in enumerate(runs):
+        alike.setdefault((*run.asked_as, run.data_kind), []).append(place)
+    found = list(runs)
+    for places in alike.values():
+        if len(places) > 1:
+            for place, label in zip(places, told_apart([runs[place] for place in places]), strict=True):
+                found[place] = replace(runs[place], apart=label)
+    return found
 
 
 def in_words(found: Differences) -> str:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from evalkit.card.figures import asked, benchmark_title, figure, interval, signed
 from evalkit.card.published import CardTable, PublishedCard, Row
 from evalkit.card.runs import Run, name_of, principal, quantised_weights
+from evalkit.card.settings import told_apart
 from evalkit.card.verdict import Answer, is_attainable, p_text
-from evalkit.report.matrix import told_apart
 from evalkit.report.records import figures_of, number_of, run_record
 from evalkit.report.tables import Record, Table
 from evalkit.types import Json

@@ -12,6 +12,7 @@ from evalkit.card.load import card_of_run, claims_of
 from evalkit.card.paired import paired_scores
 from evalkit.card.published import PublishedCard
 from evalkit.card.runs import Run, most_complete, runs_of
+from evalkit.card.settings import labelled
 from evalkit.card.ties import ties_of
 from evalkit.errors import StoreError
 from evalkit.report.card_tables import architecture_table, card_tables, cards_of, unpublished_table, verdict_table
@@ -58,7 +59,7 @@ def read_runs(folders: Sequence[Path], card: PublishedCard | None = None) -> lis
 
     Raises StoreError where a folder is no run's, ConfigError where a run's card is not here.
     """
-    return runs_of(*_summaries(folders, card))
+    return labelled(runs_of(*_summaries(folders, card)))
 
 
 def write_report(
@@ -103,7 +104,7 @@ def write_pages(folder: Path) -> None:
 def _read(folders: Sequence[Path], card: PublishedCard | None) -> Content:
     summaries, cards = _summaries(folders, card)
     folder_of = {id(summary): folder for summary, folder in zip(summaries, folders, strict=True)}
-    runs, others = most_complete(summaries, cards)
+    runs, others = map(labelled, most_complete(summaries, cards))
     by_place = {place: folder_of[id(run.summary)] for place, run in enumerate(runs)}
     questions = _questions(by_place)
     return Content(runs, others, questions, _extras(by_place, runs, card, questions))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from evalkit.card.figures import asked, figure, interval, marked_title
 from evalkit.card.runs import Run, principal
-from evalkit.card.settings import differences
+from evalkit.card.settings import told_apart
 from evalkit.report.records import run_record
 from evalkit.report.tables import Table
 
@@ -53,25 +53,6 @@ def matrix_of(runs: Sequence[Run]) -> Matrix:
 
 def _entries(runs: Sequence[Run]) -> list[Entry]:
     return [Entry(run, label) for run, label in zip(runs, told_apart(runs), strict=True)]
-
-
-def told_apart(runs: Sequence[Run]) -> list[str]:
-    """What tells each run of one cell from the others: its protocol, else a setting that differs, else a number.
-
-    "" for one that is alone and as the card asked.
-    """
-    names = [run.protocol if len(runs) > 1 or run.protocol != run.standard_protocol else "" for run in runs]
-    if len(set(names)) < len(runs):
-        settings = [differences(run.summary, runs[0].summary) for run in runs]
-        shared = set.union(*(set(found) for found in settings))
-        if len(shared) == 1:
-            name = shared.pop()
-            first = next(found[name][1] for found in settings if name in found)
-            values = [found[name][0] if name in found else first for found in settings]
-            names = [f"{name} {value}" for value in values] if len(set(values)) == len(runs) else names
-    if len(set(names)) < len(runs):
-        names = [f"run {number}" for number in range(1, len(runs) + 1)]
-    return names
 
 
 def matrix_table(runs: Sequence[Run]) -> Table:

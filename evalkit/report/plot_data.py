@@ -10,7 +10,7 @@ from evalkit.card.runs import Run, principal
 from evalkit.card.ties import is_by_letter
 from evalkit.card.verdict import Answer
 from evalkit.report.effects import Effect, holm_of, shown
-from evalkit.report.sentences import model_title
+from evalkit.report.sentences import figure_title, model_title
 from evalkit.store.questions import Answered, QuestionsOf
 
 SMALL = 30  # questions below which a subject's figure says little: its interval is wider than 17 points to each side
@@ -55,7 +55,7 @@ def _forest_row(run: Run) -> ForestRow:
     text = f"{figure(metric.value, run.decimals)} measured ({interval(metric, run.decimals)}, n {asked(run)})"
     return ForestRow(
         model_title(run) + protocol,
-        benchmark_title(run),
+        figure_title(run),
         *(metric.value, metric.low, metric.high, run.published.value, run.published.half_unit),
         *(words, verdict_kind(verdict.answer), f"{text}, {run.published.text} published: {words}"),
     )
@@ -135,7 +135,7 @@ def subject_plots(runs: Sequence[Run]) -> list[SubjectPlot]:
 
 
 def _subject_plot(name: str, kind: str, runs: Sequence[Run]) -> SubjectPlot:
-    labels = _told_apart(runs)
+    labels = [run.who for run in runs]
     points = tuple(
         Point(subject, label, metric.value, metric.low, metric.high, metric.n)
         for label, run in zip(labels, runs, strict=True)
@@ -143,15 +143,6 @@ def _subject_plot(name: str, kind: str, runs: Sequence[Run]) -> SubjectPlot:
         if metric.value is not None
     )
     return SubjectPlot(f"{name} by {kind}", f"{name}: by {kind}, in percent", kind, tuple(labels), points)
-
-
-def _told_apart(runs: Sequence[Run]) -> list[str]:
-    """A name for each run: its model, with its protocol where that differs; a number behind those that are alike."""
-    names = [run.who for run in runs]
-    return [
-        f"{name} ({names[: place + 1].count(name)})" if names.count(name) > 1 else name
-        for place, name in enumerate(names)
-    ]
 
 
 @dataclass(frozen=True)
@@ -182,7 +173,7 @@ def _answers(run: Run, answered: Sequence[Answered]) -> Answers:
     letters = sorted({*said, *gold}) if said else []
     shares = tuple((name, said[name] / said.total(), gold[name] / max(gold.total(), 1)) for name in letters)
     return Answers(
-        run.key.replace("/", "-"),
+        "-".join((*run.key.split("/"), *run.apart.split())),
         f"{benchmark_title(run)}, {run.label}",
         tuple(bins),
         100 * (expected_calibration_error(bins) or 0.0),

@@ -22,6 +22,11 @@ def model_title(run: Run) -> str:
     return row.label if row else run.summary.model
 
 
+def figure_title(run: Run) -> str:
+    """The benchmark, with what tells the run from others of it."""
+    return benchmark_title(run) + (f" ({run.apart})" if run.apart else "")
+
+
 def _sentence(runs: Sequence[Run]) -> str:
     published = [run for run in runs if run.published]
     if not published:
@@ -32,13 +37,14 @@ def _sentence(runs: Sequence[Run]) -> str:
     good = [run for run in published if run.verdict.answer is Answer.REPRODUCES]
     bad = [run for run in published if run.verdict.answer is Answer.DIFFERS]
     others = [run for run in published if run not in good and run not in bad]
-    figures = f"published figures of {name}"
+    several = len({(id(run.table), run.cell) for run in published}) < len(published)  # runs of one figure
+    figures = f"{'runs beside ' if several else ''}published figures of {name}"
     if not good and not bad:
         return f"None of {len(published)} {figures} can be judged{_of_all(runs)} ({'; '.join(_by_reason(others))})."
     verb = "reproduces" if len(good) == 1 else "reproduce"
     count = f"All {len(good)}" if good == published else f"{len(good) or 'None'} of {len(published)}"
     parts = [f"{count} {figures} {verb}{_of_all(runs)}"]
-    parts += [f"{benchmark_title(run)} differs by {_points(run)}" for run in bad]
+    parts += [f"{figure_title(run)} differs by {_points(run)}" for run in bad]
     return "; ".join([*parts, *_by_reason(others)]) + "."
 
 
@@ -72,7 +78,7 @@ def _by_reason(runs: Sequence[Run]) -> list[str]:
     """Why figures are not judged: "MMLU and GSM8K: cannot tell at this n"."""
     by_reason: dict[str, list[str]] = {}
     for run in runs:
-        by_reason.setdefault(run.verdict.answer.value.removesuffix(", not comparable"), []).append(benchmark_title(run))
+        by_reason.setdefault(run.verdict.answer.value.removesuffix(", not comparable"), []).append(figure_title(run))
     return [f"{_and(list(dict.fromkeys(names)))}: {reason}" for reason, names in by_reason.items()]
 
 

@@ -16,6 +16,7 @@ from evalkit.report import drawings
 from evalkit.report.files import read_runs, read_tables, write_report
 from evalkit.report.page import slug
 from evalkit.report.plot_data import forest_rows
+from evalkit.report.sentences import sentences
 from evalkit.report.tables import Table, comma_separated, latex
 from evalkit.store.read import find_runs
 
@@ -96,6 +97,21 @@ def test_two_runs_in_one_row_of_the_card_are_told_apart(tmp_path: Path) -> None:
     named = [row[0] for row in table.rows if row[0].startswith("Qwen-1.8B")]
     assert named == ["Qwen-1.8B, dtype float32", "Qwen-1.8B, dtype bfloat16"]
     assert [record["model"] for record in table.records][-2:] == named
+
+
+def test_two_runs_that_were_asked_the_same_are_told_apart_on_every_page(tmp_path: Path) -> None:
+    for name, dtype in (("a", "float32"), ("b", "bfloat16")):
+        write_run(tmp_path / name, choice_items(30, seed=len(dtype)), "mmlu", "qwen-1_8b", model={"dtype": dtype})
+    both = ["qwen-1_8b, dtype float32", "qwen-1_8b, dtype bfloat16"]
+    written = write_report(find_runs([tmp_path]), tmp_path, plots=["svg"])
+    tables = read_tables(find_runs([tmp_path]))
+    for name in ("verdict", "causes", "cost"):
+        assert [row[0] for row in tables[name].rows] == both
+    assert all(f"MMLU, {name}: by subject" in (tmp_path / "report.md").read_text() for name in both)
+    assert len({path for path in written if path.name.endswith("-letters.svg")}) == 2
+    (sentence,) = sentences(read_runs(find_runs([tmp_path])))
+    assert sentence.startswith("None of 2 runs beside published figures of Qwen-1.8B can be judged")
+    assert "MMLU (dtype float32) and MMLU (dtype bfloat16): " in sentence
 
 
 def test_plots_are_well_formed_and_the_same_twice(results: Path, tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ const evalkitPlots = (() => {
       x: {grid: true, nice: true, inset: 6, labelAnchor: "center", labelArrow: "none", ...options},
       y: {domain: lines.map((line) => line.place), type: "band", axis: null, padding: 0},
       marks: [
-        ...marks(rows, narrow),
+        ...marks(rows, narrow, tight),
         Plot.text(heads, {y: "place", text: "head", frameAnchor: "left", textAnchor: "start", fontWeight: 600, dy: 3, dx: narrow ? 0 : -Math.max(names, 1) - 10}),
         Plot.text(rows, {y: "place", text: "name", frameAnchor: "left", textAnchor: narrow ? "start" : "end", dx: narrow ? 0 : -10, ...at(tight ? -21 : -13)}),
         Plot.text(rows, {y: "place", text: "words", frameAnchor: "right", textAnchor: narrow ? "end" : "start", dx: narrow ? 0 : 10, fill: colour, fontWeight: 600, ...at(tight ? -7 : -13)}),
@@ -54,9 +54,9 @@ const evalkitPlots = (() => {
 
   const forest = (_, width) => {
     const lines = headed(data.forest).map((line) => ({...line, name: line.benchmark, words: line.verdict}));
-    return intervals(lines, width, (rows, narrow) => {
-      const place = narrow ? {insetTop: 26, insetBottom: 4} : {insetTop: 4, insetBottom: 4};
-      const dy = narrow ? 8 : 0;
+    return intervals(lines, width, (rows, narrow, tight) => {
+      const place = {insetTop: tight ? 32 : narrow ? 26 : 4, insetBottom: 4};
+      const dy = tight ? 14 : narrow ? 8 : 0;
       return [
         Plot.barX(rows, {y: "place", x1: (row) => row.published - row.half, x2: (row) => row.published + row.half, fill: "var(--published)", ...place}),
         Plot.tickX(rows, {y: "place", x: "published", stroke: "var(--ink)", strokeWidth: 2, ...place}),
