@@ -256,6 +256,7 @@ class Process:
         self.returncode = self.popen.returncode = os.waitstatus_to_exitcode(status)
         if self.command.measured:
             self.used.cpu_seconds = max(self.used.cpu_seconds, usage.ru_utime + usage.ru_stime)
+        self.read_rest()
         self.drain()
         for pipe in (self.job, self.output, self.channel):
             pipe.close()
@@ -273,6 +274,11 @@ class Process:
         if not below or not select.select([self.pidfd], [], [], PATIENCE)[0]:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def read_rest(self) -> None:
+        """Keep what it had printed and nobody had read yet when its end was known, as far as the head goes."""
+        while self.output_open and len(self.head) < 4 * MAX_HEAD and (data := self.read(self.output.fileno())):
+            self.head += data[: 4 * MAX_HEAD - len(self.head)]
 
     def drain(self) -> None:
         """Read until the last process below has let go of the channel, without keeping anything."""

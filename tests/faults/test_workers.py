@@ -18,6 +18,8 @@ from faulty_machine import ROOT, SCRIPTED, comparable, hear_signals, last_line, 
 from ray_machines import Machines
 from tiny_models import make_checkpoint
 
+from evalkit.cli import call
+
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 NUM_QUESTIONS = 32  # of the bundled MMLU
@@ -108,42 +110,48 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_checkpoint("gpt_neox", tmp_path_factory.mktemp("workers") / "tiny", max_position_embeddings=8192)
 
 
-@pytest.fixture
-def alone(tiny: Path, evalkit: Run, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def alone(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run by one process."""
-    done = evalkit(*TINY, f"model.path={tiny}", "results_dir=alone")
-    assert done.code == 0, done.err
-    return tmp_path / "alone" / "tiny"
+    results = tmp_path_factory.mktemp("alone")
+    assert call([*TINY, f"model.path={tiny}", f"results_dir={results}"]) == 0
+    return results / "tiny"
+
+
+def kill_one(log: Path) -> None:
+    """The worker that gave one of the first answers."""
+    at = random.SystemRandom().randrange(1, 9)
+    wait_until(lambda: log.exists() and log.read_text().count("\n") >= at, 120)
+    os.kill(int(log.read_text().splitlines()[at - 1].split()[1]), signal.SIGKILL)
 
 
 @pytest.mark.slow
-def test_two_workers_and_two_of_which_one_is_killed_give_the_summary_of_one_process(
-    machines: Machines, tiny: Path, alone: Path, evalkit: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kills", [False, True], ids=["both live", "one is killed"])
+def test_two_workers_give_the_summary_of_one_process(
+    kills: bool, machines: Machines, tiny: Path, alone: Path, evalkit: Run, tmp_path: Path, monkeypatch: Any
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    words = (*TINY, f"model.path={tiny}", f"ray.address={machines.address}")
-    paced = ("backend._target_=paced_workers.PacedEngine", "+backend.pace=0.1", f"+backend.log={tmp_path}/answered.log")
-
-    def kill() -> None:
-        """The worker that gave one of the first answers."""
-        log, at = tmp_path / "answered.log", random.SystemRandom().randrange(1, 9)
-        wait_until(lambda: log.exists() and log.read_text().count("\n") >= at, 120)
-        os.kill(int(log.read_text().splitlines()[at - 1].split()[1]), signal.SIGKILL)
-
-    killing = threading.Thread(target=kill)
-    for name, chosen in (("two", ("workers=auto",)), ("killed", ("workers=2", *paced))):
-        if name == "killed":
-            killing.start()
-        done = evalkit(*words, *chosen, f"results_dir={name}")
-        assert done.code == 0, done.err
-        assert (" died (killed" in done.err) == (name == "killed")
-        for task in TASKS:
-            assert found_out(tmp_path / name / "tiny" / task) == found_out(alone / task), (name, task)
-            summary = json.loads((tmp_path / name / "tiny" / task / "summary.json").read_bytes())
-            assert summary["check"]["ok"]
-            assert not summary["check"]["flipped"]
-    killing.join()
-    [session] = json.loads((tmp_path / "two/tiny/mmlu/manifest.json").read_bytes())["sessions"]
+    log = tmp_path / "answered.log"
+    chosen: tuple[str, ...] = ("workers=auto",)
+    if kills:
+        target = "backend._target_=paced_workers.PacedEngine"
+        chosen = ("workers=2", target, "+backend.pace=0.1", f"+backend.log={log}")
+    killing = threading.Thread(target=kill_one, args=[log])
+    if kills:
+        killing.start()
+    done = evalkit(*TINY, f"model.path={tiny}", f"ray.address={machines.address}", *chosen)
+    assert done.code == 0, done.err
+    assert (" died (killed" in done.err) is kills
+    run = tmp_path / "results" / "tiny"
+    for task in TASKS:
+        assert found_out(run / task) == found_out(alone / task), task
+        summary = json.loads((run / task / "summary.json").read_bytes())
+        assert summary["check"]["ok"]
+        assert not summary["check"]["flipped"]
+    if kills:
+        killing.join()
+        return
+    [session] = json.loads((run / "mmlu" / "manifest.json").read_bytes())["sessions"]
     worked = session["environment"]["measured"]["workers"]
     assert {"worker", "process", "host", "num_answers", "num_parts", "seconds"} <= worked[0].keys()
     assert sum(worker["num_answers"] for worker in worked) == 8

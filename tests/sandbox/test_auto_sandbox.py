@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import struct
 import subprocess
 import sys
@@ -24,8 +25,9 @@ from evalkit.sandbox.human_eval import HumanEvalSandbox
 from evalkit.sandbox.landlock import LandlockSandbox
 from evalkit.sandbox.lock import SharedOrExclusive
 from evalkit.sandbox.plan import Cell, inner_arguments, inner_environment, landlock_abi, this_machine
-from evalkit.sandbox.process import Command, Measured
+from evalkit.sandbox.process import Command, Measured, Process
 from evalkit.sandbox.seccomp import ALLOW, FILTERED, JUMP_EQ, PLAIN, RETURN, SETUP, assemble
+from evalkit.sandbox.text import MAX_HEAD
 from evalkit.sandbox.threads import MAX_THREADS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -397,6 +399,15 @@ def test_a_record_says_what_was_used() -> None:
     assert result.output_head == "héllo\n"
     assert 50 << 20 < result.peak_memory < 200 << 20
     assert 0 < result.cpu_seconds < 3
+
+
+def test_what_it_printed_is_kept_though_its_end_was_known_before_it_was_read() -> None:
+    command = Command((sys.executable, "-c", "print('first'); print('x' * 40_000)"), dict(os.environ), measured=False)
+    process = Process(command, lambda _, line: None)
+    assert select.select([process.pidfd], [], [], 60)[0]
+    process.close()
+    assert process.head.startswith(b"first\nxxx")
+    assert len(process.head) == 4 * MAX_HEAD
 
 
 @needs_landlock
