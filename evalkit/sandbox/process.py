@@ -133,10 +133,14 @@ class Process:
             self.output_open = False
             self.selector.unregister(self.output)
         elif data:
-            self.head += data[: max(0, 4 * MAX_HEAD - len(self.head))]
+            self.keep(data)
             self.printed += len(data)
             if self.printed > MAX_PRINTED:
                 self.flooded = f"it printed more than {MAX_PRINTED >> 20} MiB"
+
+    def keep(self, data: bytes) -> None:
+        """Of what it printed the head."""
+        self.head += data[: max(0, 4 * MAX_HEAD - len(self.head))]
 
     def read_channel(self) -> None:
         """Hand on each whole line."""
@@ -278,7 +282,7 @@ class Process:
     def read_rest(self) -> None:
         """Keep what it had printed and nobody had read yet when its end was known, as far as the head goes."""
         while self.output_open and len(self.head) < 4 * MAX_HEAD and (data := self.read(self.output.fileno())):
-            self.head += data[: 4 * MAX_HEAD - len(self.head)]
+            self.keep(data)
 
     def drain(self) -> None:
         """Read until the last process below has let go of the channel, without keeping anything."""

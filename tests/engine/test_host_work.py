@@ -1,12 +1,11 @@
 """What Python does for a step grows with the step: calls are counted at two sizes, no clock is read."""
 
-import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Any
 
 import pytest
 import torch
+from counted_calls import calls_of
 from played import Played
 
 from evalkit.engine.cache import KeyValueStore
@@ -55,23 +54,6 @@ def never_called(*_: Any) -> Any:
     """Stands where a kernel does."""
 
 
-def calls(work: Callable[[], object]) -> int:
-    """Python functions entered, generators' steps included, and compiled ones called."""
-    count = 0
-
-    def note(frame: FrameType, event: str, argument: Any) -> None:
-        nonlocal count
-        count += event in ("call", "c_call")
-
-    before = sys.getprofile()
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-    return count
-
-
 def calls_per_row(num_rows: int, *, overlaps: bool) -> float:
     """With guesses where steps do not overlap; the runner that stands in for a network included."""
     prompts = [(*range(50), 50 + number, 60) for number in range(num_rows)]
@@ -80,7 +62,7 @@ def calls_per_row(num_rows: int, *, overlaps: bool) -> float:
     runner = LaidOut(plan, num_rows, overlaps=overlaps)
     lookup = None if overlaps else PromptLookup(plan, 1e4)
     engine = Engine(plan, runner, Budget(100 * num_rows, num_rows, 100 * num_rows), frozenset(), watchers, lookup)
-    count = calls(lambda: list(engine.run()))
+    count = calls_of(lambda: list(engine.run())).total()
     assert bool(engine.counters.num_guessed_tokens) is not overlaps
     return count / runner.rows
 

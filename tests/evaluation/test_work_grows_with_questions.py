@@ -1,15 +1,14 @@
 """No part of a run takes work that grows faster than its questions: calls are counted at two sizes, no clock is read."""
 
 import json
-import sys
-import threading
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from types import CodeType, FrameType
+from types import CodeType
 from typing import Any
 
 from command_line import Result
+from counted_calls import calls_of
 from own_checkpoints import qwen2
 
 FEW, TIMES = 30, 5
@@ -37,27 +36,6 @@ def write_rows(path: Path, number: int) -> None:
         for i in range(number)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-
-
-def calls_of(work: Callable[[], object]) -> Counter[tuple[CodeType, str]]:
-    """How often each Python function was entered, and each compiled one called from it, over all threads."""
-    counts: Counter[tuple[CodeType, str]] = Counter()
-
-    def note(frame: FrameType, event: str, argument: Any) -> None:
-        if event == "call":
-            counts[frame.f_code, ""] += 1
-        elif event == "c_call":
-            counts[frame.f_code, argument.__qualname__] += 1
-
-    before = sys.getprofile()
-    threading.setprofile(note)
-    sys.setprofile(note)
-    try:
-        work()
-    finally:
-        sys.setprofile(before)
-        threading.setprofile(None)
-    return counts
 
 
 def test_from_the_questions_to_the_report(evalkit: Callable[..., Result], tmp_path: Path, monkeypatch: Any) -> None:
